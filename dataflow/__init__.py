@@ -1,0 +1,51 @@
+"""Graphs of numpy operators inside asyncio applications.
+
+    import dataflow as flow
+
+Operators are declared with `op`, composed with `pipeline`, and awaited. Those that do not depend on each other run
+at the same time, on at most `get_num_interop_threads()` threads; the event loop stays free.
+"""
+
+from dataflow.engine.info import ParallelInfo, parallel_info
+from dataflow.engine.run import checkpoint
+from dataflow.engine.runtime import quiet
+from dataflow.errors import (
+    DataflowError,
+    GraphError,
+    InternalError,
+    OperatorError,
+    OperatorTimeout,
+    Overloaded,
+    RuntimeClosed,
+    TraceError,
+)
+from dataflow.events import observe
+from dataflow.graph.nodes import Graph
+from dataflow.op import Call, Op, op
+from dataflow.pipeline import BoundPipeline, Pipeline, pipeline
+from dataflow.threads.settings import get_num_interop_threads, set_num_interop_threads
+
+__all__ = [
+    "BoundPipeline",
+    "Call",
+    "DataflowError",
+    "Graph",
+    "GraphError",
+    "InternalError",
+    "Op",
+    "OperatorError",
+    "OperatorTimeout",
+    "Overloaded",
+    "ParallelInfo",
+    "Pipeline",
+    "RuntimeClosed",
+    "TraceError",
+    "checkpoint",
+    "get_num_interop_threads",
+    "observe",
+    "op",
+    "parallel_info",
+    "pipeline",
+    "quiet",
+    "set_num_interop_threads",
+]

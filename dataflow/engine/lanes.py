@@ -1,0 +1,413 @@
+"""The bounded ThreadPoolExecutor of the process, and the lanes on it.
+
+A *lane* is a job on the executor that executes ready kernels one after another: it claims a segment of a run,
+executes it, reports it and claims the next under one lock, with no trip through an event loop in between. It ends
+when there is nothing left to do, so an idle process has only sleeping workers.
+
+    offer(run) ─▶ queue ─▶ lane: claim ─▶ execute ─▶ report + claim ─▶ … ─▶ nothing left: the lane ends
+                    ▲                                      │
+                    └──── runs take turns, a segment each ─┘
+
+Rules, all under the pool's lock:
+
+1. At most `limit` lanes hold a slot, and only a lane with a slot starts kernels. After shrinking, a lane that comes
+   to the end of its kernel gives up its slot; none is handed out until fewer than `limit` are held.
+2. A run with ready kernels is in the queue (once). Whoever makes kernels ready offers the run *after* that, and a
+   lane drops a run from the queue only while it sees nothing ready in it: no wake-up is lost.
+3. Waking by worth: a lane that leaves heavy kernels ready wakes another lane at once. Light kernels (see the
+   scheduler) are worth no second lane: one lane, the *sweeper*, takes those of all runs.
+4. Delayed, never refused: as long as light kernels wait, a watcher looks every `DELAY` seconds. A lane that has not
+   come forward since the last look is stuck in a kernel: what it has claimed is taken from it, and if it was the
+   sweeper another lane becomes it. So two kernels that wait for each other meet, also if both were thought light.
+5. Lock order: the pool's lock is never held while a run's lock is taken, nor the other way round.
+
+Why not `executor.submit` for each kernel: two locks, a future and a thread switch each, tens of microseconds.
+Why the executor is replaced when the limit changes: `max_workers` cannot be changed, and a private attribute that
+looks as if it could neither adds threads to a backlog nor takes any away.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock, Thread
+from time import perf_counter
+
+from dataflow.engine.run import Run, Segment, here
+from dataflow.engine.scheduler import LIGHT
+from dataflow.graph.plan import Plan
+from dataflow.threads.settings import process_settings
+
+logger = logging.getLogger("dataflow")
+
+__all__ = ["DELAY", "THREAD_NAME", "Lane", "Pool", "execute", "process_pool"]
+
+THREAD_NAME = "dataflow-interop"
+
+DELAY = 200e-6
+"""Seconds between two looks of the watcher. A look costs about ten microseconds of the interpreter's time."""
+GIVE_WAY = 1e-3
+"""Seconds after which a lane of light kernels lets other threads have the interpreter."""
+
+
+class Lane:
+    """What the pool knows of a lane."""
+
+    __slots__ = ("looked_at", "run", "segment", "turns", "void")
+
+    def __init__(self) -> None:
+        self.run: Run | None = None
+        self.segment: Segment | None = None
+        self.turns = 0
+        """How many segments it has begun."""
+        self.looked_at = (-1, -1)
+        """The watcher's: (turns, steps left) at its last look."""
+        self.void = False
+        """The executor refused it; should it come up after all, it ends at once."""
+
+
+class Pool:
+    """At most `limit` lanes on a ThreadPoolExecutor of as many threads; see the module docstring for the rules."""
+
+    def __init__(self, limit: int) -> None:
+        self._lock = Lock()
+        self._limit = limit
+        self._lanes: set[Lane] = set()
+        self._queue: deque[Run] = deque()
+        self._sweeper: Lane | None = None
+        self._executor: ThreadPoolExecutor | None = None
+        self._guests: set[Lane] = set()
+        """Kernels' threads that execute the run they wait for, on their kernel's slot."""
+        self._watching = False
+        self._bell: Lock | None = None
+        """Held while the watcher sleeps for want of anything to watch; released to wake it."""
+
+    def __repr__(self) -> str:
+        return f"<Pool limit={self._limit} lanes={len(self._lanes)} queued={len(self._queue)}>"
+
+    @property
+    def limit(self) -> int:
+        """How many kernels may execute at once."""
+        return self._limit
+
+    @property
+    def busy(self) -> int:
+        """How many lanes hold a slot at the moment."""
+        return len(self._lanes)
+
+    @property
+    def queued(self) -> int:
+        """How many kernels are ready and wait for a lane."""
+        with self._lock:
+            return sum(run.core.ready for run in self._queue)
+
+    # From outside.
+
+    def offer(self, run: Run) -> None:
+        """Kernels of this run became ready: see that lanes take them."""
+        with self._lock:
+            lane, watch = self._spread(run)
+        if lane is not None:
+            self._launch(lane)
+        if watch:
+            self._watch()
+
+    def drive(self, run: Run, wait: Callable[[], object]) -> None:
+        """Execute kernels of this run in the calling thread, beside free lanes, until it is settled.
+
+        For a run that a kernel waits for: the kernel's slot is its own, so no other is needed and none can be missed.
+        `wait` blocks until something has changed.
+        """
+        lane = Lane()
+        lane.run = run
+        outer, here.run = here.run, run
+        with self._lock:
+            self._guests.add(lane)
+        try:
+            while not run.settled:
+                segment = run.claim(light=True)
+                while segment is not None:
+                    self._begin(lane, run, segment)
+                    execute(run, segment)
+                    lane.segment = None
+                    segment = run.report(segment, light=True, again=True)
+                if not run.settled:
+                    wait()
+        finally:
+            here.run = outer
+            with self._lock:
+                self._guests.discard(lane)
+
+    def resize(self, limit: int) -> None:
+        """Change the limit; acts at once on waiting work, and lets running kernels finish."""
+        with self._lock:
+            if limit == self._limit:
+                return
+            held = [(lane.run, lane.segment) for lane in self._lanes] if limit < self._limit else []
+            self._limit = limit
+            retired, self._executor = self._executor, None
+            queued = list(self._queue)
+        if retired is not None:
+            retired.shutdown(wait=False)  # its lanes go on to the end of their work, then its threads end
+        for run, segment in held:
+            if run is not None and segment is not None:
+                run.relieve(segment)
+                self.offer(run)
+        for run in queued:
+            for _ in range(min(run.core.ready, limit)):
+                self.offer(run)
+
+    def reset(self) -> None:
+        """After a fork, in the child: no thread of the parent exists here, and its runs are not ours."""
+        Pool.__init__(self, process_settings.interop().value)
+
+    # Slots.
+
+    def _spread(self, run: Run) -> tuple[Lane | None, bool]:
+        """Under the lock: what to do about the ready kernels of a run: (a lane to launch, whether to watch)."""
+        core = run.core
+        if not core.ready:
+            return None, False
+        if not run.queued:
+            run.queued = True
+            self._queue.append(run)
+        if len(self._lanes) >= self._limit:
+            return None, False
+        if core.heavy or self._sweeper is None:
+            lane = Lane()
+            self._lanes.add(lane)
+            return lane, False
+        return None, True
+
+    def _launch(self, lane: Lane) -> None:
+        """Start a lane that holds a slot. Not under the lock: starting a thread takes a while."""
+        while True:
+            with self._lock:
+                executor = self._executor
+                if executor is None:
+                    executor = ThreadPoolExecutor(self._limit, thread_name_prefix=THREAD_NAME)
+                    self._executor = executor
+            try:
+                executor.submit(self._work, lane)
+            except BaseException as exc:
+                with self._lock:
+                    if self._executor is not executor and isinstance(exc, RuntimeError):
+                        continue  # a resize came in between
+                    lane.void = True
+                    self._lanes.discard(lane)
+                    alone = not self._lanes
+                if alone:  # nobody would do the work
+                    raise
+                logger.warning("no further inter-op thread could be started", exc_info=exc)
+            return
+
+    # A lane.
+
+    def _work(self, lane: Lane) -> None:
+        """The job on the executor."""
+        while (run := self._next_run(lane)) is not None:
+            here.run = lane.run = run
+            try:
+                self._serve(lane, run)
+            except BaseException as exc:  # a bug of ours; a kernel's exceptions end in execute()
+                run.crash(exc)
+            here.run = lane.run = lane.segment = None
+            del run  # before anything waits
+
+    def _next_run(self, lane: Lane) -> Run | None:
+        """The run whose turn it is; None ends the lane, whose slot is given up under the same lock."""
+        with self._lock:
+            queue = self._queue
+            if not lane.void and len(self._lanes) <= self._limit:
+                for _ in range(len(queue)):
+                    run = queue[0]
+                    core = run.core
+                    if not core.ready:
+                        queue.popleft()
+                        run.queued = False
+                        continue
+                    queue.rotate(-1)
+                    if core.heavy or self._sweeper is None or self._sweeper is lane:
+                        return run
+            self._lanes.discard(lane)
+            if self._sweeper is lane:
+                self._sweeper = None
+            return None
+
+    def _serve(self, lane: Lane, run: Run) -> None:
+        """Execute segments of this run as long as there are any and no other run waits for its turn."""
+        queue = self._queue
+        segment = run.claim(light=self._sweeper is lane or self._sweeper is None)
+        gave_way = perf_counter()
+        while segment is not None:
+            if not self._begin(lane, run, segment):  # the pool has shrunk
+                run.relieve(segment)
+            now = execute(run, segment)
+            lane.segment = None
+            if segment.light and now - gave_way > GIVE_WAY:
+                time.sleep(0)
+                gave_way = perf_counter()
+            segment = run.report(
+                segment,
+                light=self._sweeper is lane or self._sweeper is None,
+                again=len(queue) < 2 and len(self._lanes) <= self._limit,
+            )
+        if run.core.ready:
+            self.offer(run)
+
+    def _begin(self, lane: Lane, run: Run, segment: Segment) -> bool:
+        """A lane is about to execute a segment; see that what it leaves ready is taken by others. False: it may not."""
+        launch = None
+        with self._lock:
+            if lane in self._lanes and len(self._lanes) > self._limit:
+                return False
+            lane.turns += 1
+            lane.segment = segment
+            if segment.light:
+                if self._sweeper is None:
+                    self._sweeper = lane
+            elif self._sweeper is lane:
+                self._sweeper = None
+            watch = False
+            if run.core.ready:
+                launch, watch = self._spread(run)
+            watch = watch or len(segment.todo) > 1
+        if launch is not None:
+            self._launch(launch)
+        if watch:
+            self._watch()
+        return True
+
+    # The watcher.
+
+    def _watch(self) -> None:
+        """Light kernels wait while a slot is free: see that nobody waits for them in vain."""
+        if self._limit == 1:
+            return
+        with self._lock:
+            if self._watching:
+                return
+            self._watching = True
+            if self._bell is not None:
+                self._bell.release()
+                return
+            self._bell = bell = Lock()
+            bell.acquire()
+        # A daemon: it holds nothing that an exit would have to wait for.
+        watcher = Thread(target=self._keep_watch, args=(bell,), name="dataflow-watcher", daemon=True)
+        try:
+            watcher.start()
+        except RuntimeError:  # no thread to be had: the interpreter is closing, or the machine is full
+            with self._lock:
+                self._watching, self._bell = False, None
+
+    def _keep_watch(self, bell: Lock) -> None:
+        while True:
+            time.sleep(DELAY)
+            if not self._look():
+                bell.acquire()
+
+    def _look(self) -> bool:
+        """One look at all lanes; returns whether to go on looking."""
+        stuck: list[tuple[Run, Segment]] = []
+        with self._lock:
+            worth = bool(self._queue)
+            for lane in (*self._lanes, *self._guests):
+                segment, run = lane.segment, lane.run
+                if segment is None or run is None:
+                    worth = True
+                    continue
+                seen = (lane.turns, len(segment.todo))
+                worth = worth or bool(segment.todo or segment.done)
+                if seen == lane.looked_at:
+                    if segment.todo or segment.done:
+                        stuck.append((run, segment))
+                    if self._sweeper is lane:
+                        self._sweeper = None
+                lane.looked_at = seen
+            waiting = next((run for run in self._queue if run.core.ready), None)
+            if not worth:
+                self._watching = False
+        for run, segment in stuck:
+            run.relieve(segment)
+            self.offer(run)
+        if waiting is not None:
+            self.offer(waiting)
+        return worth
+
+
+def execute(run: Run, segment: Segment) -> float:
+    """Execute what is in a segment, and learn what it costs; returns the time at the end.
+
+    The hot path: everything that happens for each kernel happens in this loop. A kernel runs in a context of its
+    own. Whatever it raises ends the run and never leaves this function.
+    """
+    plan, values, copy = run.plan, run.values, run.context.copy
+    calls, settled = plan.calls, plan.settled
+    todo, done = segment.todo, segment.done
+    pop, report = todo.pop, done.append
+    steps = len(todo)
+    step = todo[-1] if todo else -1
+    result = None
+    began = perf_counter()
+    try:
+        while todo:
+            try:
+                step = pop()
+            except IndexError:  # whoever stopped the run was quicker
+                break
+            fn, get = calls[step]
+            result = copy().run(fn, *get(values))
+            if type(result) not in settled[step]:
+                result = run.settle(step, result)
+            values[step] = result
+            report(step)
+    except BaseException as exc:
+        run.failed(step, exc)
+    result = None
+    now = perf_counter()
+    if steps:
+        learn(plan, step, steps, now - began)
+    return now
+
+
+def learn(plan: Plan, step: int, steps: int, seconds: float) -> None:
+    """Note what a step took: at once if it is quicker than thought, by a quarter if slower (it may be the machine)."""
+    costs = plan.costs
+    if steps == 1:
+        known = costs[step]
+        costs[step] = seconds if seconds < known else known + (seconds - known) / 4
+    elif seconds > steps * LIGHT * 4:
+        costs[step] = seconds / steps
+
+
+_process_pool: Pool | None = None
+_creating = Lock()
+
+
+def process_pool() -> Pool:
+    """The one pool of this process, made at the first call; it follows the inter-op setting."""
+    global _process_pool
+    if _process_pool is None:
+        limit = process_settings.interop().value  # may warn, which is user code: not under the lock
+        with _creating:
+            if _process_pool is None:
+                pool = Pool(limit)
+                process_settings.subscribe(pool.resize)
+                _process_pool = pool
+    return _process_pool
+
+
+def _after_fork() -> None:
+    global _creating
+    _creating = Lock()
+    if _process_pool is not None:
+        _process_pool.reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

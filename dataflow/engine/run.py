@@ -1,0 +1,428 @@
+"""One execution of a plan: the core's state, the values, and the segments that lanes have taken of it.
+
+    bind ─▶ begin ─▶ claim ─▶ execute ─▶ report ─▶ … ─▶ outcome
+                       ▲  (a lane)         │
+                       └───────────────────┘
+
+Rules:
+
+1. Everything but `values` and the two lists of a segment is changed only under `lock`, which is never held while
+   user code runs, nor while anything waits.
+2. `values` needs no lock: a slot is written by the one who runs its step, before the step is reported, and read by
+   steps that were claimed after that; it is emptied by the one whom the core told to release it.
+3. A *segment* is what a lane has claimed: `todo`, from which steps are popped one by one to be started, and `done`.
+   Popping is atomic, and that pop is what starts a step. So whoever holds the lock may `reap` a segment at any
+   moment: empty its `todo` (a stop, a shrinking pool, a lane that is stuck in a kernel) and report its `done`.
+4. After a stop no step starts, because every `todo` is emptied under the lock; a kernel that still runs keeps the
+   run *stray* until it returns, and its result is dropped.
+5. Nobody keeps a run alive but its awaiter and the lanes that work on it: no cycle, no registry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from contextvars import Context
+from itertools import count
+from threading import Lock, local
+from typing import Any
+
+from dataflow.engine.failure import also_failed, arrive, wrong_result
+from dataflow.engine.scheduler import LIGHT, Phase, Scheduler
+from dataflow.errors import InternalError
+from dataflow.events import LateFailure, RunEnded, RunStarted, emit, observed
+from dataflow.graph.guard import PLAIN_RESULT, guard, guard_result, own
+from dataflow.graph.nodes import Node
+from dataflow.graph.plan import Plan
+
+__all__ = ["Run", "Segment", "checkpoint", "here", "strays"]
+
+logger = logging.getLogger("dataflow")
+_numbers = count(1)
+
+
+class Here(local):
+    """What this thread executes at the moment: set by lanes, so that kernels can be asked about their run."""
+
+    run: Run | None = None
+
+
+here = Here()
+
+
+def checkpoint() -> None:
+    """Raise CancelledError if the run of the kernel that calls this is over; else do nothing.
+
+    For long kernels: a kernel cannot be interrupted, but it can ask. Outside a kernel this does nothing. What the
+    kernel raises after its run is over is not reported anywhere if it is this CancelledError.
+    """
+    run = here.run
+    if run is not None and run.core.stopped:
+        raise asyncio.CancelledError("the run of this kernel is over")
+
+
+class Strays:
+    """How many stopped runs still have a kernel running, in the whole process."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._count = 0
+        self._waiting: list[Callable[[], object]] = []
+
+    def __len__(self) -> int:
+        return self._count
+
+    def enter(self) -> None:
+        """A run was stopped while kernels of it run."""
+        with self._lock:
+            self._count += 1
+
+    def leave(self) -> None:
+        """The last of them has returned."""
+        with self._lock:
+            self._count -= 1
+            told, self._waiting = (self._waiting, []) if not self._count else ([], self._waiting)
+        for tell in told:
+            tell()
+
+    def when_none(self, tell: Callable[[], object]) -> None:
+        """Call this once there are none; it must not block. It may be called here and now."""
+        with self._lock:
+            if self._count:
+                self._waiting.append(tell)
+                return
+        tell()
+
+
+strays = Strays()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: Strays.__init__(strays))
+
+
+class Segment:
+    """Steps claimed together by one lane; see rule 3 above."""
+
+    __slots__ = ("done", "light", "todo")
+
+    def __init__(self, steps: list[int], *, light: bool) -> None:
+        self.light = light
+        steps.reverse()  # so that popping from the end keeps their order
+        self.todo = steps
+        self.done: list[int] = []
+
+
+class Run:
+    """One run. Subclasses say how whoever waits for it is told (`_changed`)."""
+
+    __slots__ = (
+        "_also",
+        "_astray",
+        "_blame",
+        "_due",
+        "_error",
+        "_originals",
+        "_segments",
+        "children",
+        "context",
+        "core",
+        "driven",
+        "lock",
+        "loop_steps",
+        "number",
+        "plan",
+        "queued",
+        "values",
+        "__weakref__",
+    )
+
+    def __init__(self, plan: Plan, inputs: list[Any], context: Context) -> None:
+        self.number = next(_numbers)
+        self.plan = plan
+        self.context = context
+        self.core = Scheduler(plan)
+        self.lock = Lock()
+        self.values = values = plan.template.copy()
+        for slot, value in zip(plan.input_slots, inputs, strict=True):
+            if slot >= 0:
+                values[slot] = value if type(value) in PLAIN_RESULT else guard(value)
+        self._originals: dict[int, tuple[Any, bool]] = {}
+        for slot, value in zip(plan.input_slots, inputs, strict=True):
+            if slot in plan.output_slots:
+                self._originals[slot] = (value, False)
+        self._blame: dict[int, int] = {}
+        self._segments: list[Segment] = []
+        self._astray = False
+        """Whether the run was stopped while lanes were in its kernels, and they still are."""
+        self._due: list[int] = []
+        self.loop_steps = 0
+        """How many steps are with the loop, begun or not."""
+        self._error: BaseException | None = None
+        self._also: list[tuple[Node, BaseException]] = []
+        self.driven = False
+        """Whether a kernel's thread waits for this run and helps with it: it must hear of kernels that are ready."""
+        self.children: list[Run] = []
+        """Runs that kernels of this one wait for: a stop goes on to them."""
+        self.queued = False
+        """Whether the pool has this run in its queue; the pool's, under the pool's lock."""
+
+    def __repr__(self) -> str:
+        return f"<run {self.number} of {self.plan.graph.name!r}: {self.core!r}>"
+
+    # The life of a run: each of these takes the lock.
+
+    def begin(self) -> None:
+        """Start the core: sources become ready or due."""
+        if observed():
+            emit(RunStarted(self.number, self.plan.graph.name, len(self.plan)))
+        with self.lock:
+            self._hand_over(self.core.start())
+
+    def claim(self, *, light: bool) -> Segment | None:
+        """Take the next segment, or nothing."""
+        with self.lock:
+            return self._claim(light)
+
+    def report(self, segment: Segment, *, light: bool, again: bool) -> Segment | None:
+        """A lane has worked off this segment (or what was left of it). Takes the next one if `again`."""
+        with self.lock:
+            changed = self._reap(segment)
+            self._segments.remove(segment)
+            if self._astray and not self._segments:
+                self._astray = False
+                strays.leave()
+            following = self._claim(light) if again else None
+            changed = changed or (self.driven and self.core.ready > 0)
+        if changed:
+            self._changed()
+        return following
+
+    def relieve(self, segment: Segment) -> None:
+        """Take from a lane that is stuck in a kernel whatever it has claimed and not started, or done and not told."""
+        with self.lock:
+            changed = segment in self._segments and self._reap(segment)
+        if changed:
+            self._changed()
+
+    def completed(self, step: int) -> None:
+        """A step on the loop is done; its value is stored."""
+        with self.lock:
+            self.loop_steps -= 1
+            changed = self._complete((step,)) or self.driven or self.settled
+        if changed:
+            self._changed()
+
+    def failed(self, step: int, exc: BaseException) -> None:
+        """A step failed: the run ends with this, or, if it is over, tells the log."""
+        if isinstance(exc, asyncio.CancelledError) and self.core.stopped:
+            with self.lock:  # it saw that it was no longer wanted
+                self._fail(step)
+            self._changed()
+            return
+        node = self.plan.nodes[step]
+        blamed = self._blame.pop(step, None)
+        if blamed is not None:
+            node = self.plan.graph.nodes[blamed - len(self.plan.graph.inputs)]
+        error = arrive(exc, node, self.plan.graph.name, self._seen_by(step))
+        with self.lock:
+            stops = self._fail(step)
+            late = not stops and (self._error is None)
+            if stops:
+                self._error = error
+                self._reap_all()
+            elif not late:
+                self._also.append((node, error))
+        if late:
+            self.told_late(node, error)
+        if stops:
+            self._stopped()
+        self._changed()
+
+    def crash(self, error: BaseException) -> None:
+        """What should not happen did, outside any operator: the run ends with this error, and does not hang."""
+        with self.lock:
+            stops = self.core.cancel()
+            if stops:
+                self._error = error
+                self._reap_all()
+        if stops:
+            self._stopped()
+            self._changed()
+        else:
+            self.told_late(None, error)
+
+    def stop(self) -> None:
+        """Nobody wants the outcome any more: nothing starts from here on."""
+        with self.lock:
+            stops = self.core.cancel()
+            if stops:
+                self._reap_all()
+                self._drop_values()
+        if stops:
+            self._stopped()
+            self._changed()
+
+    # For the awaiter, once the run is over.
+
+    def outcome(self) -> Any:
+        """The result, or the error raised. Leaves nothing behind: neither values nor the error."""
+        with self.lock:
+            phase = self.core.phase
+            error, self._error = self._error, None
+            also, self._also = self._also, []
+        if observed():
+            name = "done" if phase is Phase.OPEN else phase.value
+            emit(RunEnded(self.number, self.plan.graph.name, name))
+        if phase is Phase.OPEN:
+            values = self.values
+            for slot, (original, locked) in self._originals.items():
+                if locked:
+                    original.setflags(write=True)
+                values[slot] = original
+            result = self.plan.output.build(values)
+            self._drop_values()
+            return result
+        self._drop_values()
+        if error is None:
+            raise asyncio.CancelledError(f"the run of {self.plan.graph.name!r} was cancelled")
+        if also:
+            also_failed(error, also)
+        try:
+            raise error
+        finally:
+            del error, also, self
+
+    def abandon(self) -> None:
+        """The awaiter left without looking at the outcome: failures that nobody saw go to the log."""
+        with self.lock:
+            error, self._error = self._error, None
+            also, self._also = self._also, []
+        if error is not None:
+            self.told_late(None, error)
+        for node, other in also:
+            self.told_late(node, other)
+        if observed():
+            emit(RunEnded(self.number, self.plan.graph.name, Phase.CANCELLED.value))
+
+    def told_late(self, node: Node | None, error: BaseException) -> None:
+        """A failure that no awaiter can be told goes to the log and to the observers."""
+        name = self.plan.graph.name
+        operator = node.spec.name if node is not None else "?"
+        logger.error("late failure in a run of %r that is over: operator %r", name, operator, exc_info=error)
+        emit(LateFailure(self.number, name, operator, error))
+
+    # What a lane does with a result that needs a second look.
+
+    def settle(self, step: int, result: Any) -> Any:
+        """Guard a result that is shared, evaluate its plumbing, refuse what is no value; returns what to store."""
+        plan = self.plan
+        if type(result) not in PLAIN_RESULT:
+            wrong = wrong_result(result, plan.nodes[step].spec.name) if not plan.on_loop[step] else None
+            if wrong is not None:
+                raise wrong
+            if step in plan.output_slots:
+                result = own(result, self._seen_by(step))
+            if plan.shared[step]:
+                guarded, locked = guard_result(result, holders=2)
+                if step in plan.output_slots and guarded is not result:
+                    self._originals[step] = (result, locked)
+                result = guarded
+        attached = plan.plumbing.get(step)
+        if attached is not None:
+            values = self.values
+            values[step] = result
+            copy = self.context.copy
+            for slot, number, fn, get in attached:
+                self._blame[step] = number
+                values[slot] = copy().run(fn, *get(values))
+                if slot in plan.output_slots:
+                    values[slot] = own(values[slot], (result,))
+            del self._blame[step]
+        return result
+
+    # Under the lock.
+
+    def _claim(self, light: bool) -> Segment | None:
+        steps = self.core.claim(light=light)
+        if not steps:
+            return None
+        segment = Segment(steps, light=self.plan.costs[steps[0]] < LIGHT)
+        self._segments.append(segment)
+        return segment
+
+    def _reap(self, segment: Segment) -> bool:
+        """Give back what was not started, report what was done; returns whether anybody has to know."""
+        todo, done = segment.todo, segment.done
+        unstarted: list[int] = []
+        while todo:
+            try:
+                unstarted.append(todo.pop())
+            except IndexError:  # its lane was quicker
+                break
+        if unstarted:
+            self.core.give_back(unstarted)
+        steps: list[int] = []
+        while done:
+            steps.append(done.pop())
+        return bool(unstarted) | (bool(steps) and self._complete(steps))
+
+    def _reap_all(self) -> None:
+        """The run was stopped just now: nothing of it may start."""
+        if self._segments:
+            self._astray = True
+            strays.enter()
+        for segment in self._segments:
+            self._reap(segment)
+        self.core.give_back(self._due)
+        self.loop_steps -= len(self._due)
+        self._due = []
+
+    def _hand_over(self, due: Sequence[int]) -> None:
+        """These steps are the loop's from now on."""
+        if due:
+            self._due += due
+            self.loop_steps += len(due)
+
+    def _fail(self, step: int) -> bool:
+        if self.plan.on_loop[step]:
+            self.loop_steps -= 1
+        self.values[step] = None
+        return self.core.fail(step)
+
+    def _complete(self, steps: Sequence[int]) -> bool:
+        core, values = self.core, self.values
+        released, due = core.complete(steps)
+        for slot in released:
+            values[slot] = None
+        if core.stopped:
+            for step in steps:
+                values[step] = None
+            return True
+        self._hand_over(due)
+        return bool(due) or core.done == core.size
+
+    def _drop_values(self) -> None:
+        """Let go of everything this run holds. Kernels that still run hold their own arguments."""
+        self.values[:] = [None] * len(self.values)
+        self._originals.clear()
+
+    # Hooks.
+
+    def _seen_by(self, step: int) -> Any:
+        """The values that this step was called with; only while it has not been reported."""
+        return self.plan.calls[step][1](self.values)
+
+    def _stopped(self) -> None:
+        """The run was stopped just now: inner runs have no one left to wait for them."""
+        for child in list(self.children):
+            child.stop()
+
+    @property
+    def settled(self) -> bool:
+        """Whether the outcome stands and nothing of this run is left on the loop."""
+        return self.core.over and not self.loop_steps
+
+    def _changed(self) -> None:
+        """Something happened that whoever waits for this run must know: steps due, a stop, the end."""
+        raise InternalError(f"{type(self).__name__} does not say whom to tell")

@@ -1,0 +1,339 @@
+"""The asyncio driver: runs that a coroutine awaits, runs that a kernel waits for, and runs in the calling thread.
+
+    await p(x)       LoopRun   the loop hears of it when async ops are due and when it is over, never in between
+    p.run(x)         in a script: the same on a private loop
+    p.run(x)         in a kernel: NestedRun, worked off by the kernel's own thread beside free lanes
+    p.debug(x)       every step in the calling thread, exceptions untouched
+
+Rules:
+
+1. A run belongs to one loop, whose thread alone touches its `tasks`. Other threads reach it by
+   `call_soon_threadsafe`, once for any number of news.
+2. The awaiter is released when the run is settled: its outcome stands and none of its async ops is left. Kernels
+   that still run are not waited for.
+3. No future ever holds an operator's exception: the waiter is only a signal, so no cycle keeps a traceback alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from functools import partial
+from threading import Event
+from typing import Any
+
+from dataflow.engine.failure import arrive
+from dataflow.engine.lanes import process_pool
+from dataflow.engine.run import Run, here, strays
+from dataflow.errors import RuntimeClosed
+from dataflow.graph.plan import Plan
+
+__all__ = ["Runtime", "default_runtime", "quiet"]
+
+
+class HostedRun(Run):
+    """A run with an event loop for its async ops."""
+
+    __slots__ = ("_posted", "loop", "tasks")
+
+    def __init__(self, plan: Plan, inputs: list[Any], context: Context, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(plan, inputs, context)
+        self.loop = loop
+        self.tasks: dict[int, asyncio.Task[tuple[bool, Any]]] = {}
+        self._posted = False
+
+    def _post(self) -> None:
+        """Have the loop look at this run; news that come before it does are one piece of news."""
+        with self.lock:
+            if self._posted:
+                return
+            self._posted = True
+        try:
+            self.loop.call_soon_threadsafe(self._on_loop)
+        except RuntimeError:
+            self.crash(RuntimeClosed(f"the event loop of a run of {self.plan.graph.name!r} was closed while it ran"))
+
+    def _on_loop(self) -> None:
+        """In the loop's thread: begin what is due, cancel what is no longer wanted, tell whoever waits."""
+        with self.lock:
+            self._posted = False
+            due, self._due = self._due, []
+        for step in due:
+            self._start_task(step)
+        if self.core.stopped:
+            for task in self.tasks.values():
+                if not task.cancelling():
+                    task.cancel()
+        if self.settled:
+            self._tell()
+
+    def _start_task(self, step: int) -> None:
+        if self.core.stopped:
+            with self.lock:
+                self.core.give_back((step,))
+                self.loop_steps -= 1
+            return
+        fn, get = self.plan.calls[step]
+        context = self.context.copy()
+        try:
+            awaitable = context.run(fn, *get(self.values))
+            if not hasattr(awaitable, "__await__"):
+                raise TypeError(
+                    f"async operator {self.plan.nodes[step].spec.name!r} returned {type(awaitable).__name__}, "
+                    "which cannot be awaited"
+                )
+        except BaseException as exc:
+            self.failed(step, exc)
+            return
+        name = f"dataflow {self.plan.graph.name}.{self.plan.nodes[step].spec.name}"
+        task = self.loop.create_task(_outcome(awaitable), name=name, context=context)
+        self.tasks[step] = task
+        task.add_done_callback(partial(self._task_done, step))
+
+    def _task_done(self, step: int, task: asyncio.Task[tuple[bool, Any]]) -> None:
+        """In the loop's thread: an async op has ended, in whatever way."""
+        del self.tasks[step]
+        succeeded, value = (False, asyncio.CancelledError()) if task.cancelled() else task.result()
+        del task
+        if succeeded:
+            try:
+                if type(value) not in self.plan.settled[step]:
+                    value = self.settle(step, value)
+                self.values[step] = value
+            except BaseException as exc:
+                succeeded, value = False, exc
+        if succeeded:
+            self.completed(step)
+            if self.core.ready:
+                process_pool().offer(self)
+        else:
+            self.failed(step, value)
+        del value
+
+    def _tell(self) -> None:
+        """The run is settled; in the loop's thread."""
+
+
+async def _outcome(awaitable: Awaitable[Any]) -> tuple[bool, Any]:
+    """What an async op came to, as a value: a task that raised SystemExit would take the loop with it."""
+    try:
+        return True, await awaitable
+    except BaseException as exc:
+        return False, exc
+
+
+class LoopRun(HostedRun):
+    """A run that a coroutine awaits."""
+
+    __slots__ = ("waiter",)
+
+    def __init__(self, plan: Plan, inputs: list[Any], context: Context, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(plan, inputs, context, loop)
+        self.waiter = loop.create_future()
+
+    def _changed(self) -> None:
+        self._post()
+
+    def _tell(self) -> None:
+        if not self.waiter.done():
+            self.waiter.set_result(None)
+
+
+class NestedRun(HostedRun):
+    """A run that a kernel waits for, in the kernel's thread; its async ops run on the outer run's loop."""
+
+    __slots__ = ("bell",)
+
+    def __init__(self, plan: Plan, inputs: list[Any], context: Context, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(plan, inputs, context, loop)
+        self.bell = Event()
+        self.driven = True
+
+    def wait(self) -> None:
+        """Block until something has changed since the last call."""
+        self.bell.wait()
+        self.bell.clear()
+
+    def _changed(self) -> None:
+        if self.loop_steps:
+            self._post()
+        self.bell.set()
+
+    def _tell(self) -> None:
+        self.bell.set()
+
+
+class Runtime:
+    """Where runs are started; not bound to a loop, and shared by all of them."""
+
+    async def execute(self, plan: Plan, inputs: list[Any], context: Context) -> Any:
+        """Run a plan and return its result.
+
+        Cancelling this stops the run: kernels that have not started never start, async ops are cancelled and
+        awaited, and kernels that run are left to finish unseen.
+        """
+        if here.run is not None:
+            raise RuntimeError(
+                f"{plan.graph.name!r} was awaited inside a kernel, on a loop of the kernel's own: that would hold "
+                "the kernel's inter-op thread while waiting for another; call its .run(...) there"
+            )
+        run = LoopRun(plan, inputs, context, asyncio.get_running_loop())
+        del inputs, context
+        try:
+            _begin(run)
+            await run.waiter
+        except asyncio.CancelledError:
+            run.stop()
+            await _until_settled(run)
+            run.abandon()
+            raise
+        except BaseException:  # the coroutine is closed, or no thread could be started
+            run.stop()
+            run.abandon()
+            raise
+        try:
+            return run.outcome()
+        finally:
+            del run
+
+    def block(self, plan: Plan, inputs: list[Any], context: Context) -> Any:
+        """Run a plan and return its result, from a thread without a running loop; in a kernel, see `drive`."""
+        if _loop_runs_here():
+            raise RuntimeError(
+                f"{plan.graph.name}.run() would block the event loop that runs in this thread: "
+                f"use `await {plan.graph.name}(...)`"
+            )
+        if here.run is not None:
+            return self.drive(plan, inputs, context)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(self.execute(plan, inputs, context), context=context)
+
+    def drive(self, plan: Plan, inputs: list[Any], context: Context) -> Any:
+        """In a kernel: run a plan in this thread, beside free lanes, and return its result.
+
+        If the outer run is stopped this one is too, and CancelledError is raised in the kernel that waits.
+        """
+        outer = here.run
+        assert isinstance(outer, HostedRun)
+        run = NestedRun(plan, inputs, context, outer.loop)
+        del inputs, context
+        outer.children.append(run)
+        try:
+            _begin(run)
+            if outer.core.stopped:
+                run.stop()
+            process_pool().drive(run, run.wait)
+        finally:
+            outer.children.remove(run)
+            del outer
+        try:
+            return run.outcome()
+        finally:
+            del run
+
+    def serial(self, plan: Plan, inputs: list[Any], context: Context) -> Any:
+        """Run a plan step by step in the calling thread, async ops on a private loop; exceptions pass untouched."""
+        if plan.has_async and _loop_runs_here():
+            raise RuntimeError(
+                f"{plan.graph.name}.debug() has async operators to run, and this thread's event loop is running "
+                "already: call it from a thread without one"
+            )
+        run = Run(plan, inputs, context)
+        left = plan.readers.copy()
+        with asyncio.Runner() if plan.has_async else _NoRunner() as runner:
+            for step in range(len(plan)):
+                fn, get = plan.calls[step]
+                try:
+                    result = context.copy().run(fn, *get(run.values))
+                    if plan.on_loop[step]:
+                        result = runner.run(_await(result), context=context.copy())
+                    if type(result) not in plan.settled[step]:
+                        result = run.settle(step, result)
+                except Exception as exc:
+                    traceback = exc.__traceback__
+                    error = arrive(exc, plan.nodes[step], plan.graph.name, get(run.values))
+                    raise error.with_traceback(traceback) from error.__cause__
+                run.values[step] = result
+                del result
+                for slot in plan.reads[step]:
+                    left[slot] -= 1
+                    if not left[slot]:
+                        run.values[slot] = None
+        return run.outcome()
+
+
+class _NoRunner:
+    """Stands for the private loop where there is nothing to run on it."""
+
+    def __enter__(self) -> Any:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+async def _await(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def _begin(run: HostedRun) -> None:
+    run.begin()
+    if run.core.ready:
+        process_pool().offer(run)
+    if run.loop_steps or run.settled:
+        run._changed()
+
+
+async def _until_settled(run: LoopRun) -> None:
+    """Wait for the async ops of a stopped run; a second cancellation does not cut this short."""
+    while not run.settled:
+        try:
+            if run.waiter.done():  # cancelled along with its awaiter: it needs a fresh one
+                run.waiter = run.loop.create_future()
+            run._on_loop()
+            await run.waiter
+        except asyncio.CancelledError:
+            continue
+
+
+def _loop_runs_here() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # not on Windows
+        return None
+    return uvloop.new_event_loop
+
+
+async def quiet() -> None:
+    """Wait until no kernel of a run that is over is still running, in the whole process.
+
+    For tests, and for a shutdown that must not pull resources from under a kernel. Cancelling this is harmless.
+    """
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
+
+    def tell() -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(lambda: waiter.done() or waiter.set_result(None))
+
+    strays.when_none(tell)
+    await waiter
+
+
+_default = Runtime()
+
+
+def default_runtime() -> Runtime:
+    """The runtime of every call that names none."""
+    return _default
+
+

@@ -1,0 +1,68 @@
+"""The errors of this package: the type says whose fault it is.
+
+DataflowError
+├── GraphError(ValueError)        a graph that cannot be
+├── TraceError(TypeError)         a pipeline body that cannot be recorded
+├── OperatorError                 what an operator raised and no caller may receive raw
+│   └── OperatorTimeout(TimeoutError)
+├── Overloaded                    the runtime's waiting room is full
+├── RuntimeClosed(RuntimeError)   a run after close, or on a loop that is gone
+└── InternalError                 an invariant of this package broke; please report it
+
+An operator's own exception reaches the awaiter as it is (`except ValueError` works); only the five that
+would end a loop, a thread or a neighbour's run travel inside an `OperatorError`. Cancellation is
+`asyncio.CancelledError` and never one of these.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DataflowError",
+    "GraphError",
+    "InternalError",
+    "OperatorError",
+    "OperatorTimeout",
+    "Overloaded",
+    "RuntimeClosed",
+    "TraceError",
+]
+
+
+class DataflowError(Exception):
+    """The base of every error that this package itself raises."""
+
+
+class GraphError(DataflowError, ValueError):
+    """A graph that cannot be: an unknown label, a loop in what a program built."""
+
+
+class TraceError(DataflowError, TypeError):
+    """A pipeline body that cannot be recorded faithfully; the message names the line and the remedy."""
+
+
+class OperatorError(DataflowError):
+    """An operator raised what no caller may receive raw; the original is `__cause__`.
+
+    Those are StopIteration, CancelledError, SystemExit, KeyboardInterrupt and GeneratorExit: raised into a
+    coroutine, each would be taken for something else than a failure.
+    """
+
+
+class OperatorTimeout(OperatorError, TimeoutError):
+    """An operator ran longer than its `timeout`."""
+
+
+class Overloaded(DataflowError):
+    """A runtime's waiting room is full; `retry_after` is in seconds."""
+
+    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RuntimeClosed(DataflowError, RuntimeError):
+    """A run was asked of a runtime that is closed, or of an event loop that is gone."""
+
+
+class InternalError(DataflowError):
+    """An invariant of this package broke: report it, with the message (it carries the last events)."""

@@ -1,0 +1,135 @@
+"""Read-only protection: a write to an array that others read is an error, not a data race.
+
+What is handed out instead of an array depends on who owns its memory:
+
+- The array owns its data and only the lane refers to it: it is locked in place (its own flag), and a view of it is
+  handed out. Nobody can lift the view's flag, because the array under it is locked.
+- Anything else (the caller's inputs, constants, a result that is a view of something, a result that somebody
+  still refers to): its flags are not ours to change. A view over a read-only memoryview of it is handed out:
+  numpy refuses to make that writable. Subclasses and dtypes without a buffer get a plain read-only view.
+
+Containers (tuples, lists, dicts) are rebuilt around guarded arrays. Other objects are passed on as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from sys import getrefcount
+from typing import Any
+
+import numpy as np
+
+__all__ = ["ANY_RESULT", "PLAIN_RESULT", "guard", "guard_constant", "guard_result", "own"]
+
+PLAIN_RESULT: frozenset[type] = frozenset(
+    [type(None), bool, int, float, complex, str, bytes, np.bool_, np.float64, np.float32, np.int64, np.int32]
+)
+"""Results that can be neither written to, awaited nor indexed into something that can."""
+ANY_RESULT: frozenset[type] = PLAIN_RESULT | {np.ndarray}
+"""Results of a step with one reader that need no second look."""
+
+_CONTAINERS = (tuple, list, dict)
+
+
+def guard(value: Any) -> Any:
+    """What readers get instead of a value that is not ours: the caller's input, or a result others refer to."""
+    if type(value) in PLAIN_RESULT:
+        return value
+    if isinstance(value, np.ndarray):
+        return _view(value)
+    if isinstance(value, _CONTAINERS):
+        return _rebuild(value, guard)
+    return value
+
+
+guard_constant = guard
+
+
+def guard_result(result: Any, holders: int) -> tuple[Any, bool]:
+    """What several readers get instead of a kernel's result, which `holders` variables of the callers refer to.
+
+    If these are all, and the array owns its data, it is locked in place; the second item says so, for the caller
+    must unlock it at the end of the run if it is an output as well.
+    """
+    if type(result) is np.ndarray:
+        # Our parameter and getrefcount's argument make two more (less where the interpreter lends references).
+        if result.flags.owndata and result.flags.writeable and getrefcount(result) <= holders + 2:
+            result.setflags(write=False)
+            return result.view(), True
+        return _view(result), False
+    return guard(result), False
+
+
+def _view(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if type(array) is np.ndarray:
+        if not array.flags.writeable and type(array.base) is memoryview and array.base.readonly:
+            return array  # a view of this kind already
+        plain = array.view(np.int64) if array.dtype.kind in "mM" else array  # dates have no buffer, integers do
+        try:
+            view = np.asarray(memoryview(plain).toreadonly())
+        except (ValueError, TypeError, BufferError, NotImplementedError):
+            pass  # no buffer for this dtype
+        else:
+            if plain is not array:
+                view = view.view(array.dtype)
+            if view.dtype == array.dtype and view.strides == array.strides:
+                return view
+    view = array.view()
+    view.setflags(write=False)
+    return view
+
+
+def _rebuild(container: Any, guarded: Callable[[Any], Any]) -> Any:
+    """The container over guarded items; the very same one if there was nothing to guard."""
+    kind = type(container)
+    items = [guarded(item) for item in (container.values() if isinstance(container, dict) else container)]
+    before = container.values() if isinstance(container, dict) else container
+    if all(new is old for new, old in zip(items, before, strict=True)):
+        return container
+    if kind is dict:
+        return dict(zip(container, items, strict=True))
+    if kind is list or kind is tuple:
+        return kind(items)
+    make = getattr(kind, "_make", None)
+    return make(items) if make is not None else container
+
+
+def own(result: Any, arguments: Any) -> Any:
+    """A final result that is the user's to write to.
+
+    What became read-only only because it is a view of a guarded argument is copied; what is read-only by nature
+    (the kernel made it so, or broadcast it) stays as it is.
+    """
+    if type(result) in PLAIN_RESULT:
+        return result
+    if isinstance(result, np.ndarray):
+        if result.flags.writeable or 0 in result.strides:
+            return result
+        memory = _root(result)
+        if any(_root(argument) is memory for argument in _arrays(arguments) if not argument.flags.writeable):
+            return result.copy(order="K")
+        return result
+    if isinstance(result, _CONTAINERS):
+        return _rebuild(result, lambda item: own(item, arguments))
+    return result
+
+
+def _root(array: np.ndarray[Any, Any]) -> Any:
+    base: Any = array
+    while isinstance(base, np.ndarray) and base.base is not None:
+        base = base.base
+    return base.obj if isinstance(base, memoryview) else base
+
+
+def _arrays(arguments: Any) -> list[np.ndarray[Any, Any]]:
+    found: list[np.ndarray[Any, Any]] = []
+    waiting = [arguments]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, np.ndarray):
+            found.append(value)
+        elif isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, (tuple, list)):
+            waiting += value
+    return found

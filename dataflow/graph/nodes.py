@@ -1,0 +1,113 @@
+"""Operators, nodes and graphs: plain data that knows nothing of running or drawing.
+
+A graph numbers its values in the order of recording: the inputs first, then one number for each node.
+
+    inputs     nodes
+    0  1       2: blur(Ref(0), 1)      3: blur(Ref(0), 4)      4: subtract(Ref(2), Ref(3))
+                                                               output: Ref(4)
+
+Rules that hold for every graph:
+
+1. An argument that is another value is a `Ref`, bare or inside tuples, lists, dicts and dataclasses.
+   Everything else in an argument is a constant.
+2. A node refers only to smaller numbers, so the order of recording is a topological order and no graph has a loop.
+3. `Node.reads` holds the distinct numbers that the node's arguments refer to, in order of first appearance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import CodeType
+from typing import Any, NamedTuple
+
+__all__ = ["Graph", "Kind", "Node", "OpSpec", "Ref"]
+
+
+class Kind(Enum):
+    """How a node is run."""
+
+    KERNEL = "kernel"
+    """A declared plain function: runs on an inter-op thread."""
+    ASYNC = "async"
+    """A declared coroutine function: runs on the event loop, holds no inter-op thread."""
+    RECORDED = "recorded"
+    """A numpy function, Python operator or method call found in a body: runs as a kernel does."""
+    PLUMBING = "plumbing"
+    """An attribute, or an index made of constants: evaluated beside the kernel it reads from."""
+
+
+class Ref(int):
+    """The number of a value, where it stands as an argument."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"Ref({int(self)})"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpSpec:
+    """What is known of an operator apart from any call of it."""
+
+    fn: Callable[..., Any]
+    name: str
+    kind: Kind
+    declared: str = ""
+    """Where the user declared it, `file:line`; empty for what a body merely used (numpy's functions)."""
+
+
+class Node(NamedTuple):
+    """One call of an operator. A tuple, because a graph may hold a million and frozen dataclasses build slowly."""
+
+    index: int
+    spec: OpSpec
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    reads: tuple[int, ...]
+    nested: bool
+    """Whether a Ref stands inside a container, so that a call has to rebuild its arguments."""
+    code: CodeType | None
+    lasti: int
+    """With `code`: the instruction of the user's body that recorded this node."""
+
+    @property
+    def where(self) -> str:
+        """The user's line that recorded this node, `file:line`."""
+        if self.code is None:
+            return "?"
+        for number, (line, *_) in enumerate(self.code.co_positions()):
+            if number * 2 == self.lasti and line is not None:
+                return f"{self.code.co_filename}:{line}"
+        return f"{self.code.co_filename}:{self.code.co_firstlineno}"
+
+    def __repr__(self) -> str:
+        arguments = [repr(a) for a in self.args] + [f"{k}={v!r}" for k, v in self.kwargs.items()]
+        return f"<node {self.index}: {self.spec.name}({', '.join(arguments)})>"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Graph:
+    """Inputs, nodes and outputs of one traced pipeline; immutable."""
+
+    name: str
+    inputs: tuple[str, ...]
+    nodes: tuple[Node, ...]
+    output: Any
+    """What the body returned, with a Ref wherever it held a placeholder."""
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __repr__(self) -> str:
+        return f"<Graph {self.name}({', '.join(self.inputs)}): {len(self.nodes)} nodes>"
+
+    def __str__(self) -> str:
+        """One line a value: its number, what makes it, what it reads."""
+        lines = [repr(self)[1:-1]]
+        lines += [f"  {number:>4}  input {name}" for number, name in enumerate(self.inputs)]
+        for node in self.nodes:
+            reads = ", ".join(map(str, node.reads))
+            lines.append(f"  {node.index:>4}  {node.spec.name}({reads})")
+        return "\n".join([*lines, f"  returns {self.output!r}"])

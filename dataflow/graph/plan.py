@@ -1,0 +1,299 @@
+"""A graph made ready to run: everything about it that does not change from run to run is computed here, once.
+
+A *step* is a node that is scheduled. Steps are numbered by priority, which is a topological order, so the plan's
+numbers are not the graph's. Every value has a *slot* in one flat list; a run starts from a copy of `template`:
+
+    | results of the steps | plumbing | inputs | constants |
+
+Rules:
+
+1. A step is called as `fn(*get(values))`, where `get` is an `operator.itemgetter`: arguments are gathered in C, and
+   constants are slots like all others. What this cannot express (values inside containers, keywords that are
+   values) is a small callable in the place of `fn`, which puts the arguments back where they belong.
+2. Plumbing (an attribute, a constant index) that reads from a kernel is no step of its own: whoever executes the
+   kernel evaluates it right after. Plumbing of an input or of an async op's result is a step like any other,
+   since evaluating it may take long (a file behind an array) and the loop must stay free.
+3. A slot is released after its last reader. A result that nobody reads counts itself as its reader.
+4. A result that several readers see is *shared*: it is handed out read-only (see `dataflow.graph.guard`).
+5. `costs` is the one thing that changes later: the lanes write into it what they learn, and any value is right.
+
+Priority. A depth-first walk from the outputs that enters the deepest dependency first: the critical path gets the
+small numbers, and what was begun is finished before anything else is opened, so few intermediates live at once.
+
+        a ─▶ b ─▶ c ─┐                     a b c, then d, then e: with two threads d fills the second
+                     ├─▶ e                 one from the start, and with one thread the long branch
+        d ───────────┘                     goes first
+
+Where the order of recording keeps fewer values alive than this walk (a stencil, swept row by row), it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
+
+from dataflow.graph.fill import Call, Template, direct, output_template
+from dataflow.graph.guard import ANY_RESULT, PLAIN_RESULT, guard_constant
+from dataflow.graph.nodes import Graph, Kind, Node, Ref
+
+__all__ = ["Plan", "make_plan"]
+
+UNKNOWN = float("inf")
+
+Getter = Callable[[list[Any]], Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """A graph made ready to run. Frozen, and shared by all runs; only `costs` is written to."""
+
+    graph: Graph
+
+    # What the scheduler core reads (its protocol `Steps`).
+    counts: list[int]
+    successors: list[tuple[int, ...]]
+    reads: list[tuple[int, ...]]
+    readers: list[int]
+    on_loop: bytes
+    sources: list[int]
+    costs: list[float]
+
+    # What a lane reads.
+    calls: list[tuple[Callable[..., Any], Getter]]
+    settled: list[frozenset[type]]
+    """For each step, the types of result that can be stored without a second look."""
+    shared: bytes
+    """For each step, 1 if its result has several readers."""
+    plumbing: dict[int, tuple[tuple[int, int, Callable[..., Any], Getter], ...]]
+    """For a step with plumbing: (slot, node number, fn, get) of each, in order."""
+
+    # What a run reads.
+    nodes: list[Node]
+    """The node of each step."""
+    template: list[Any]
+    input_slots: tuple[int, ...]
+    """The slot of each input; -1 if nobody reads it."""
+    output: Template
+    output_slots: frozenset[int]
+    has_async: bool
+
+    def __len__(self) -> int:
+        return len(self.calls)
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.graph.name}: {len(self.calls)} steps, {len(self.template)} slots>"
+
+
+def make_plan(graph: Graph) -> Plan:
+    """Compute everything that runs of this graph have in common; linear in its size, and never recursive."""
+    first = len(graph.inputs)
+    nodes = graph.nodes
+    root = _roots(graph)
+    is_step = [root[first + i] == first + i for i in range(len(nodes))]
+
+    # Dependencies among steps, still in the graph's numbers (less the inputs).
+    deps: list[tuple[int, ...]] = [()] * len(nodes)
+    for position, node in enumerate(nodes):
+        if is_step[position] and node.reads:
+            deps[position] = tuple({root[read] - first: None for read in node.reads if read >= first})
+    order = _priority_order([i for i, step in enumerate(is_step) if step], deps)
+
+    # Slots: steps in order of priority, then plumbing, inputs, constants.
+    slot_of = [-1] * (first + len(nodes))
+    for step, position in enumerate(order):
+        slot_of[first + position] = step
+    free = len(order)
+    for position in range(len(nodes)):
+        if not is_step[position]:
+            slot_of[first + position] = free
+            free += 1
+    for number in range(first):
+        slot_of[number] = free
+        free += 1
+    template: list[Any] = [None] * free
+    slots = _Slots(slot_of, template)
+
+    output = output_template(graph.output)
+    output_slots = frozenset(slot_of[number] for number in output.refs)
+    readers = [0] * free
+    for slot in output_slots:
+        readers[slot] = 1
+
+    size = len(order)
+    successors: list[list[int]] = [[] for _ in range(size)]
+    counts = [0] * size
+    reads: list[tuple[int, ...]] = [()] * size
+    calls: list[tuple[Callable[..., Any], Getter]] = []
+    on_loop = bytearray(size)
+    for step, position in enumerate(order):
+        node = nodes[position]
+        calls.append(_call(node, slots))
+        if node.reads:
+            reads[step] = read = tuple(slot_of[number] for number in node.reads)
+            for slot in read:
+                readers[slot] += 1
+        for dependency in deps[position]:
+            successors[slot_of[first + dependency]].append(step)
+            counts[step] += 1
+        if node.spec.kind is Kind.ASYNC:
+            on_loop[step] = 1
+
+    plumbing = _plumbing(graph, is_step, root, slots, readers)
+    uses = readers.copy()  # how many see the value of a step, be it through its plumbing
+    for step, attached in plumbing.items():
+        uses[step] += sum(readers[slot] for slot, *_ in attached)
+    for step in range(size):
+        if not readers[step]:  # its own last reader, see rule 3
+            readers[step] = 1
+            reads[step] = (*reads[step], step)
+    readers += [0] * (len(template) - len(readers))  # constants: never released
+    seen = [ANY_RESULT] * size
+    shared = bytearray(size)
+    for step in range(size):
+        if step in plumbing:
+            seen[step] = frozenset()
+        elif uses[step] > 1 or step in output_slots:
+            seen[step] = PLAIN_RESULT
+        shared[step] = uses[step] > 1
+    return Plan(
+        graph=graph,
+        counts=counts,
+        successors=[tuple(s) for s in successors],
+        reads=reads,
+        readers=readers,
+        on_loop=bytes(on_loop),
+        sources=[step for step in range(size) if not counts[step]],
+        costs=[UNKNOWN] * size,
+        calls=calls,
+        settled=seen,
+        shared=bytes(shared),
+        plumbing=plumbing,
+        nodes=[nodes[position] for position in order],
+        template=template,
+        input_slots=tuple(slot if readers[slot] else -1 for slot in slot_of[:first]),
+        output=output.renumbered(slot_of),
+        output_slots=output_slots,
+        has_async=any(on_loop),
+    )
+
+
+class _Slots:
+    """Where each value of the graph lives; constants get a slot when they are first met."""
+
+    def __init__(self, slot_of: list[int], template: list[Any]) -> None:
+        self.slot_of = slot_of
+        self.template = template
+        self._small: dict[tuple[type, Any], int] = {}
+
+    def of(self, argument: Any) -> int:
+        """The slot of one argument: a Ref's, or a constant's."""
+        if type(argument) is Ref:
+            return self.slot_of[argument]
+        if type(argument) in (int, str, bool, type(None)):  # equal means the same: share the slot
+            key = (type(argument), argument)
+            slot = self._small.get(key)
+            if slot is None:
+                slot = self._small[key] = self._add(argument)
+            return slot
+        return self._add(guard_constant(argument))
+
+    def _add(self, value: Any) -> int:
+        self.template.append(value)
+        return len(self.template) - 1
+
+
+def _call(node: Node, slots: _Slots) -> tuple[Callable[..., Any], Getter]:
+    """How to call this node: a callable, and what gathers its arguments from the values (rule 1)."""
+    if direct(node):
+        return node.spec.fn, _getter([slots.of(argument) for argument in node.args])
+    return Call(node), _getter([slots.slot_of[number] for number in node.reads])
+
+
+def _getter(slots: Sequence[int]) -> Getter:
+    if len(slots) > 1:
+        return itemgetter(*slots)
+    start = slots[0] if slots else 0  # a slice, so that one argument, or none, is still a sequence
+    return itemgetter(slice(start, start + len(slots)))
+
+
+def _roots(graph: Graph) -> list[int]:
+    """For each number, the one whose evaluation brings it about: plumbing of a kernel belongs to the kernel."""
+    first = len(graph.inputs)
+    root = list(range(first + len(graph.nodes)))
+    for node in graph.nodes:
+        if node.spec.kind is Kind.PLUMBING and node.reads:
+            origin = root[node.reads[0]]
+            if origin >= first and graph.nodes[origin - first].spec.kind in (Kind.KERNEL, Kind.RECORDED):
+                root[node.index] = origin
+    return root
+
+
+def _plumbing(
+    graph: Graph, is_step: list[bool], root: list[int], slots: _Slots, readers: list[int]
+) -> dict[int, tuple[tuple[int, int, Callable[..., Any], Getter], ...]]:
+    attached: dict[int, list[tuple[int, int, Callable[..., Any], Getter]]] = {}
+    first = len(graph.inputs)
+    for position, node in enumerate(graph.nodes):
+        if not is_step[position]:
+            step = slots.slot_of[root[node.index]]
+            fn, get = _call(node, slots)
+            attached.setdefault(step, []).append((slots.slot_of[first + position], node.index, fn, get))
+    del readers
+    return {step: tuple(entries) for step, entries in attached.items()}
+
+
+def _priority_order(steps: Iterable[int], deps: list[tuple[int, ...]]) -> list[int]:
+    """The steps by priority (see the module docstring); a topological order."""
+    steps = list(steps)
+    depth = [0] * len(deps)
+    read = bytearray(len(deps))
+    straight = True
+    for step in steps:
+        deepest = 0
+        for dependency in deps[step]:
+            read[dependency] = 1
+            deepest = max(deepest, depth[dependency])
+        depth[step] = deepest + 1
+        straight = straight and len(deps[step]) <= 1
+    sinks = sorted((step for step in steps if not read[step]), key=lambda step: -depth[step])
+    walked: list[int] = []
+    placed, opened = bytearray(len(deps)), bytearray(len(deps))
+    for sink in sinks:
+        stack = [sink]
+        while stack:
+            step = stack[-1]
+            if placed[step]:
+                stack.pop()
+            elif opened[step] or not deps[step]:
+                placed[step] = 1
+                walked.append(step)
+                stack.pop()
+            else:
+                opened[step] = 1
+                below = [dependency for dependency in deps[step] if not placed[dependency]]
+                if len(below) > 1:
+                    below.reverse()  # of equals, the one recorded first ends on top
+                    below.sort(key=depth.__getitem__)
+                stack += below
+    if straight or walked == steps or _peak(walked, deps) <= _peak(steps, deps):
+        return walked
+    return steps
+
+
+def _peak(order: list[int], deps: list[tuple[int, ...]]) -> int:
+    """How many results are alive at most when the steps run one after another in this order."""
+    readers = [0] * len(deps)
+    for step in order:
+        for dependency in deps[step]:
+            readers[dependency] += 1
+    alive = peak = 0
+    for step in order:
+        alive += 1
+        peak = max(peak, alive)
+        for dependency in deps[step]:
+            readers[dependency] -= 1
+            if not readers[dependency]:
+                alive -= 1
+    return peak

@@ -1,0 +1,175 @@
+"""`@op` declares an operator: a function that pipelines can record and the engine can run.
+
+An operator called while a pipeline's body is traced records a node; called anywhere else it is the plain function.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine
+from functools import partial, update_wrapper
+from types import MethodType
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+
+from dataflow.graph.nodes import Kind, OpSpec
+from dataflow.graph.trace import current, record
+
+__all__ = ["Call", "Op", "op"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+S = TypeVar("S")
+
+
+if TYPE_CHECKING:
+
+    class Call(Coroutine[Any, Any, R_co], Any):
+        """What calling an async operator or a pipeline gives; `await` gives the result.
+
+        In a pipeline's body the same call gives a placeholder; the base `Any` lets bodies use it as the value it
+        stands for.
+        """
+
+else:
+
+    class Call(Generic[R_co]):
+        """For type checkers: what calling an async operator or a pipeline gives.
+
+        At run time such a call gives a native coroutine; nothing is an instance of this class.
+        """
+
+
+class Op(Generic[P, R]):
+    """An operator. Made by `op`; immutable, safe to share, and as good as the plain function outside of a trace."""
+
+    def __init__(self, fn: Callable[P, R], *, name: str | None = None) -> None:
+        if isinstance(fn, Op):
+            raise TypeError(f"op: {fn!r} is an operator already; use {fn.name}.options(...) to change its options")
+        if isinstance(fn, (staticmethod, classmethod)):
+            raise TypeError(f"op: put @{type(fn).__name__} above @op, not below it")
+        if not callable(fn):
+            raise TypeError(f"op: expected a function, got {type(fn).__name__}")
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"op: name must be a str, got {type(name).__name__}")
+        self._fn = fn
+        kind = Kind.ASYNC if _is_coroutine_function(fn) else Kind.KERNEL
+        self._spec = OpSpec(fn, name or _name_of(fn), kind, _declared_at(fn))
+        self._arity: tuple[int, int] | None = None
+        update_wrapper(self, fn)
+
+    @property
+    def name(self) -> str:
+        """What the operator is called in errors, tables and pictures."""
+        return self._spec.name
+
+    def options(self, *, name: str | None = None) -> Op[P, R]:
+        """The same operator with other options; those not given stay as they are."""
+        return Op(self._fn, name=self.name if name is None else name)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The plain function; while a pipeline is traced, a new node of it, as a placeholder."""
+        if current() is None:
+            return self._fn(*args, **kwargs)
+        return cast(R, self._record(args, kwargs))
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Op[P, R]: ...
+    @overload
+    def __get__(self: Op[Concatenate[S, P], R], instance: S, owner: type | None = None) -> Callable[P, R]: ...
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """On an instance: the bound method, with `instance` as its first argument (a constant of the graph)."""
+        return self if instance is None else MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<{'async ' if self._spec.kind is Kind.ASYNC else ''}op {self.name}>"
+
+    def _record(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call with wrong arguments fails here, on the line that makes it, as the plain call would."""
+        if self._arity is None:
+            self._arity = _arity(self._fn)
+        least, most = self._arity
+        if kwargs or not least <= len(args) <= most:
+            signature = _signature(self._fn)
+            if signature is not None:
+                try:
+                    bound = signature.bind(*args, **kwargs)
+                except TypeError as exc:
+                    raise TypeError(f"{self.name}() {exc}") from None
+                args, kwargs = bound.args, bound.kwargs
+        return record(self._spec, args, kwargs)
+
+
+@overload
+def op(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Op[P, Call[R]]: ...
+@overload
+def op(fn: Callable[P, R], /) -> Op[P, R]: ...
+@overload
+def op(*, name: str | None = None) -> _OpDecorator: ...
+def op(fn: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
+    """Declare an operator: `@op`, or `@op(name=...)`.
+
+    A plain `def` is a kernel: in a run it is executed on an inter-op thread, in its own copy of the caller's
+    context. Arrays that others read too are handed to it read-only. It must return a value, not an awaitable
+    nor a generator. An `async def` runs on the event loop and holds no inter-op thread.
+
+    `name` is what errors, tables and pictures call it; by default the function's name.
+
+    Works on methods: `self` becomes a constant of the graph. Called outside of a pipeline's body, an operator is
+    the plain function. Raises TypeError for what is no function.
+    """
+    if fn is None:
+        return partial(Op, name=name)
+    return Op(fn, name=name)
+
+
+class _OpDecorator:
+    """For type checkers: what `op(name=...)` returns."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Op[P, Call[R]]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Op[P, R]: ...
+    def __call__(self, fn: Any, /) -> Any:
+        return Op(fn)
+
+
+def _is_coroutine_function(fn: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+
+
+def _name_of(fn: Callable[..., Any]) -> str:
+    while isinstance(fn, partial):
+        fn = fn.func
+    return getattr(fn, "__name__", type(fn).__name__)
+
+
+def _declared_at(fn: Callable[..., Any]) -> str:
+    while isinstance(fn, partial):
+        fn = fn.func
+    code = getattr(inspect.unwrap(fn), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else ""
+
+
+def _signature(fn: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(fn)
+    except (TypeError, ValueError):  # some builtins have none
+        return None
+
+
+def _arity(fn: Callable[..., Any]) -> tuple[int, int]:
+    """The least and the greatest number of positional arguments with which a call is certainly right."""
+    signature = _signature(fn)
+    if signature is None:
+        return 0, 1 << 30
+    least = most = 0
+    for parameter in signature.parameters.values():
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            most += 1
+            least += parameter.default is parameter.empty
+        elif parameter.kind is parameter.VAR_POSITIONAL:
+            most = 1 << 30
+        elif parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
+            return 1, 0  # never right without keywords
+    return least, most

@@ -1,0 +1,420 @@
+"""`@pipeline` declares a pipeline: a function whose body is traced into a graph once and then run many times.
+
+    call ─▶ bind ─▶ plan (cached) ─▶ run
+
+Binding sorts the arguments of a call into *inputs*, which differ from run to run, and *Python values*, which the
+body sees as they are: arguments named in `static`, explicit None, and defaults that were left out. There is one
+plan for each set of Python values, kept in a bounded cache; on methods one such cache for each `self`, as long as
+that lives.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable
+from contextvars import copy_context
+from functools import update_wrapper
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+
+from dataflow.engine.runtime import default_runtime
+from dataflow.graph.nodes import Graph
+from dataflow.graph.plan import Plan, make_plan
+from dataflow.graph.trace import Placeholder, current, is_placeholder, trace
+from dataflow.op import Call
+
+__all__ = ["Pipeline", "pipeline"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+
+CACHED_PLANS = 128
+"""Plans that a pipeline keeps; the one longest not used goes first."""
+
+
+class Pipeline(Generic[P, R]):
+    """A pipeline. Made by `pipeline`; may be called from any number of tasks, threads and loops at once."""
+
+    def __init__(self, fn: Callable[P, R], *, name: str | None = None, static: Iterable[str] = ()) -> None:
+        if not callable(fn) or isinstance(fn, Pipeline):
+            raise TypeError(f"pipeline: expected a function, got {type(fn).__name__}")
+        self._fn = fn
+        self._name = name if name is not None else getattr(fn, "__name__", type(fn).__name__)
+        if inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
+            raise TypeError(
+                f"pipeline {self._name!r}: the body must be a plain `def`: it is traced, not run. "
+                "Call async operators in it without `await`, and return instead of `yield`"
+            )
+        self._signature = inspect.signature(fn)
+        self._static = _names(static, self._signature, self._name)
+        self._plans = _Plans()
+        self._owners: dict[int, tuple[weakref.ref[Any], _Plans]] = {}
+        self._positional = _only_positional(self._signature) if not self._static else None
+        update_wrapper(self, fn)
+
+    @property
+    def name(self) -> str:
+        """What the pipeline is called in errors, tables and pictures."""
+        return self._name
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        """A coroutine that runs the pipeline and gives its result, in the shape that the body returned.
+
+        The arguments are bound here and now (TypeError), and so is the context; the run starts when it is awaited.
+        An operator's exception arrives as it is, with a note that says where it comes from. Cancelling stops the
+        run: no further kernel starts, async operators are cancelled and awaited, running kernels finish unseen.
+
+        While another pipeline is traced, this one's body is recorded into it instead.
+        """
+        if current() is not None:
+            return cast(Call[R], self._fn(*args, **kwargs))
+        plan, inputs = self._bind(self._plans, None, args, kwargs)
+        return cast(Call[R], default_runtime().execute(plan, inputs, copy_context()))
+
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the pipeline and return its result; blocks.
+
+        In a script: on an event loop of its own (uvloop where installed). In a kernel: on that kernel's thread and
+        on free lanes. On a thread with a running event loop: RuntimeError, since it would block the loop.
+        """
+        self._refuse_trace("run")
+        plan, inputs = self._bind(self._plans, None, args, kwargs)
+        return cast(R, default_runtime().block(plan, inputs, copy_context()))
+
+    def debug(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run every operator one after another in the calling thread, for debuggers and profilers; blocks.
+
+        Async operators run on an event loop of their own. Exceptions keep their whole traceback.
+        """
+        self._refuse_trace("debug")
+        plan, inputs = self._bind(self._plans, None, args, kwargs)
+        return cast(R, default_runtime().serial(plan, inputs, copy_context()))
+
+    def graph(self, *args: Any, **kwargs: Any) -> Graph:
+        """The graph that a call with these arguments runs; traced now, if it was not yet.
+
+        Arguments that are left out and have no default count as inputs, so `p.graph()` is a check at start-up.
+        """
+        self._refuse_trace("graph")
+        return self._graph(self._plans, None, args, kwargs)
+
+    def retrace(self) -> None:
+        """Forget all graphs: the next call traces anew, with the globals, closures and settings of that time.
+
+        Runs that are under way finish on their old graph.
+        """
+        self._plans = _Plans()
+        self._owners = {}
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Pipeline[P, R]: ...
+    @overload
+    def __get__(
+        self: Pipeline[Concatenate[S, P], R], instance: S, owner: type | None = None
+    ) -> BoundPipeline[P, R]: ...
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """On an instance: the pipeline with `self` fixed; its graphs are kept as long as the instance lives."""
+        return self if instance is None else BoundPipeline(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<pipeline {self._name}{self._signature}>"
+
+    # Binding and planning; `owner` is the instance where this is a method, else None.
+
+    def _refuse_trace(self, verb: str) -> None:
+        if current() is not None:
+            raise RuntimeError(
+                f"{self._name}.{verb}() was called while a pipeline is traced: nothing runs there; "
+                f"call {self._name}(...) to record it into that pipeline"
+            )
+
+    def _bind(
+        self, plans: _Plans, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Plan, list[Any]]:
+        """The plan and the inputs of a call."""
+        if len(args) == self._positional and not kwargs and not any(arg is None for arg in args):
+            plan = plans.get(_ALL_GIVEN)  # the common case: every parameter given by position, none static
+            if plan is not None:
+                inputs = list(args)
+                if any(type(arg) is Placeholder for arg in args):
+                    self._stray_placeholder()
+                return plan, inputs
+        binding = self._sort(args, kwargs, owner)
+        plan = plans.get(binding.key)
+        if plan is None:
+            with plans.tracing:  # concurrent first calls trace once
+                plan = plans.get(binding.key)
+                if plan is None:
+                    plan = make_plan(self._trace(binding, owner))
+                    plans.put(binding.key, plan)
+        if any(is_placeholder(value) for value in binding.inputs):
+            self._stray_placeholder()
+        return plan, binding.inputs
+
+    def _graph(self, plans: _Plans, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
+        bound = self._signature.bind_partial(*((owner,) if owner is not None else ()), *args, **kwargs)
+        for name, parameter in self._signature.parameters.items():
+            if parameter.default is not parameter.empty or parameter.kind in _VARIADIC or name in bound.arguments:
+                continue
+            if name in self._static:
+                raise TypeError(f"{self._name}.graph() needs a value for {name!r}, which is static")
+            bound.arguments[name] = _ANYTHING
+        plan, _ = self._bind(plans, owner, bound.args[1:] if owner is not None else bound.args, bound.kwargs)
+        return plan.graph
+
+    def _stray_placeholder(self) -> None:
+        raise TypeError(
+            f"{self._name}() was called with a placeholder, outside of the body that it belongs to: "
+            "a placeholder stands for a value only while its pipeline is traced"
+        )
+
+    def _sort(self, args: tuple[Any, ...], kwargs: dict[str, Any], owner: Any) -> _Binding:
+        """Sort the arguments of a call into inputs and Python values (see the module docstring)."""
+        try:
+            bound = self._signature.bind(*((owner,) if owner is not None else ()), *args, **kwargs)
+        except TypeError as exc:
+            raise TypeError(f"{self._name}() {exc}") from None
+        binding = _Binding(bound)
+        for position, (name, parameter) in enumerate(self._signature.parameters.items()):
+            if owner is not None and position == 0:
+                binding.add_input(name, owner, (name, None))
+            elif name not in bound.arguments:
+                binding.key_parts.append((name, "omitted"))
+            elif name in self._static:
+                binding.key_parts.append((name, *_static_key(bound.arguments[name], name, self._name)))
+            elif parameter.kind is parameter.VAR_POSITIONAL:
+                for index, value in enumerate(bound.arguments[name]):
+                    binding.add(f"{name}[{index}]", value, (name, index))
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                for key, value in bound.arguments[name].items():
+                    binding.add(f"{name}[{key!r}]", value, (name, key))
+            else:
+                binding.add(name, bound.arguments[name], (name, None))
+        return binding
+
+    def _trace(self, binding: _Binding, owner: Any) -> Graph:
+        def body(placeholders: list[Placeholder]) -> Any:
+            bound = binding.with_placeholders(placeholders, owner)
+            return self._fn(*bound.args, **bound.kwargs)  # type: ignore[arg-type]
+
+        return trace(self._name, tuple(binding.names), body, owner=owner)
+
+    def _plans_of(self, owner: Any) -> _Plans:
+        """The plans of a method's pipeline for one instance; identity counts, not equality."""
+        known = self._owners.get(id(owner))
+        if known is not None and known[0]() is owner:
+            return known[1]
+        owners, plans, key = self._owners, _Plans(), id(owner)
+
+        def forget(reference: weakref.ref[Any]) -> None:
+            if key in owners and owners[key][0] is reference:
+                del owners[key]
+
+        try:
+            owners[key] = (weakref.ref(owner, forget), plans)
+        except TypeError:
+            raise TypeError(
+                f"pipeline {self._name!r} is a method of {type(owner).__name__}, whose instances cannot be referred "
+                "to weakly: add '__weakref__' to its __slots__"
+            ) from None
+        return plans
+
+
+class BoundPipeline(Generic[P, R]):
+    """A pipeline that is a method, on one instance: `self` is fixed, everything else is as in `Pipeline`."""
+
+    def __init__(self, of: Pipeline[Any, R], owner: Any) -> None:
+        self._of = of
+        self._owner = owner
+
+    @property
+    def name(self) -> str:
+        """What the pipeline is called in errors, tables and pictures."""
+        return self._of.name
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        """See `Pipeline.__call__`."""
+        of = self._of
+        if current() is not None:
+            return cast(Call[R], of._fn(self._owner, *args, **kwargs))
+        plan, inputs = self._bind(args, kwargs)
+        return cast(Call[R], default_runtime().execute(plan, inputs, copy_context()))
+
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """See `Pipeline.run`."""
+        self._of._refuse_trace("run")
+        plan, inputs = self._bind(args, kwargs)
+        return cast(R, default_runtime().block(plan, inputs, copy_context()))
+
+    def debug(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """See `Pipeline.debug`."""
+        self._of._refuse_trace("debug")
+        plan, inputs = self._bind(args, kwargs)
+        return cast(R, default_runtime().serial(plan, inputs, copy_context()))
+
+    def graph(self, *args: Any, **kwargs: Any) -> Graph:
+        """See `Pipeline.graph`."""
+        self._of._refuse_trace("graph")
+        return self._of._graph(self._of._plans_of(self._owner), self._owner, args, kwargs)
+
+    def __repr__(self) -> str:
+        return f"<pipeline {self._of.name} of {self._owner!r}>"
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Plan, list[Any]]:
+        return self._of._bind(self._of._plans_of(self._owner), self._owner, args, kwargs)
+
+
+@overload
+def pipeline(fn: Callable[P, R], /) -> Pipeline[P, R]: ...
+@overload
+def pipeline(
+    *, name: str | None = None, static: Iterable[str] = ()
+) -> Callable[[Callable[P, R]], Pipeline[P, R]]: ...
+def pipeline(
+    fn: Callable[..., Any] | None = None, /, *, name: str | None = None, static: Iterable[str] = ()
+) -> Any:
+    """Declare a pipeline: `@pipeline`, or `@pipeline(static=("depth",))`.
+
+    The body runs once, on placeholders, when the pipeline is first called; what it does with them is recorded.
+    Globals, closures, time and randomness are read at that moment and then stay as they are (see `retrace`).
+
+    `static` names the parameters that the body sees as Python values, for loops and branches: one graph for each
+    type and value; they must be hashable. `name` is what errors, tables and pictures call the pipeline.
+
+    Raises TypeError for an `async def` or generator body, and for names in `static` that are no parameters.
+    """
+    if fn is None:
+        return lambda body: Pipeline(body, name=name, static=static)
+    return Pipeline(fn, name=name, static=static)
+
+
+_ALL_GIVEN: Hashable = ()
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_ANYTHING = object()
+"""Stands for an input that `graph()` was not given."""
+
+
+class _Binding:
+    """The arguments of one call, sorted."""
+
+    __slots__ = ("_places", "bound", "inputs", "key_parts", "names")
+
+    def __init__(self, bound: inspect.BoundArguments) -> None:
+        self.bound = bound
+        self.names: list[str] = []
+        self.inputs: list[Any] = []
+        self.key_parts: list[tuple[Hashable, ...]] = []
+        self._places: list[tuple[str, int | str | None]] = []
+
+    @property
+    def key(self) -> Hashable:
+        """Equal keys share a plan."""
+        return tuple(self.key_parts)
+
+    def add(self, label: str, value: Any, place: tuple[str, int | str | None]) -> None:
+        """One argument: an input, unless it is None."""
+        if value is None:
+            self.key_parts.append((label, "None"))
+            return
+        if place[1] is not None:
+            self.key_parts.append((label, "given"))
+        self.add_input(label, value, place)
+
+    def add_input(self, label: str, value: Any, place: tuple[str, int | str | None]) -> None:
+        """One argument that is an input, whatever it is."""
+        self.names.append(label)
+        self.inputs.append(value)
+        self._places.append(place)
+
+    def with_placeholders(self, placeholders: list[Placeholder], owner: Any) -> inspect.BoundArguments:
+        """The same arguments with a placeholder for each input (but the owner itself)."""
+        arguments: dict[str, Any] = {}
+        for name, value in self.bound.arguments.items():
+            kind = self.bound.signature.parameters[name].kind
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                value = list(value)
+            elif kind is inspect.Parameter.VAR_KEYWORD:
+                value = dict(value)
+            arguments[name] = value
+        for (name, key), placeholder, given in zip(self._places, placeholders, self.inputs, strict=True):
+            if owner is not None and given is owner:
+                continue
+            if key is None:
+                arguments[name] = placeholder
+            else:
+                arguments[name][key] = placeholder
+        bound = inspect.BoundArguments(self.bound.signature, OrderedDict())
+        bound.arguments = {n: tuple(v) if isinstance(v, list) and n in self._starred() else v for n, v in arguments.items()}
+        return bound
+
+    def _starred(self) -> set[str]:
+        parameters = self.bound.signature.parameters.items()
+        return {name for name, parameter in parameters if parameter.kind is parameter.VAR_POSITIONAL}
+
+
+class _Plans:
+    """A bounded cache of plans, and the lock under which new ones are traced."""
+
+    __slots__ = ("_lock", "_plans", "tracing")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._plans: OrderedDict[Hashable, Plan] = OrderedDict()
+        self.tracing = threading.RLock()
+
+    def get(self, key: Hashable) -> Plan | None:
+        """The plan kept under this key, which is now the one used last."""
+        with self._lock:
+            plan = self._plans.get(key)
+            if plan is not None:
+                self._plans.move_to_end(key)
+            return plan
+
+    def put(self, key: Hashable, plan: Plan) -> None:
+        """Keep a plan, and let go of the one longest not used if there are too many."""
+        with self._lock:
+            self._plans[key] = plan
+            while len(self._plans) > CACHED_PLANS:
+                self._plans.popitem(last=False)
+
+
+def _names(static: Iterable[str], signature: inspect.Signature, name: str) -> frozenset[str]:
+    if isinstance(static, str):
+        raise TypeError(f"pipeline {name!r}: static must be a collection of names, e.g. static=({static!r},)")
+    names = frozenset(static)
+    allowed = {n for n, parameter in signature.parameters.items() if parameter.kind not in _VARIADIC}
+    unknown = sorted(names - allowed)
+    if unknown:
+        raise TypeError(f"pipeline {name!r}: static names {', '.join(unknown)}, no parameter of {name}{signature}")
+    return names
+
+
+def _only_positional(signature: inspect.Signature) -> int | None:
+    """How many parameters there are, if all can be given by position; else None."""
+    parameters = signature.parameters.values()
+    if all(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters):
+        return len(signature.parameters)
+    return None
+
+
+def _static_key(value: Any, name: str, pipeline_name: str) -> tuple[Hashable, ...]:
+    """Type and value, also within tuples: 1, 1.0 and True are three graphs."""
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(
+            f"{pipeline_name}(): {name!r} is static and must be hashable, got {type(value).__name__}; "
+            "pass a tuple instead of a list, or do not declare it static"
+        ) from None
+    return (_typed(value),)
+
+
+def _typed(value: Any) -> Hashable:
+    if type(value) is tuple:
+        return (tuple, *map(_typed, value))
+    if type(value) is float:
+        return (float, value.hex())  # 0.0 and -0.0 are equal, and nan is not
+    return (type(value), value)

@@ -1,0 +1,5 @@
+"""WHERE it runs: how many threads there may be, and which CPUs this process really has.
+
+`settings` holds the numbers that users set, `cpus` finds the defaults. Nothing here starts a thread: that is
+for `engine.lanes`, which subscribes to the settings. This is the only package that reads the environment.
+"""

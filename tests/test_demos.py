@@ -1,0 +1,62 @@
+"""Every demo runs as a user runs it, in a process of its own, and keeps to what STYLE.md asks of demos."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+DEMOS = sorted(path for path in (REPO / "demos").glob("*.py") if re.fullmatch(r"\d\d_[a-z_]+", path.stem))
+
+PRINTS = {
+    "01_diamond": r"1,048,576 steps: its lowest 100 frequencies hold 99\.4% of its variance",
+    "02_photo_features": r"(?s)grace_hopper\.png .*features_s1045\.png .*features_Minduka.*corners 0\.000",
+    "03_inception": r"(?s)1 at once: .* 4 at once: .* s at 1 inter-op thread, .* x",
+    "04_inside_an_app": r"(?s)\d+ ticks .*largest gap was .* ms.*mean change 35\.0.*cancelled is True",
+    "05_interop_threads": r"(?s)set to 4, get says 4, .*set to 1, get says 1, kernels at once: 1\n.*set to 2",
+}
+"""A pattern that the output of each must hold."""
+
+NEEDS = {"02_photo_features": ["matplotlib", "PIL"], "03_inception": ["threadpoolctl"]}
+"""What a demo imports beyond numpy and dataflow."""
+
+
+def run(demo: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """In another folder than the repository's, temporary files in it, every warning an error."""
+    path = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": path, "TMPDIR": str(folder), "MPLCONFIGDIR": str(folder)}
+    command = [sys.executable, "-W", "error", str(demo)]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+@pytest.mark.parametrize("demo", DEMOS, ids=lambda demo: demo.stem)
+def test_a_demo_runs_and_says_what_it_found(demo, tmp_path):
+    for package in NEEDS.get(demo.stem, []):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    done = run(demo, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(PRINTS[demo.stem], done.stdout), done.stdout
+
+
+@pytest.mark.parametrize("demo", DEMOS, ids=lambda demo: demo.stem)
+def test_a_demo_fits_a_screen_and_draws_its_graph(demo):
+    text = demo.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 60
+    drawing = (ast.get_docstring(ast.parse(text)) or "").split("\n\n", 1)[-1]
+    assert drawing.isascii()
+    assert "--" in drawing
+    assert drawing.count("\n") >= 2
+
+
+def test_every_demo_is_known_here():
+    assert [demo.stem for demo in DEMOS] == sorted(PRINTS)
