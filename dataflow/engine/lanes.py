@@ -38,8 +38,6 @@ from threading import Lock, Thread
 from time import perf_counter
 
 from dataflow.engine.run import Run, Segment, here
-from dataflow.engine.scheduler import LIGHT
-from dataflow.graph.plan import Plan
 from dataflow.threads.settings import process_settings
 
 logger = logging.getLogger("dataflow")
@@ -347,42 +345,46 @@ def execute(run: Run, segment: Segment) -> float:
     own. Whatever it raises ends the run and never leaves this function.
     """
     plan, values, copy = run.plan, run.values, run.context.copy
-    calls, settled = plan.calls, plan.settled
-    todo, done = segment.todo, segment.done
+    calls, settled, releases = plan.calls, plan.settled, plan.releases
+    todo, done, sweep = segment.todo, segment.done, segment.sweep
     pop, report = todo.pop, done.append
-    steps = len(todo)
-    step = todo[-1] if todo else -1
-    result = None
+    result = step = None
     began = perf_counter()
     try:
         while todo:
             try:
                 step = pop()
-            except IndexError:  # whoever stopped the run was quicker
+            except IndexError:  # whoever took the rest away was quicker
                 break
             fn, get = calls[step]
             result = copy().run(fn, *get(values))
             if type(result) not in settled[step]:
                 result = run.settle(step, result)
             values[step] = result
+            if sweep:
+                for slot in releases[step]:
+                    values[slot] = None
             report(step)
     except BaseException as exc:
+        assert step is not None
         run.failed(step, exc)
     result = None
     now = perf_counter()
-    if steps:
-        learn(plan, step, steps, now - began)
+    if step is not None:
+        learn(run, segment, step, now - began)
     return now
 
 
-def learn(plan: Plan, step: int, steps: int, seconds: float) -> None:
-    """Note what a step took: at once if it is quicker than thought, by a quarter if slower (it may be the machine)."""
-    costs = plan.costs
-    if steps == 1:
-        known = costs[step]
-        costs[step] = seconds if seconds < known else known + (seconds - known) / 4
-    elif seconds > steps * LIGHT * 4:
-        costs[step] = seconds / steps
+def learn(run: Run, segment: Segment, step: int, seconds: float) -> None:
+    """Note what a segment took, of which `step` was the last to start."""
+    costs = run.plan.costs
+    if segment.relieved:
+        if segment.light and not run.core.stopped:
+            costs.stuck(step, DELAY)
+    elif len(segment.done) > 1:
+        costs.batch(segment.done, seconds)
+    elif costs.measured(step, seconds):
+        run.reconsider()
 
 
 _process_pool: Pool | None = None

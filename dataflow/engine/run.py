@@ -30,9 +30,10 @@ from threading import Lock, local
 from typing import Any
 
 from dataflow.engine.failure import also_failed, arrive, wrong_result
-from dataflow.engine.scheduler import LIGHT, Phase, Scheduler
+from dataflow.engine.scheduler import Phase, Scheduler
 from dataflow.errors import InternalError
 from dataflow.events import LateFailure, RunEnded, RunStarted, emit, observed
+from dataflow.graph.costs import LIGHT
 from dataflow.graph.guard import PLAIN_RESULT, guard, guard_result, own
 from dataflow.graph.nodes import Node
 from dataflow.graph.plan import Plan
@@ -104,10 +105,14 @@ if hasattr(os, "register_at_fork"):
 class Segment:
     """Steps claimed together by one lane; see rule 3 above."""
 
-    __slots__ = ("done", "light", "todo")
+    __slots__ = ("done", "light", "relieved", "sweep", "todo")
 
-    def __init__(self, steps: list[int], *, light: bool) -> None:
+    def __init__(self, steps: list[int], *, light: bool, sweep: bool) -> None:
         self.light = light
+        self.sweep = sweep
+        """Whether the steps run in order from first to last, so that the plan says what each one reads last."""
+        self.relieved = False
+        """Whether the steps that had not started were taken away."""
         steps.reverse()  # so that popping from the end keeps their order
         self.todo = steps
         self.done: list[int] = []
@@ -141,7 +146,7 @@ class Run:
         self.number = next(_numbers)
         self.plan = plan
         self.context = context
-        self.core = Scheduler(plan)
+        self.core = Scheduler(plan, LIGHT)
         self.lock = Lock()
         self.values = values = plan.template.copy()
         for slot, value in zip(plan.input_slots, inputs, strict=True):
@@ -187,7 +192,7 @@ class Run:
     def report(self, segment: Segment, *, light: bool, again: bool) -> Segment | None:
         """A lane has worked off this segment (or what was left of it). Takes the next one if `again`."""
         with self.lock:
-            changed = self._reap(segment)
+            changed = bool(segment.done) and self._complete(segment.done)
             self._segments.remove(segment)
             if self._astray and not self._segments:
                 self._astray = False
@@ -204,6 +209,11 @@ class Run:
             changed = segment in self._segments and self._reap(segment)
         if changed:
             self._changed()
+
+    def reconsider(self) -> None:
+        """What steps are expected to cost has changed."""
+        with self.lock:
+            self.core.reconsider()
 
     def completed(self, step: int) -> None:
         """A step on the loop is done; its value is stored."""
@@ -347,7 +357,7 @@ class Run:
         steps = self.core.claim(light=light)
         if not steps:
             return None
-        segment = Segment(steps, light=self.plan.costs[steps[0]] < LIGHT)
+        segment = Segment(steps, light=self.plan.costs.seconds[steps[0]] < LIGHT, sweep=self.core.sweeping)
         self._segments.append(segment)
         return segment
 
@@ -361,6 +371,7 @@ class Run:
             except IndexError:  # its lane was quicker
                 break
         if unstarted:
+            segment.relieved = True
             self.core.give_back(unstarted)
         steps: list[int] = []
         while done:

@@ -2,7 +2,7 @@
 
 It knows no asyncio, thread, clock, environment, log or numpy, and no value ever enters it: whoever drives it (a
 lane, the loop, a test) holds the run's lock, reports what happened, and acts on what is returned. Steps are
-numbered by priority: the smaller number goes first.
+numbered by priority, which is a topological order: the smaller number goes first.
 
     WAITING ──deps done──▶ READY ──claim──▶ RUNNING ──complete──▶ DONE
        │                     │  ◀─give_back──  │  └────fail──────▶ FAILED
@@ -11,13 +11,24 @@ numbered by priority: the smaller number goes first.
 A run is stopped by its first `fail` or by `cancel`; from then on nothing starts, and what still runs may only
 report in. A step on the event loop becomes RUNNING in the moment it becomes ready: it is returned as due, once.
 
-Ready kernels wait in two heaps. *Light* ones are expected to take less than `LIGHT` seconds: on two threads they
-would run slower than on one (they pass the GIL back and forth), so one lane takes them in batches. All others,
-also those of unknown cost, are *heavy*: claimed one by one, each worth a lane of its own.
+Ready kernels wait in two heaps. *Light* ones are expected to take so little that on two threads they would run slower
+than on one (they pass the interpreter's lock back and forth), so one lane takes them in batches. All others, also
+those of unknown cost, are *heavy*: claimed one by one, each worth a lane of its own.
+
+*Sweeping.* Where every step from some number on is light, and everything before is done, one lane may simply run the
+steps in order: no count is needed to know that their turn has come. While a core sweeps, its books (counts, readers,
+heaps) stand still at `_booked`; all steps below `_cursor` are done, and those from `_cursor` to `_swept` are claimed
+as one batch. Sweeping ends when a batch is not completed as a whole; then the books are brought up to date. Each
+step is booked once, in either way, so however often this happens it costs no more than never sweeping.
+
+    0 ………… done, booked ………… _booked …… done, not booked …… _cursor … claimed … _swept ………… size
+
+A lane that sweeps releases values itself, step by step, by the plan's `releases`: in order of number, the last reader
+is known beforehand. So what sweeping steps release is never returned by `complete`.
 
 Invariants, asserted by `check()`:
- 1. A step is RUNNING only when all steps it depends on are DONE.
- 2. A step starts at most once: it is never in a heap and running, nor twice in the heaps (except `give_back`,
+ 1. A step is RUNNING only when all steps it depends on are DONE, or claimed before it in the same batch of a sweep.
+ 2. A step starts at most once: it is never ready and running, nor twice in the heaps (except after `give_back`,
     which takes back steps that were claimed and never started).
  3. Once stopped, both heaps stay empty and `claim` returns nothing.
  4. A slot is released exactly once, after its last reader is DONE; a pinned slot (an output) never is.
@@ -35,17 +46,19 @@ from typing import Protocol
 
 from dataflow.errors import InternalError
 
-__all__ = ["LIGHT", "Phase", "Scheduler", "State", "Steps"]
+__all__ = ["Phase", "Scheduler", "State", "Steps"]
 
-LIGHT = 10e-6
-"""Seconds. Below 8 to 12 microseconds two threads were slower than one in every measurement (2 cores, 3.11)."""
-BATCH_SECONDS = 40e-6
+BATCH_SECONDS = 100e-6
 """Expected length of a batch of light kernels: some ten times what claiming and reporting it costs."""
 BATCH_STEPS = 32
-"""Steps a batch may hold: beyond it nothing is gained, and the results it holds back cost memory."""
+"""Steps of a batch outside of a sweep: the results that it holds back cost memory."""
+SWEEP_STEPS = 256
+"""Steps of a batch of a sweep, which holds nothing back; a stop is seen between any two of them."""
+WIDE = 64
+"""From so many newly ready steps on, sorting the whole heap is quicker than sifting them in one by one."""
 LOG_EVENTS = 256
 
-_NO_STEPS: tuple[int, ...] = ()
+_NONE: tuple[int, ...] = ()
 
 
 class State(Enum):
@@ -65,6 +78,18 @@ class Phase(Enum):
     OPEN = "open"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+class Expected(Protocol):
+    """What steps are expected to cost; it may change at any time, and any value is right."""
+
+    @property
+    def seconds(self) -> list[float]:
+        """For each step; infinity as long as nobody knows."""
+
+    @property
+    def sweep_from(self) -> int:
+        """The first step from which on all steps are light kernels."""
 
 
 class Steps(Protocol):
@@ -87,6 +112,10 @@ class Steps(Protocol):
         """For each slot, how many steps read it, plus one that never reports if it is an output."""
 
     @property
+    def releases(self) -> list[tuple[int, ...]]:
+        """For each step, the slots that it reads last if the steps run in order."""
+
+    @property
     def on_loop(self) -> bytes:
         """For each step, 1 if it runs on the event loop, 0 if it is a kernel."""
 
@@ -95,41 +124,56 @@ class Steps(Protocol):
         """The steps that depend on none, in order."""
 
     @property
-    def costs(self) -> list[float]:
-        """For each step, the seconds it is expected to take; infinity as long as nobody knows."""
+    def costs(self) -> Expected:
+        """What the steps are expected to cost."""
 
 
 class Scheduler:
     """One run's order of events. Every method must be called under the run's lock; none blocks or calls out."""
 
     __slots__ = (
+        "_booked",
         "_counts",
+        "_cursor",
         "_failed",
         "_heavy",
         "_light",
+        "_light_below",
         "_log",
         "_readers",
         "_running",
+        "_seconds",
+        "_started",
         "_steps",
+        "_swept",
+        "_sweeping",
         "done",
         "phase",
         "released",
         "size",
     )
 
-    def __init__(self, steps: Steps) -> None:
+    def __init__(self, steps: Steps, light_below: float) -> None:
         self._steps = steps
-        self.size = len(steps.counts)
+        self._seconds = steps.costs.seconds
+        self._light_below = light_below
+        self.size = len(steps.on_loop)
         self.phase = Phase.OPEN
         self.done = 0
         self.released = 0
-        self._counts = steps.counts.copy()
-        self._readers = steps.readers.copy()
+        """Slots that `complete` has returned."""
+        self._counts: list[int] = []  # copied at the first booking: a sweep from the start needs none
+        self._readers: list[int] = []
         self._light: list[int] = []
         self._heavy: list[int] = []
         self._running: set[int] = set()
         self._failed: set[int] = set()
-        self._log: deque[tuple[str, tuple[int, ...]]] = deque(maxlen=LOG_EVENTS)
+        self._started = False
+        self._sweeping = False
+        self._booked = 0
+        self._cursor = 0
+        self._swept = 0
+        self._log: deque[tuple[str, Sequence[int]]] = deque(maxlen=LOG_EVENTS)
 
     # What can be asked.
 
@@ -145,43 +189,59 @@ class Scheduler:
 
     @property
     def running(self) -> int:
-        """How many steps are running."""
-        return len(self._running)
+        """How many steps are claimed, or with the loop, and have not reported."""
+        return len(self._running) + self._swept - self._cursor
 
     @property
     def heavy(self) -> int:
         """How many ready kernels are each worth a lane."""
-        return len(self._heavy)
+        return 0 if self._sweeping else len(self._heavy)
 
     @property
     def light(self) -> int:
         """How many ready kernels are worth only the one lane that takes light ones."""
+        if self._sweeping:
+            return 0 if self._swept > self._cursor else self.size - self._cursor
         return len(self._light)
 
     @property
     def ready(self) -> int:
         """How many kernels could start now."""
-        return len(self._heavy) + len(self._light)
+        return self.heavy + self.light
+
+    @property
+    def sweeping(self) -> bool:
+        """Whether the batch claimed last is part of a sweep: whoever runs it in order releases what it reads last."""
+        return self._sweeping
 
     def state(self, step: int) -> State:
         """The state of one step; for questions and tests, not for the hot path."""
-        if step in self._running:
+        if step in self._running or (self._sweeping and self._cursor <= step < self._swept):
             return State.RUNNING
         if step in self._failed:
             return State.FAILED
-        if self._counts[step] < 0:
+        if step < self._cursor or (self._counts and self._counts[step] < 0):
             return State.DONE
         if self.stopped:
             return State.CANCELLED
-        return State.WAITING if self._counts[step] else State.READY
+        ready = self._cursor == step if self._sweeping else step in self._light or step in self._heavy
+        return State.READY if ready and self._started else State.WAITING
 
     # The events.
 
     def start(self) -> Sequence[int]:
         """The run begins. Returns the steps due on the loop."""
-        if self._log:
-            raise self._illegal("start", _NO_STEPS, "the run has begun already")
-        self._log.append(("start", _NO_STEPS))
+        if self._started:
+            raise self._illegal("start", _NONE, "the run has begun already")
+        self._started = True
+        self._log.append(("start", _NONE))
+        if self.stopped:
+            return _NONE
+        if self._steps.costs.sweep_from == 0 and self.size:
+            self._sweeping = True
+            self._light = self._steps.sources.copy()
+            return _NONE
+        self._open_books()
         return self._admit(self._steps.sources)
 
     def claim(self, *, light: bool = True) -> list[int]:
@@ -189,9 +249,15 @@ class Scheduler:
 
         With `light=False` light kernels are left alone: another lane sees to them.
         """
+        if self._sweeping:
+            return self._claim_sweep() if light else []
         if self._heavy and not (light and self._light and self._light[0] < self._heavy[0]):
             taken = [heappop(self._heavy)]
         elif light and self._light:
+            if self._may_sweep():
+                self._sweeping = True
+                self._booked = self._cursor = self._swept = self.done
+                return self._claim_sweep()
             taken = self._claim_light()
         else:
             return []
@@ -203,54 +269,57 @@ class Scheduler:
         """Steps that were claimed and never started are ready again, or cancelled if the run was stopped."""
         marked = self._must_be_running("give_back", steps)
         self._log.append(("give_back", tuple(steps)))
+        if self._sweeping:
+            self._end_sweep(marked)
+            return
         self._running -= marked
         if not self.stopped:
             self._push(steps)
 
     def complete(self, steps: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
         """Running steps are done. Returns (slots to release, steps due on the loop)."""
+        if self._sweeping:
+            if len(steps) == self._swept - self._cursor and steps[0] == self._cursor and steps[-1] == self._swept - 1:
+                self._log.append(("complete", range(self._cursor, self._swept)))
+                self.done += len(steps)
+                self._cursor = self._swept
+                return _NONE, _NONE
+            self._must_be_running("complete", steps)
+            self._end_sweep(set())
         marked = self._must_be_running("complete", steps)
         self._log.append(("complete", tuple(steps)))
         self._running -= marked
-        counts = self._counts
-        if self.phase is not Phase.OPEN:
-            for step in steps:
-                counts[step] = -1
-            self.done += len(steps)
-            return _NO_STEPS, _NO_STEPS
-        readers, successors, reads = self._readers, self._steps.successors, self._steps.reads
-        fresh: list[int] = []
-        released: list[int] = []
-        for step in steps:
-            counts[step] = -1
-            for follower in successors[step]:
-                left = counts[follower] - 1
-                counts[follower] = left
-                if not left:
-                    fresh.append(follower)
-            for slot in reads[step]:
-                left = readers[slot] - 1
-                readers[slot] = left
-                if not left:
-                    released.append(slot)
         self.done += len(steps)
-        self.released += len(released)
-        return released, self._admit(fresh) if fresh else _NO_STEPS
+        if self.phase is not Phase.OPEN:
+            if self._counts:
+                for step in steps:
+                    self._counts[step] = -1
+            return _NONE, _NONE
+        fresh, released = self._book(steps)
+        return released, self._admit(fresh) if fresh else _NONE
 
     def fail(self, step: int) -> bool:
         """A running step failed. Returns whether it is this failure that stops the run."""
         self._must_be_running("fail", (step,))
         self._log.append(("fail", (step,)))
+        stops = self._stop(Phase.FAILED)
         self._running.discard(step)
         self._failed.add(step)
-        return self._stop(Phase.FAILED)
+        return stops
 
     def cancel(self) -> bool:
         """The run is no longer wanted. Returns whether this stops it (it was neither stopped nor complete)."""
-        if self.done == self.size:
+        if self.done == self.size and self._started:
             return False
-        self._log.append(("cancel", _NO_STEPS))
+        self._log.append(("cancel", _NONE))
         return self._stop(Phase.CANCELLED)
+
+    def reconsider(self) -> None:
+        """Expectations have changed: sort what is ready anew into light and heavy."""
+        if not self._sweeping and not self.stopped:
+            ready = self._light + self._heavy
+            self._light, self._heavy = [], []
+            self._push(ready)
 
     # How it is done.
 
@@ -258,6 +327,8 @@ class Scheduler:
         if self.phase is not Phase.OPEN:
             return False
         self.phase = phase
+        if self._sweeping:
+            self._end_sweep(set())
         self._light.clear()
         self._heavy.clear()
         return True
@@ -274,31 +345,99 @@ class Scheduler:
         return due
 
     def _push(self, steps: Sequence[int]) -> None:
-        costs, light, heavy = self._steps.costs, self._light, self._heavy
-        if len(steps) > 64:  # a wide front: two list extensions beat thousands of sifts
-            light += [step for step in steps if costs[step] < LIGHT]
-            heavy += [step for step in steps if not costs[step] < LIGHT]
+        seconds, light_below, light, heavy = self._seconds, self._light_below, self._light, self._heavy
+        if len(steps) > WIDE:
+            light += [step for step in steps if seconds[step] < light_below]
+            heavy += [step for step in steps if not seconds[step] < light_below]
             heapify(light)
             heapify(heavy)
             return
         for step in steps:
-            heappush(light if costs[step] < LIGHT else heavy, step)
+            heappush(light if seconds[step] < light_below else heavy, step)
 
     def _claim_light(self) -> list[int]:
-        costs, light = self._steps.costs, self._light
+        seconds, light = self._seconds, self._light
         taken: list[int] = []
         budget = BATCH_SECONDS
         while light and budget > 0 and len(taken) < BATCH_STEPS:
             step = heappop(light)
             taken.append(step)
-            budget -= costs[step]
+            budget -= seconds[step]
         return taken
+
+    def _book(self, steps: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Enter done steps into the books. Returns (steps whose last dependency this was, slots to release)."""
+        counts, readers = self._counts, self._readers
+        successors, reads, releases, swept = self._steps.successors, self._steps.reads, self._steps.releases, self._swept
+        fresh: list[int] = []
+        released: list[int] = []
+        for step in steps:
+            counts[step] = -1
+            for follower in successors[step]:
+                left = counts[follower] - 1
+                counts[follower] = left
+                if not left:
+                    fresh.append(follower)
+            for slot in reads[step]:
+                left = readers[slot] - 1
+                readers[slot] = left
+                # What a sweeping step read last, its lane has released.
+                if not left and not (step < swept and slot in releases[step]):
+                    released.append(slot)
+        self.released += len(released)
+        return fresh, released
+
+    def _open_books(self) -> None:
+        if not self._counts:
+            self._counts = self._steps.counts.copy()
+            self._readers = self._steps.readers.copy()
+
+    # Sweeping.
+
+    def _may_sweep(self) -> bool:
+        """Whether exactly the steps below the first ready one are done, and all others are light kernels."""
+        return (
+            not self._running
+            and not self._heavy
+            and self._light[0] == self.done
+            and self._steps.costs.sweep_from <= self.done
+        )
+
+    def _claim_sweep(self) -> list[int]:
+        first = self._cursor
+        if self._swept > first or first == self.size:
+            return []
+        # The first step stands for its neighbours: costs are no more than guesses.
+        length = min(SWEEP_STEPS, int(BATCH_SECONDS / max(self._seconds[first], 1e-7)) + 1)
+        self._swept = min(first + length, self.size)
+        self._log.append(("sweep", range(first, self._swept)))
+        return list(range(first, self._swept))
+
+    def _end_sweep(self, unstarted: set[int]) -> None:
+        """Bring the books up to date; the claimed steps but these run on, and become running in the usual sense."""
+        self._sweeping = False
+        first, cursor, end = self._booked, self._cursor, self._swept - len(unstarted)
+        self._running.update(range(cursor, end))
+        self._swept = max(end, cursor)
+        parked = self._light
+        self._light = []
+        if self.stopped:
+            return
+        self._open_books()
+        done = range(first, cursor)
+        fresh, _ = self._book(done)
+        self._push([step for step in (*parked, *fresh) if step >= end])
 
     def _must_be_running(self, event: str, steps: Sequence[int]) -> set[int]:
         marked = set(steps)
-        if len(marked) != len(steps) or not marked <= self._running:
-            raise self._illegal(event, steps, "each step must be running, and named once")
-        return marked
+        if len(marked) == len(steps):
+            if marked <= self._running:
+                return marked
+            if self._sweeping and marked and self._cursor <= min(marked) and max(marked) < self._swept:
+                # What was never started is the end of the batch; else the steps were not run in order.
+                if event != "give_back" or min(marked) == self._swept - len(marked):
+                    return marked
+        raise self._illegal(event, steps, "each step must be running, and named once")
 
     def _illegal(self, event: str, steps: Sequence[int], why: str) -> InternalError:
         states = ", ".join(f"{step} {self.state(step).name}" for step in steps if 0 <= step < self.size)
@@ -309,17 +448,21 @@ class Scheduler:
         )
 
     def __repr__(self) -> str:
+        sweep = f" sweeping {self._cursor}–{self._swept}" if self._sweeping else ""
         return (
-            f"<Scheduler {self.phase.name} done={self.done}/{self.size} running={len(self._running)} "
-            f"heavy={len(self._heavy)} light={len(self._light)}>"
+            f"<Scheduler {self.phase.name} done={self.done}/{self.size} running={self.running} "
+            f"heavy={self.heavy} light={self.light}{sweep}>"
         )
 
-    def log(self) -> list[tuple[str, tuple[int, ...]]]:
+    def log(self) -> list[tuple[str, Sequence[int]]]:
         """The last events, oldest first: enough to replay a run of up to some hundred events."""
         return list(self._log)
 
     def check(self) -> None:
         """Assert every invariant; in proportion to the size of the graph, for tests and post-mortems."""
+        if self._sweeping:
+            self._booked_copy().check()
+            return
         steps, counts = self._steps, self._counts
         waiting = self._light + self._heavy
         wrong: list[str] = []
@@ -328,27 +471,35 @@ class Scheduler:
             if not holds:
                 wrong.append(f"invariant {number}: {what}")
 
-        done = {step for step in range(self.size) if counts[step] < 0}
+        done = {step for step in range(self.size) if self.state(step) is State.DONE}
+        in_sweep = range(self._cursor, self._swept)
         for step in range(self.size):
-            followers = steps.successors[step]
-            if step not in done:
-                for follower in followers:
-                    require(1, follower not in self._running and follower not in done, (step, follower))
-                    require(1, follower not in waiting, (step, follower))
+            for follower in steps.successors[step] if step not in done else ():
+                together = step in in_sweep and follower in in_sweep
+                require(1, together or (follower not in self._running and follower not in done), (step, follower))
+                require(1, follower not in waiting, (step, follower))
         require(2, len(set(waiting)) == len(waiting), waiting)
         require(2, not (set(waiting) | self._failed | done) & self._running, waiting)
         require(2, not set(waiting) & (done | self._failed), waiting)
+        require(6, self.done == len(done), (self.done, len(done)))
         if self.stopped:
             require(3, not waiting, waiting)
-        else:
-            released = 0
-            for slot, pinned in enumerate(steps.readers):
-                left = self._readers[slot]
-                still = pinned - sum(slot in steps.reads[step] for step in done) if self.size <= 64 else left
-                require(4, left == still >= 0, (slot, left, still))
-                released += pinned > 0 and left == 0
-            require(4, released == self.released, (released, self.released))
-            require(5, self.done == self.size or bool(self._running) or bool(waiting) or not self._log, self)
-        require(6, self.done == len(done), (self.done, len(done)))
+        elif self._started:
+            require(5, self.done == self.size or bool(self._running) or bool(waiting), self)
+            for slot, readers in enumerate(steps.readers):
+                left = readers - sum(slot in steps.reads[step] for step in done)
+                require(4, self._readers[slot] == left >= 0, (slot, self._readers[slot], left))
+            require(4, self.released <= sum(n > 0 == left for n, left in zip(steps.readers, self._readers)), self)
+            ready = {s for s in range(self.size) if not counts[s] and s not in self._running and s not in self._failed}
+            require(5, ready == set(waiting), (ready, waiting))
         if wrong:
-            raise self._illegal("check", _NO_STEPS, "; ".join(wrong))
+            raise self._illegal("check", _NONE, "; ".join(wrong))
+
+    def _booked_copy(self) -> Scheduler:
+        """This core, had it not swept: with its books up to date."""
+        copy = Scheduler(self._steps, self._light_below)
+        for name in self.__slots__:
+            value = getattr(self, name)
+            setattr(copy, name, value.copy() if isinstance(value, (list, set, deque)) else value)
+        copy._end_sweep(set())
+        return copy

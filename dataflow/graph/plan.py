@@ -15,7 +15,7 @@ Rules:
    since evaluating it may take long (a file behind an array) and the loop must stay free.
 3. A slot is released after its last reader. A result that nobody reads counts itself as its reader.
 4. A result that several readers see is *shared*: it is handed out read-only (see `dataflow.graph.guard`).
-5. `costs` is the one thing that changes later: the lanes write into it what they learn, and any value is right.
+5. `costs` is the one thing that changes later: what the lanes learn. Any value in it is right.
 
 Priority. A depth-first walk from the outputs that enters the deepest dependency first: the critical path gets the
 small numbers, and what was begun is finished before anything else is opened, so few intermediates live at once.
@@ -34,20 +34,19 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
+from dataflow.graph.costs import Costs
 from dataflow.graph.fill import Call, Template, direct, output_template
 from dataflow.graph.guard import ANY_RESULT, PLAIN_RESULT, guard_constant
 from dataflow.graph.nodes import Graph, Kind, Node, Ref
 
 __all__ = ["Plan", "make_plan"]
 
-UNKNOWN = float("inf")
-
 Getter = Callable[[list[Any]], Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """A graph made ready to run. Frozen, and shared by all runs; only `costs` is written to."""
+    """A graph made ready to run. Frozen, and shared by all runs; only `costs` learns."""
 
     graph: Graph
 
@@ -58,7 +57,9 @@ class Plan:
     readers: list[int]
     on_loop: bytes
     sources: list[int]
-    costs: list[float]
+    releases: list[tuple[int, ...]]
+    """For each step, the slots that it reads last if the steps run in order."""
+    costs: Costs
 
     # What a lane reads.
     calls: list[tuple[Callable[..., Any], Getter]]
@@ -140,7 +141,7 @@ def make_plan(graph: Graph) -> Plan:
         if node.spec.kind is Kind.ASYNC:
             on_loop[step] = 1
 
-    plumbing = _plumbing(graph, is_step, root, slots, readers)
+    plumbing = _plumbing(graph, is_step, root, slots)
     uses = readers.copy()  # how many see the value of a step, be it through its plumbing
     for step, attached in plumbing.items():
         uses[step] += sum(readers[slot] for slot, *_ in attached)
@@ -157,15 +158,17 @@ def make_plan(graph: Graph) -> Plan:
         elif uses[step] > 1 or step in output_slots:
             seen[step] = PLAIN_RESULT
         shared[step] = uses[step] > 1
+    on_loop_bytes = bytes(on_loop)
     return Plan(
         graph=graph,
         counts=counts,
         successors=[tuple(s) for s in successors],
         reads=reads,
         readers=readers,
-        on_loop=bytes(on_loop),
+        on_loop=on_loop_bytes,
         sources=[step for step in range(size) if not counts[step]],
-        costs=[UNKNOWN] * size,
+        releases=_last_uses(reads, output_slots),
+        costs=Costs([nodes[position].spec for position in order], on_loop_bytes),
         calls=calls,
         settled=seen,
         shared=bytes(shared),
@@ -218,6 +221,22 @@ def _getter(slots: Sequence[int]) -> Getter:
     return itemgetter(slice(start, start + len(slots)))
 
 
+def _last_uses(reads: list[tuple[int, ...]], pinned: frozenset[int]) -> list[tuple[int, ...]]:
+    last: dict[int, int] = {}
+    for step, slots in enumerate(reads):
+        for slot in slots:
+            if slot not in pinned:
+                last[slot] = step
+    uses: list[list[int] | None] = [None] * len(reads)
+    for slot, step in last.items():
+        known = uses[step]
+        if known is None:
+            uses[step] = [slot]
+        else:
+            known.append(slot)
+    return [tuple(slots) if slots else () for slots in uses]
+
+
 def _roots(graph: Graph) -> list[int]:
     """For each number, the one whose evaluation brings it about: plumbing of a kernel belongs to the kernel."""
     first = len(graph.inputs)
@@ -231,7 +250,7 @@ def _roots(graph: Graph) -> list[int]:
 
 
 def _plumbing(
-    graph: Graph, is_step: list[bool], root: list[int], slots: _Slots, readers: list[int]
+    graph: Graph, is_step: list[bool], root: list[int], slots: _Slots
 ) -> dict[int, tuple[tuple[int, int, Callable[..., Any], Getter], ...]]:
     attached: dict[int, list[tuple[int, int, Callable[..., Any], Getter]]] = {}
     first = len(graph.inputs)
@@ -240,7 +259,6 @@ def _plumbing(
             step = slots.slot_of[root[node.index]]
             fn, get = _call(node, slots)
             attached.setdefault(step, []).append((slots.slot_of[first + position], node.index, fn, get))
-    del readers
     return {step: tuple(entries) for step, entries in attached.items()}
 
 
