@@ -131,9 +131,7 @@ class Pipeline(Generic[P, R]):
                 f"call {self._name}(...) to record it into that pipeline"
             )
 
-    def _bind(
-        self, plans: _Plans, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Plan, list[Any]]:
+    def _bind(self, plans: _Plans, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Plan, list[Any]]:
         """The plan and the inputs of a call."""
         if len(args) == self._positional and not kwargs and not any(arg is None for arg in args):
             plan = plans.get(_ALL_GIVEN)  # the common case: every parameter given by position, none static
@@ -270,12 +268,8 @@ class BoundPipeline(Generic[P, R]):
 @overload
 def pipeline(fn: Callable[P, R], /) -> Pipeline[P, R]: ...
 @overload
-def pipeline(
-    *, name: str | None = None, static: Iterable[str] = ()
-) -> Callable[[Callable[P, R]], Pipeline[P, R]]: ...
-def pipeline(
-    fn: Callable[..., Any] | None = None, /, *, name: str | None = None, static: Iterable[str] = ()
-) -> Any:
+def pipeline(*, name: str | None = None, static: Iterable[str] = ()) -> Callable[[Callable[P, R]], Pipeline[P, R]]: ...
+def pipeline(fn: Callable[..., Any] | None = None, /, *, name: str | None = None, static: Iterable[str] = ()) -> Any:
     """Declare a pipeline: `@pipeline`, or `@pipeline(static=("depth",))`.
 
     The body runs once, on placeholders, when the pipeline is first called; what it does with them is recorded.
@@ -347,7 +341,9 @@ class _Binding:
             else:
                 arguments[name][key] = placeholder
         bound = inspect.BoundArguments(self.bound.signature, OrderedDict())
-        bound.arguments = {n: tuple(v) if isinstance(v, list) and n in self._starred() else v for n, v in arguments.items()}
+        bound.arguments = {
+            n: tuple(v) if isinstance(v, list) and n in self._starred() else v for n, v in arguments.items()
+        }
         return bound
 
     def _starred(self) -> set[str]:

@@ -18,7 +18,7 @@ DEMOS = sorted(path for path in (REPO / "demos").glob("*.py") if re.fullmatch(r"
 PRINTS = {
     "01_diamond": r"1,048,576 steps: its lowest 100 frequencies hold 99\.4% of its variance",
     "02_photo_features": r"(?s)grace_hopper\.png .*features_s1045\.png .*features_Minduka.*corners 0\.000",
-    "03_inception": r"(?s)1 at once: .* 4 at once: .* s at 1 inter-op thread, .* x",
+    "03_inception": r"(?s)1 at once: .*\n4 at once: .* s at 1 inter-op thread, .* x",
     "04_inside_an_app": r"(?s)\d+ ticks .*largest gap was .* ms.*mean change 35\.0.*cancelled is True",
     "05_interop_threads": r"(?s)set to 4, get says 4, .*set to 1, get says 1, kernels at once: 1\n.*set to 2",
 }
@@ -46,6 +46,15 @@ def test_a_demo_runs_and_says_what_it_found(demo, tmp_path):
     done = run(demo, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(PRINTS[demo.stem], done.stdout), done.stdout
+
+
+def test_the_photographs_leave_pictures_behind(tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("PIL")
+    run(REPO / "demos" / "02_photo_features.py", tmp_path)
+    pictures = list(tmp_path.glob("features_*.png"))
+    assert len(pictures) == 3
+    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
 
 
 @pytest.mark.parametrize("demo", DEMOS, ids=lambda demo: demo.stem)

@@ -98,7 +98,7 @@ def _this_time_only(traceback: TracebackType) -> TracebackType:
 
 def _note(exc: BaseException, node: Node, pipeline: str, values: Any) -> str:
     spec = node.spec
-    text = f"{_PREFIX}in operator {spec.name!r}, node {node.index} of pipeline {pipeline!r}"
+    text = f"{_PREFIX}in operator {spec.name!r}, node {node.number} of pipeline {pipeline!r}"
     if spec.declared:
         text += f", declared at {spec.declared}"
     if spec.kind in (Kind.RECORDED, Kind.PLUMBING) or not spec.declared:

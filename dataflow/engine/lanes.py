@@ -356,13 +356,12 @@ def execute(run: Run, segment: Segment) -> float:
                 step = pop()
             except IndexError:  # whoever took the rest away was quicker
                 break
-            fn, get = calls[step]
-            result = copy().run(fn, *get(values))
+            result = copy().run(calls[step], values)
             if type(result) not in settled[step]:
                 result = run.settle(step, result)
             values[step] = result
-            if sweep:
-                for slot in releases[step]:
+            if sweep and (last_read := releases[step]):
+                for slot in last_read:
                     values[slot] = None
             report(step)
     except BaseException as exc:

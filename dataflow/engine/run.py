@@ -234,7 +234,7 @@ class Run:
         blamed = self._blame.pop(step, None)
         if blamed is not None:
             node = self.plan.graph.nodes[blamed - len(self.plan.graph.inputs)]
-        error = arrive(exc, node, self.plan.graph.name, self._seen_by(step))
+        error = arrive(exc, node, self.plan.graph.name, self.seen_by(step))
         with self.lock:
             stops = self._fail(step)
             late = not stops and (self._error is None)
@@ -332,7 +332,7 @@ class Run:
             if wrong is not None:
                 raise wrong
             if step in plan.output_slots:
-                result = own(result, self._seen_by(step))
+                result = own(result, self.seen_by(step))
             if plan.shared[step]:
                 guarded, locked = guard_result(result, holders=2)
                 if step in plan.output_slots and guarded is not result:
@@ -343,9 +343,9 @@ class Run:
             values = self.values
             values[step] = result
             copy = self.context.copy
-            for slot, number, fn, get in attached:
+            for slot, number, call in attached:
                 self._blame[step] = number
-                values[slot] = copy().run(fn, *get(values))
+                values[slot] = copy().run(call, values)
                 if slot in plan.output_slots:
                     values[slot] = own(values[slot], (result,))
             del self._blame[step]
@@ -420,9 +420,10 @@ class Run:
 
     # Hooks.
 
-    def _seen_by(self, step: int) -> Any:
-        """The values that this step was called with; only while it has not been reported."""
-        return self.plan.calls[step][1](self.values)
+    def seen_by(self, step: int) -> Any:
+        """The values that this step was called with, but constants; only while it has not been reported."""
+        values = self.values
+        return [values[slot] for slot in self.plan.reads[step] if slot != step]
 
     def _stopped(self) -> None:
         """The run was stopped just now: inner runs have no one left to wait for them."""

@@ -74,10 +74,9 @@ class HostedRun(Run):
                 self.core.give_back((step,))
                 self.loop_steps -= 1
             return
-        fn, get = self.plan.calls[step]
         context = self.context.copy()
         try:
-            awaitable = context.run(fn, *get(self.values))
+            awaitable = context.run(self.plan.calls[step], self.values)
             if not hasattr(awaitable, "__await__"):
                 raise TypeError(
                     f"async operator {self.plan.nodes[step].spec.name!r} returned {type(awaitable).__name__}, "
@@ -243,16 +242,15 @@ class Runtime:
         left = plan.readers.copy()
         with asyncio.Runner() if plan.has_async else _NoRunner() as runner:
             for step in range(len(plan)):
-                fn, get = plan.calls[step]
                 try:
-                    result = context.copy().run(fn, *get(run.values))
+                    result = context.copy().run(plan.calls[step], run.values)
                     if plan.on_loop[step]:
                         result = runner.run(_await(result), context=context.copy())
                     if type(result) not in plan.settled[step]:
                         result = run.settle(step, result)
                 except Exception as exc:
                     traceback = exc.__traceback__
-                    error = arrive(exc, plan.nodes[step], plan.graph.name, get(run.values))
+                    error = arrive(exc, plan.nodes[step], plan.graph.name, run.seen_by(step))
                     raise error.with_traceback(traceback) from error.__cause__
                 run.values[step] = result
                 del result
@@ -335,5 +333,3 @@ _default = Runtime()
 def default_runtime() -> Runtime:
     """The runtime of every call that names none."""
     return _default
-
-

@@ -368,7 +368,12 @@ class Scheduler:
     def _book(self, steps: Sequence[int]) -> tuple[list[int], list[int]]:
         """Enter done steps into the books. Returns (steps whose last dependency this was, slots to release)."""
         counts, readers = self._counts, self._readers
-        successors, reads, releases, swept = self._steps.successors, self._steps.reads, self._steps.releases, self._swept
+        successors, reads, releases, swept = (
+            self._steps.successors,
+            self._steps.reads,
+            self._steps.releases,
+            self._swept,
+        )
         fresh: list[int] = []
         released: list[int] = []
         for step in steps:

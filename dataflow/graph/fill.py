@@ -1,4 +1,4 @@
-"""Putting values back where a graph's Refs stand: in the arguments of a node, and in what a body returned."""
+"""Templates: what holds Refs, and the way back to values. Arguments of a node, and what a body returned."""
 
 from __future__ import annotations
 
@@ -7,37 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from dataflow.graph.guard import guard_constant
-from dataflow.graph.nodes import Node, Ref
+from dataflow.graph.nodes import Ref
 
-__all__ = ["Call", "Template", "direct", "fill", "output_template"]
-
-
-def direct(node: Node) -> bool:
-    """Whether the arguments of this node are all positional, and none holds a Ref inside."""
-    return not node.nested and not node.kwargs
+__all__ = ["Template", "fill", "holds_ref", "output_template", "renumber"]
 
 
-class Call:
-    """Calls a node's function with arguments that are rebuilt from the values it reads."""
-
-    __slots__ = ("_args", "_fn", "_kwargs", "_reads")
-
-    def __init__(self, node: Node) -> None:
-        self._fn: Callable[..., Any] = node.spec.fn
-        self._reads = node.reads
-        self._args = tuple(a if _holds_ref(a) else guard_constant(a) for a in node.args)
-        self._kwargs = {k: v if _holds_ref(v) else guard_constant(v) for k, v in node.kwargs.items()}
-
-    def __call__(self, *values: Any) -> Any:
-        known = dict(zip(self._reads, values, strict=True))
-        args = [fill(a, known) for a in self._args]
-        kwargs = {k: fill(v, known) for k, v in self._kwargs.items()}
-        del known, values
-        return self._fn(*args, **kwargs)
+Known = Mapping[int, Any] | Sequence[Any]
 
 
-def fill(template: Any, known: Mapping[int, Any]) -> Any:
+def fill(template: Any, known: Known) -> Any:
     """The template with every Ref replaced by its value; containers are new, everything else is passed on."""
     kind = type(template)
     if kind is Ref:
@@ -50,13 +28,18 @@ def fill(template: Any, known: Mapping[int, Any]) -> Any:
         items = [fill(item, known) for item in template]
         return rebuild_tuple(template, items)
     if is_dataclass(template) and not isinstance(template, type):
-        if not _holds_ref(template):
+        if not holds_ref(template):
             return template
         filled = copy.copy(template)
         for field in fields(template):
             object.__setattr__(filled, field.name, fill(getattr(template, field.name), known))
         return filled
     return template
+
+
+def renumber(template: Any, slot_of: Sequence[int]) -> Any:
+    """The template with slots instead of the graph's numbers."""
+    return fill(template, {number: Ref(slot_of[number]) for number in _refs(template)})
 
 
 def rebuild_tuple(like: tuple[Any, ...], items: Sequence[Any]) -> tuple[Any, ...]:
@@ -82,7 +65,7 @@ def _refs(template: Any) -> Iterator[int]:
             yield from _refs(getattr(template, field.name, None))
 
 
-def _holds_ref(template: Any) -> bool:
+def holds_ref(template: Any) -> bool:
     return next(_refs(template), None) is not None
 
 
@@ -95,14 +78,13 @@ class Template:
 
     def renumbered(self, slot_of: Sequence[int]) -> Template:
         """The same shape over slots instead of the graph's numbers."""
-        known = {number: Ref(slot_of[number]) for number in self.refs}
-        return Template(fill(self.shape, known), tuple(slot_of[number] for number in self.refs))
+        return Template(renumber(self.shape, slot_of), tuple(slot_of[number] for number in self.refs))
 
     def build(self, values: Sequence[Any]) -> Any:
         """The result of a run. Constants in it are copied: nobody gets hold of what the graph keeps."""
         if type(self.shape) is Ref:
             return values[self.shape]
-        return fill(_fresh(self.shape), {slot: values[slot] for slot in self.refs})
+        return fill(_fresh(self.shape), values)
 
 
 def output_template(output: Any) -> Template:

@@ -61,7 +61,7 @@ class OpSpec:
 class Node(NamedTuple):
     """One call of an operator. A tuple, because a graph may hold a million and frozen dataclasses build slowly."""
 
-    index: int
+    number: int
     spec: OpSpec
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
@@ -84,7 +84,7 @@ class Node(NamedTuple):
 
     def __repr__(self) -> str:
         arguments = [repr(a) for a in self.args] + [f"{k}={v!r}" for k, v in self.kwargs.items()]
-        return f"<node {self.index}: {self.spec.name}({', '.join(arguments)})>"
+        return f"<node {self.number}: {self.spec.name}({', '.join(arguments)})>"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,5 +109,5 @@ class Graph:
         lines += [f"  {number:>4}  input {name}" for number, name in enumerate(self.inputs)]
         for node in self.nodes:
             reads = ", ".join(map(str, node.reads))
-            lines.append(f"  {node.index:>4}  {node.spec.name}({reads})")
+            lines.append(f"  {node.number:>4}  {node.spec.name}({reads})")
         return "\n".join([*lines, f"  returns {self.output!r}"])

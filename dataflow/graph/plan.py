@@ -7,9 +7,8 @@ numbers are not the graph's. Every value has a *slot* in one flat list; a run st
 
 Rules:
 
-1. A step is called as `fn(*get(values))`, where `get` is an `operator.itemgetter`: arguments are gathered in C, and
-   constants are slots like all others. What this cannot express (values inside containers, keywords that are
-   values) is a small callable in the place of `fn`, which puts the arguments back where they belong.
+1. A step is called as `call(values)`, a function made for it (see `dataflow.graph.call`); constants have slots like
+   all other values.
 2. Plumbing (an attribute, a constant index) that reads from a kernel is no step of its own: whoever executes the
    kernel evaluates it right after. Plumbing of an input or of an async op's result is a step like any other,
    since evaluating it may take long (a file behind an array) and the loop must stay free.
@@ -29,19 +28,20 @@ Where the order of recording keeps fewer values alive than this walk (a stencil,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any
 
+from dataflow.graph.call import Caller, make_call
 from dataflow.graph.costs import Costs
-from dataflow.graph.fill import Call, Template, direct, output_template
+from dataflow.graph.fill import Template, output_template
 from dataflow.graph.guard import ANY_RESULT, PLAIN_RESULT, guard_constant
-from dataflow.graph.nodes import Graph, Kind, Node, Ref
+from dataflow.graph.nodes import Graph, Kind, Node
 
 __all__ = ["Plan", "make_plan"]
 
-Getter = Callable[[list[Any]], Sequence[Any]]
+Plumbing = tuple[int, int, Caller]
+"""(slot, node number, call)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,13 +62,13 @@ class Plan:
     costs: Costs
 
     # What a lane reads.
-    calls: list[tuple[Callable[..., Any], Getter]]
+    calls: list[Caller]
     settled: list[frozenset[type]]
     """For each step, the types of result that can be stored without a second look."""
     shared: bytes
     """For each step, 1 if its result has several readers."""
-    plumbing: dict[int, tuple[tuple[int, int, Callable[..., Any], Getter], ...]]
-    """For a step with plumbing: (slot, node number, fn, get) of each, in order."""
+    plumbing: dict[int, tuple[Plumbing, ...]]
+    """For a step with plumbing: what to evaluate after it, in order."""
 
     # What a run reads.
     nodes: list[Node]
@@ -114,7 +114,7 @@ def make_plan(graph: Graph) -> Plan:
         slot_of[number] = free
         free += 1
     template: list[Any] = [None] * free
-    slots = _Slots(slot_of, template)
+    constants = _Constants(template)
 
     output = output_template(graph.output)
     output_slots = frozenset(slot_of[number] for number in output.refs)
@@ -126,11 +126,11 @@ def make_plan(graph: Graph) -> Plan:
     successors: list[list[int]] = [[] for _ in range(size)]
     counts = [0] * size
     reads: list[tuple[int, ...]] = [()] * size
-    calls: list[tuple[Callable[..., Any], Getter]] = []
+    calls: list[Caller] = []
     on_loop = bytearray(size)
     for step, position in enumerate(order):
         node = nodes[position]
-        calls.append(_call(node, slots))
+        calls.append(make_call(node, slot_of, constants.slot))
         if node.reads:
             reads[step] = read = tuple(slot_of[number] for number in node.reads)
             for slot in read:
@@ -141,7 +141,7 @@ def make_plan(graph: Graph) -> Plan:
         if node.spec.kind is Kind.ASYNC:
             on_loop[step] = 1
 
-    plumbing = _plumbing(graph, is_step, root, slots)
+    plumbing = _plumbing(graph, is_step, root, slot_of, constants)
     uses = readers.copy()  # how many see the value of a step, be it through its plumbing
     for step, attached in plumbing.items():
         uses[step] += sum(readers[slot] for slot, *_ in attached)
@@ -182,43 +182,26 @@ def make_plan(graph: Graph) -> Plan:
     )
 
 
-class _Slots:
-    """Where each value of the graph lives; constants get a slot when they are first met."""
+class _Constants:
+    """Gives constants their slots at the end of the template; small equal ones share theirs."""
 
-    def __init__(self, slot_of: list[int], template: list[Any]) -> None:
-        self.slot_of = slot_of
-        self.template = template
+    def __init__(self, template: list[Any]) -> None:
+        self._template = template
         self._small: dict[tuple[type, Any], int] = {}
 
-    def of(self, argument: Any) -> int:
-        """The slot of one argument: a Ref's, or a constant's."""
-        if type(argument) is Ref:
-            return self.slot_of[argument]
-        if type(argument) in (int, str, bool, type(None)):  # equal means the same: share the slot
-            key = (type(argument), argument)
-            slot = self._small.get(key)
-            if slot is None:
-                slot = self._small[key] = self._add(argument)
-            return slot
-        return self._add(guard_constant(argument))
+    def slot(self, value: Any) -> int:
+        """The slot of a constant."""
+        if type(value) not in (int, str, bool, type(None)):
+            return self._add(guard_constant(value))
+        key = (type(value), value)
+        slot = self._small.get(key)
+        if slot is None:
+            slot = self._small[key] = self._add(value)
+        return slot
 
     def _add(self, value: Any) -> int:
-        self.template.append(value)
-        return len(self.template) - 1
-
-
-def _call(node: Node, slots: _Slots) -> tuple[Callable[..., Any], Getter]:
-    """How to call this node: a callable, and what gathers its arguments from the values (rule 1)."""
-    if direct(node):
-        return node.spec.fn, _getter([slots.of(argument) for argument in node.args])
-    return Call(node), _getter([slots.slot_of[number] for number in node.reads])
-
-
-def _getter(slots: Sequence[int]) -> Getter:
-    if len(slots) > 1:
-        return itemgetter(*slots)
-    start = slots[0] if slots else 0  # a slice, so that one argument, or none, is still a sequence
-    return itemgetter(slice(start, start + len(slots)))
+        self._template.append(value)
+        return len(self._template) - 1
 
 
 def _last_uses(reads: list[tuple[int, ...]], pinned: frozenset[int]) -> list[tuple[int, ...]]:
@@ -245,20 +228,18 @@ def _roots(graph: Graph) -> list[int]:
         if node.spec.kind is Kind.PLUMBING and node.reads:
             origin = root[node.reads[0]]
             if origin >= first and graph.nodes[origin - first].spec.kind in (Kind.KERNEL, Kind.RECORDED):
-                root[node.index] = origin
+                root[node.number] = origin
     return root
 
 
 def _plumbing(
-    graph: Graph, is_step: list[bool], root: list[int], slots: _Slots
-) -> dict[int, tuple[tuple[int, int, Callable[..., Any], Getter], ...]]:
-    attached: dict[int, list[tuple[int, int, Callable[..., Any], Getter]]] = {}
-    first = len(graph.inputs)
+    graph: Graph, is_step: list[bool], root: list[int], slot_of: list[int], constants: _Constants
+) -> dict[int, tuple[Plumbing, ...]]:
+    attached: dict[int, list[Plumbing]] = {}
     for position, node in enumerate(graph.nodes):
         if not is_step[position]:
-            step = slots.slot_of[root[node.index]]
-            fn, get = _call(node, slots)
-            attached.setdefault(step, []).append((slots.slot_of[first + position], node.index, fn, get))
+            entry = (slot_of[node.number], node.number, make_call(node, slot_of, constants.slot))
+            attached.setdefault(slot_of[root[node.number]], []).append(entry)
     return {step: tuple(entries) for step, entries in attached.items()}
 
 
