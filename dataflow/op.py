@@ -24,7 +24,7 @@ S = TypeVar("S")
 
 if TYPE_CHECKING:
 
-    class Call(Coroutine[Any, Any, R_co], Any):
+    class Call(Coroutine[Any, Any, R_co], Any):  # type: ignore[misc]  # the base Any is the point
         """What calling an async operator or a pipeline gives; `await` gives the result.
 
         In a pipeline's body the same call gives a placeholder; the base `Any` lets bodies use it as the value it

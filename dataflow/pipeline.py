@@ -39,7 +39,7 @@ class Pipeline(Generic[P, R]):
     """A pipeline. Made by `pipeline`; may be called from any number of tasks, threads and loops at once."""
 
     def __init__(self, fn: Callable[P, R], *, name: str | None = None, static: Iterable[str] = ()) -> None:
-        if not callable(fn) or isinstance(fn, Pipeline):
+        if isinstance(fn, Pipeline) or not callable(fn):
             raise TypeError(f"pipeline: expected a function, got {type(fn).__name__}")
         self._fn = fn
         self._name = name if name is not None else getattr(fn, "__name__", type(fn).__name__)
@@ -196,7 +196,7 @@ class Pipeline(Generic[P, R]):
     def _trace(self, binding: _Binding, owner: Any) -> Graph:
         def body(placeholders: list[Placeholder]) -> Any:
             bound = binding.with_placeholders(placeholders, owner)
-            return self._fn(*bound.args, **bound.kwargs)  # type: ignore[arg-type]
+            return self._fn(*bound.args, **bound.kwargs)
 
         return trace(self._name, tuple(binding.names), body, owner=owner)
 

@@ -21,7 +21,7 @@ on_its_way = threading.Event()
 @flow.op
 def relax(plate: np.ndarray, sweeps: int) -> np.ndarray:
     """Heat spreads over a plate whose edges keep their temperature (Jacobi's method)."""
-    plate = plate.copy()  # the argument is read-only: others read it too
+    plate = plate.copy()  # the caller's array arrives read-only
     for sweep in range(sweeps):
         flow.checkpoint()  # raises CancelledError once the run is over; outside a run it does nothing
         plate[1:-1, 1:-1] = (plate[:-2, 1:-1] + plate[2:, 1:-1] + plate[1:-1, :-2] + plate[1:-1, 2:]) / 4
@@ -47,7 +47,7 @@ async def main() -> None:
     async with asyncio.TaskGroup() as group:
         short = group.create_task(change(hot, cold, 100))
         endless = group.create_task(change(hot, cold, 10**9))
-        await asyncio.to_thread(on_its_way.wait)
+        await asyncio.to_thread(on_its_way.wait, 60)
         endless.cancel()  # its awaiter hears at once; a kernel cannot be interrupted, it ends at its next checkpoint
     await flow.quiet()
     beat.cancel()

@@ -137,7 +137,8 @@ def _set_note(exc: BaseException, note: str, *, keep: bool) -> None:
         if keep:
             return
         with suppress(Exception):
-            exc.__notes__ = [n for n in exc.__notes__ if not (isinstance(n, str) and n.startswith(_PREFIX))]
+            notes: list[Any] = exc.__notes__
+            exc.__notes__ = [n for n in notes if not (isinstance(n, str) and n.startswith(_PREFIX))]
     _add_note(exc, note)
 
 

@@ -55,7 +55,7 @@ GIVE_WAY = 1e-3
 class Lane:
     """What the pool knows of a lane."""
 
-    __slots__ = ("looked_at", "run", "segment", "turns", "void")
+    __slots__ = ("doubted", "looked_at", "run", "segment", "turns", "void")
 
     def __init__(self) -> None:
         self.run: Run | None = None
@@ -64,6 +64,8 @@ class Lane:
         """How many segments it has begun."""
         self.looked_at = (-1, -1)
         """The watcher's: (turns, steps left) at its last look."""
+        self.doubted = False
+        """The watcher's: whether nothing had changed at its last look."""
         self.void = False
         """The executor refused it; should it come up after all, it ends at once."""
 
@@ -133,12 +135,17 @@ class Pool:
                     execute(run, segment)
                     lane.segment = None
                     segment = run.report(segment, light=True, again=True)
+                with self._lock:
+                    if self._sweeper is lane:
+                        self._sweeper = None
                 if not run.settled:
                     wait()
         finally:
             here.run = outer
             with self._lock:
                 self._guests.discard(lane)
+                if self._sweeper is lane:
+                    self._sweeper = None
 
     def resize(self, limit: int) -> None:
         """Change the limit; acts at once on waiting work, and lets running kernels finish."""
@@ -305,12 +312,17 @@ class Pool:
 
     def _keep_watch(self, bell: Lock) -> None:
         while True:
+            before = perf_counter()
             time.sleep(DELAY)
-            if not self._look():
+            if not self._look(late=perf_counter() - before > 2 * DELAY):
                 bell.acquire()
 
-    def _look(self) -> bool:
-        """One look at all lanes; returns whether to go on looking."""
+    def _look(self, *, late: bool) -> bool:
+        """One look at all lanes; returns whether to go on looking.
+
+        If the look itself comes late, the machine or the interpreter is busy, and a lane that has not come forward
+        may not have had its turn: it gets the benefit of the doubt, once.
+        """
         stuck: list[tuple[Run, Segment]] = []
         with self._lock:
             worth = bool(self._queue)
@@ -321,17 +333,18 @@ class Pool:
                     continue
                 seen = (lane.turns, len(segment.todo))
                 worth = worth or bool(segment.todo or segment.done)
-                if seen == lane.looked_at:
+                if seen == lane.looked_at and (lane.doubted or not late):
                     if segment.todo or segment.done:
                         stuck.append((run, segment))
                     if self._sweeper is lane:
                         self._sweeper = None
+                lane.doubted = seen == lane.looked_at
                 lane.looked_at = seen
             waiting = next((run for run in self._queue if run.core.ready), None)
             if not worth:
                 self._watching = False
         for run, segment in stuck:
-            run.relieve(segment)
+            run.relieve(segment, stuck=True)
             self.offer(run)
         if waiting is not None:
             self.offer(waiting)
@@ -377,9 +390,10 @@ def execute(run: Run, segment: Segment) -> float:
 def learn(run: Run, segment: Segment, step: int, seconds: float) -> None:
     """Note what a segment took, of which `step` was the last to start."""
     costs = run.plan.costs
-    if segment.relieved:
-        if segment.light and not run.core.stopped:
-            costs.stuck(step, DELAY)
+    if segment.stuck:
+        costs.stuck(step, DELAY)
+    elif segment.relieved:
+        return
     elif len(segment.done) > 1:
         costs.batch(segment.done, seconds)
     elif costs.measured(step, seconds):
@@ -406,6 +420,7 @@ def process_pool() -> Pool:
 def _after_fork() -> None:
     global _creating
     _creating = Lock()
+    here.run = None
     if _process_pool is not None:
         _process_pool.reset()
 

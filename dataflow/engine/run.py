@@ -105,12 +105,14 @@ if hasattr(os, "register_at_fork"):
 class Segment:
     """Steps claimed together by one lane; see rule 3 above."""
 
-    __slots__ = ("done", "light", "relieved", "sweep", "todo")
+    __slots__ = ("done", "light", "relieved", "stuck", "sweep", "todo")
 
     def __init__(self, steps: list[int], *, light: bool, sweep: bool) -> None:
         self.light = light
         self.sweep = sweep
         """Whether the steps run in order from first to last, so that the plan says what each one reads last."""
+        self.stuck = False
+        """Whether its lane is held up by one step, which was thought light."""
         self.relieved = False
         """Whether the steps that had not started were taken away."""
         steps.reverse()  # so that popping from the end keeps their order
@@ -127,6 +129,7 @@ class Run:
         "_blame",
         "_due",
         "_error",
+        "_failed_node",
         "_originals",
         "_segments",
         "children",
@@ -164,6 +167,7 @@ class Run:
         self.loop_steps = 0
         """How many steps are with the loop, begun or not."""
         self._error: BaseException | None = None
+        self._failed_node: Node | None = None
         self._also: list[tuple[Node, BaseException]] = []
         self.driven = False
         """Whether a kernel's thread waits for this run and helps with it: it must hear of kernels that are ready."""
@@ -203,9 +207,10 @@ class Run:
             self._changed()
         return following
 
-    def relieve(self, segment: Segment) -> None:
-        """Take from a lane that is stuck in a kernel whatever it has claimed and not started, or done and not told."""
+    def relieve(self, segment: Segment, *, stuck: bool = False) -> None:
+        """Take from a lane whatever it has claimed and not started, or done and not told."""
         with self.lock:
+            segment.stuck = stuck and segment.light
             changed = segment in self._segments and self._reap(segment)
         if changed:
             self._changed()
@@ -239,7 +244,7 @@ class Run:
             stops = self._fail(step)
             late = not stops and (self._error is None)
             if stops:
-                self._error = error
+                self._error, self._failed_node = error, node
                 self._reap_all()
             elif not late:
                 self._also.append((node, error))
@@ -309,7 +314,7 @@ class Run:
             error, self._error = self._error, None
             also, self._also = self._also, []
         if error is not None:
-            self.told_late(None, error)
+            self.told_late(self._failed_node, error)
         for node, other in also:
             self.told_late(node, other)
         if observed():

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from threading import Event
@@ -52,7 +53,14 @@ class HostedRun(Run):
         try:
             self.loop.call_soon_threadsafe(self._on_loop)
         except RuntimeError:
-            self.crash(RuntimeClosed(f"the event loop of a run of {self.plan.graph.name!r} was closed while it ran"))
+            if not self.core.stopped:  # else it is a kernel that outlived its loop, as it may
+                self.crash(
+                    RuntimeClosed(f"the event loop of a run of {self.plan.graph.name!r} was closed while it ran")
+                )
+
+    def news(self) -> None:
+        """See to what `begin` has brought about."""
+        self._changed()
 
     def _on_loop(self) -> None:
         """In the loop's thread: begin what is due, cancel what is no longer wanted, tell whoever waits."""
@@ -130,6 +138,10 @@ class LoopRun(HostedRun):
     def __init__(self, plan: Plan, inputs: list[Any], context: Context, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(plan, inputs, context, loop)
         self.waiter = loop.create_future()
+
+    def news(self) -> None:
+        """The loop's thread is where this run begins: no need to post."""
+        self._on_loop()
 
     def _changed(self) -> None:
         self._post()
@@ -280,7 +292,7 @@ def _begin(run: HostedRun) -> None:
     if run.core.ready:
         process_pool().offer(run)
     if run.loop_steps or run.settled:
-        run._changed()
+        run.news()
 
 
 async def _until_settled(run: LoopRun) -> None:
@@ -319,9 +331,13 @@ async def quiet() -> None:
     loop = asyncio.get_running_loop()
     waiter = loop.create_future()
 
+    def done() -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
     def tell() -> None:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(lambda: waiter.done() or waiter.set_result(None))
+        with suppress(RuntimeError):  # the loop was closed in the meantime, and nobody waits
+            loop.call_soon_threadsafe(done)
 
     strays.when_none(tell)
     await waiter

@@ -190,7 +190,7 @@ class Scheduler:
     @property
     def running(self) -> int:
         """How many steps are claimed, or with the loop, and have not reported."""
-        return len(self._running) + self._swept - self._cursor
+        return len(self._running) + (self._swept - self._cursor if self._sweeping else 0)
 
     @property
     def heavy(self) -> int:
@@ -381,7 +381,7 @@ class Scheduler:
             for follower in successors[step]:
                 left = counts[follower] - 1
                 counts[follower] = left
-                if not left:
+                if not left and follower >= swept:  # else it was claimed in the same batch of a sweep
                     fresh.append(follower)
             for slot in reads[step]:
                 left = readers[slot] - 1
@@ -431,17 +431,17 @@ class Scheduler:
         self._open_books()
         done = range(first, cursor)
         fresh, _ = self._book(done)
-        self._push([step for step in (*parked, *fresh) if step >= end])
+        self._push([step for step in parked if step >= end] + fresh)
 
     def _must_be_running(self, event: str, steps: Sequence[int]) -> set[int]:
         marked = set(steps)
         if len(marked) == len(steps):
             if marked <= self._running:
                 return marked
-            if self._sweeping and marked and self._cursor <= min(marked) and max(marked) < self._swept:
-                # What was never started is the end of the batch; else the steps were not run in order.
-                if event != "give_back" or min(marked) == self._swept - len(marked):
-                    return marked
+            batch = range(self._cursor, self._swept) if self._sweeping else ()
+            # What was never started is the end of the batch; else the steps were not run in order.
+            if marked.issubset(batch if event != "give_back" else batch[len(batch) - len(marked) :]):
+                return marked
         raise self._illegal(event, steps, "each step must be running, and named once")
 
     def _illegal(self, event: str, steps: Sequence[int], why: str) -> InternalError:

@@ -62,9 +62,10 @@ def guard_result(result: Any, holders: int) -> tuple[Any, bool]:
 
 def _view(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if type(array) is np.ndarray:
-        if not array.flags.writeable and type(array.base) is memoryview and array.base.readonly:
+        base: Any = array.base
+        if not array.flags.writeable and type(base) is memoryview and base.readonly:
             return array  # a view of this kind already
-        plain = array.view(np.int64) if array.dtype.kind in "mM" else array  # dates have no buffer, integers do
+        plain: Any = array.view(np.int64) if array.dtype.kind in "mM" else array  # dates have no buffer, integers do
         try:
             view = np.asarray(memoryview(plain).toreadonly())
         except (ValueError, TypeError, BufferError, NotImplementedError):
