@@ -129,12 +129,14 @@ class Pool:
             self._guests.add(lane)
         try:
             while not run.settled:
-                segment = run.claim(light=True)
-                while segment is not None:
-                    self._begin(lane, run, segment)
+                segment = lane.segment = run.claim(light=True)
+                more = segment is not None
+                while segment is not None and more:
+                    lane.turns += 1
+                    self._share(lane, run, segment)
                     execute(run, segment)
-                    lane.segment = None
-                    segment = run.report(segment, light=True, again=True)
+                    more = run.proceed(segment, light=True, again=True)
+                lane.segment = None
                 with self._lock:
                     if self._sweeper is lane:
                         self._sweeper = None
@@ -245,47 +247,44 @@ class Pool:
 
     def _serve(self, lane: Lane, run: Run) -> None:
         """Execute segments of this run as long as there are any and no other run waits for its turn."""
-        queue = self._queue
+        queue, lanes, core = self._queue, self._lanes, run.core
         segment = run.claim(light=self._sweeper is lane or self._sweeper is None)
-        gave_way = perf_counter()
-        while segment is not None:
-            if not self._begin(lane, run, segment):  # the pool has shrunk
-                run.relieve(segment)
-            now = execute(run, segment)
+        if segment is not None:
+            with self._lock:
+                lane.segment = segment
+            gave_way = perf_counter()
+            while True:
+                # Filling the segment and taking its steps away are under the run's lock: so either the limit that
+                # is read here is the new one, or who has set it finds these steps.
+                if len(lanes) > self._limit:
+                    run.relieve(segment)
+                lane.turns += 1
+                if core.ready or segment.light or self._sweeper is lane:
+                    self._share(lane, run, segment)
+                now = execute(run, segment)
+                if segment.light and now - gave_way > GIVE_WAY:
+                    time.sleep(0)
+                    gave_way = perf_counter()
+                light = self._sweeper is lane or self._sweeper is None
+                if not run.proceed(segment, light=light, again=len(queue) < 2 and len(lanes) <= self._limit):
+                    break
             lane.segment = None
-            if segment.light and now - gave_way > GIVE_WAY:
-                time.sleep(0)
-                gave_way = perf_counter()
-            segment = run.report(
-                segment,
-                light=self._sweeper is lane or self._sweeper is None,
-                again=len(queue) < 2 and len(self._lanes) <= self._limit,
-            )
-        if run.core.ready:
+        if core.ready:
             self.offer(run)
 
-    def _begin(self, lane: Lane, run: Run, segment: Segment) -> bool:
-        """A lane is about to execute a segment; see that what it leaves ready is taken by others. False: it may not."""
-        launch = None
+    def _share(self, lane: Lane, run: Run, segment: Segment) -> None:
+        """A lane is about to execute a segment: see that others take what it leaves, and who takes light kernels."""
         with self._lock:
-            if lane in self._lanes and len(self._lanes) > self._limit:
-                return False
-            lane.turns += 1
-            lane.segment = segment
             if segment.light:
                 if self._sweeper is None:
                     self._sweeper = lane
             elif self._sweeper is lane:
                 self._sweeper = None
-            watch = False
-            if run.core.ready:
-                launch, watch = self._spread(run)
-            watch = watch or len(segment.todo) > 1
+            launch, watch = self._spread(run)
         if launch is not None:
             self._launch(launch)
-        if watch:
+        if watch or len(segment.todo) > 1:
             self._watch()
-        return True
 
     # The watcher.
 
@@ -332,7 +331,7 @@ class Pool:
                     worth = True
                     continue
                 seen = (lane.turns, len(segment.todo))
-                worth = worth or bool(segment.todo or segment.done)
+                worth = worth or segment.light
                 if seen == lane.looked_at and (lane.doubted or not late):
                     if segment.todo or segment.done:
                         stuck.append((run, segment))
@@ -396,7 +395,7 @@ def learn(run: Run, segment: Segment, step: int, seconds: float) -> None:
         return
     elif len(segment.done) > 1:
         costs.batch(segment.done, seconds)
-    elif costs.measured(step, seconds):
+    elif not 0.8 < seconds / costs.seconds[step] < 1.25 and costs.measured(step, seconds):
         run.reconsider()
 
 

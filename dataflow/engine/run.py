@@ -13,6 +13,7 @@ Rules:
 3. A *segment* is what a lane has claimed: `todo`, from which steps are popped one by one to be started, and `done`.
    Popping is atomic, and that pop is what starts a step. So whoever holds the lock may `reap` a segment at any
    moment: empty its `todo` (a stop, a shrinking pool, a lane that is stuck in a kernel) and report its `done`.
+   A lane keeps its segment as long as it serves the run; `proceed` reports it and fills it anew.
 4. After a stop no step starts, because every `todo` is emptied under the lock; a kernel that still runs keeps the
    run *stray* until it returns, and its result is dropped.
 5. Nobody keeps a run alive but its awaiter and the lanes that work on it: no cycle, no registry.
@@ -107,17 +108,24 @@ class Segment:
 
     __slots__ = ("done", "light", "relieved", "stuck", "sweep", "todo")
 
-    def __init__(self, steps: list[int], *, light: bool, sweep: bool) -> None:
-        self.light = light
-        self.sweep = sweep
+    def __init__(self) -> None:
+        self.todo: list[int] = []
+        self.done: list[int] = []
+        self.light = False
+        self.sweep = False
         """Whether the steps run in order from first to last, so that the plan says what each one reads last."""
         self.stuck = False
         """Whether its lane is held up by one step, which was thought light."""
         self.relieved = False
         """Whether the steps that had not started were taken away."""
-        steps.reverse()  # so that popping from the end keeps their order
-        self.todo = steps
-        self.done: list[int] = []
+
+    def fill(self, steps: list[int], *, light: bool, sweep: bool) -> None:
+        """Claimed anew."""
+        self.todo = steps[::-1]  # so that popping from the end keeps their order
+        self.done = []
+        self.light = light
+        self.sweep = sweep
+        self.stuck = self.relieved = False
 
 
 class Run:
@@ -189,23 +197,30 @@ class Run:
             self._hand_over(self.core.start())
 
     def claim(self, *, light: bool) -> Segment | None:
-        """Take the next segment, or nothing."""
+        """A lane comes to this run: its first segment, or nothing."""
+        segment = Segment()
         with self.lock:
-            return self._claim(light)
+            if not self._fill(segment, light):
+                return None
+            self._segments.append(segment)
+        return segment
 
-    def report(self, segment: Segment, *, light: bool, again: bool) -> Segment | None:
-        """A lane has worked off this segment (or what was left of it). Takes the next one if `again`."""
+    def proceed(self, segment: Segment, *, light: bool, again: bool) -> bool:
+        """A lane has worked off its segment: report it, and fill it anew if `again`. False: the lane leaves the run."""
         with self.lock:
-            changed = bool(segment.done) and self._complete(segment.done)
-            self._segments.remove(segment)
-            if self._astray and not self._segments:
-                self._astray = False
-                strays.leave()
-            following = self._claim(light) if again else None
-            changed = changed or (self.driven and self.core.ready > 0)
+            done = segment.done
+            changed = bool(done) and self._complete(done)
+            filled = again and self._fill(segment, light)
+            if not filled:
+                self._segments.remove(segment)
+                if self._astray and not self._segments:
+                    self._astray = False
+                    strays.leave()
+            if self.driven and self.core.ready:
+                changed = True
         if changed:
             self._changed()
-        return following
+        return filled
 
     def relieve(self, segment: Segment, *, stuck: bool = False) -> None:
         """Take from a lane whatever it has claimed and not started, or done and not told."""
@@ -358,13 +373,14 @@ class Run:
 
     # Under the lock.
 
-    def _claim(self, light: bool) -> Segment | None:
-        steps = self.core.claim(light=light)
+    def _fill(self, segment: Segment, light: bool) -> bool:
+        core = self.core
+        steps = core.claim(light=light)
         if not steps:
-            return None
-        segment = Segment(steps, light=self.plan.costs.seconds[steps[0]] < LIGHT, sweep=self.core.sweeping)
-        self._segments.append(segment)
-        return segment
+            segment.todo, segment.done = [], []
+            return False
+        segment.fill(steps, light=self.plan.costs.seconds[steps[0]] < LIGHT, sweep=core.sweeping)
+        return True
 
     def _reap(self, segment: Segment) -> bool:
         """Give back what was not started, report what was done; returns whether anybody has to know."""

@@ -132,6 +132,7 @@ class Scheduler:
     """One run's order of events. Every method must be called under the run's lock; none blocks or calls out."""
 
     __slots__ = (
+        "_any_on_loop",
         "_booked",
         "_counts",
         "_cursor",
@@ -158,6 +159,7 @@ class Scheduler:
         self._seconds = steps.costs.seconds
         self._light_below = light_below
         self.size = len(steps.on_loop)
+        self._any_on_loop = 1 in steps.on_loop
         self.phase = Phase.OPEN
         self.done = 0
         self.released = 0
@@ -247,7 +249,8 @@ class Scheduler:
     def claim(self, *, light: bool = True) -> list[int]:
         """Take what one lane should execute next, in this order; nothing if nothing is ready or the run is stopped.
 
-        With `light=False` light kernels are left alone: another lane sees to them.
+        The list is the log's as well: do not change it. With `light=False` light kernels are left alone: another
+        lane sees to them.
         """
         if self._sweeping:
             return self._claim_sweep() if light else []
@@ -262,7 +265,7 @@ class Scheduler:
         else:
             return []
         self._running.update(taken)
-        self._log.append(("claim", tuple(taken)))
+        self._log.append(("claim", taken))
         return taken
 
     def give_back(self, steps: Sequence[int]) -> None:
@@ -277,7 +280,11 @@ class Scheduler:
             self._push(steps)
 
     def complete(self, steps: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
-        """Running steps are done. Returns (slots to release, steps due on the loop)."""
+        """Running steps are done. Returns (slots to release, steps due on the loop).
+
+        The steps become the log's: do not change them afterwards.
+        """
+        running = self._running
         if self._sweeping:
             if len(steps) == self._swept - self._cursor and steps[0] == self._cursor and steps[-1] == self._swept - 1:
                 self._log.append(("complete", range(self._cursor, self._swept)))
@@ -286,9 +293,11 @@ class Scheduler:
                 return _NONE, _NONE
             self._must_be_running("complete", steps)
             self._end_sweep(set())
-        marked = self._must_be_running("complete", steps)
-        self._log.append(("complete", tuple(steps)))
-        self._running -= marked
+        if len(steps) == 1 and steps[0] in running:
+            running.remove(steps[0])
+        else:
+            running -= self._must_be_running("complete", steps)
+        self._log.append(("complete", steps))
         self.done += len(steps)
         if self.phase is not Phase.OPEN:
             if self._counts:
@@ -335,12 +344,14 @@ class Scheduler:
 
     def _admit(self, fresh: Sequence[int]) -> Sequence[int]:
         """Steps whose dependencies are done become ready; those on the loop become running and are returned."""
-        on_loop = self._steps.on_loop
-        due = [step for step in fresh if on_loop[step]]
-        if due:
-            self._running.update(due)
-            self._log.append(("due", tuple(due)))
-            fresh = [step for step in fresh if not on_loop[step]]
+        due: Sequence[int] = _NONE
+        if self._any_on_loop:
+            on_loop = self._steps.on_loop
+            due = [step for step in fresh if on_loop[step]]
+            if due:
+                self._running.update(due)
+                self._log.append(("due", due))
+                fresh = [step for step in fresh if not on_loop[step]]
         self._push(fresh)
         return due
 
