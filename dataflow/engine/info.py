@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 from dataflow.engine.lanes import THREAD_NAME, process_pool
-from dataflow.engine.run import strays
+from dataflow.engine.strays import strays
 from dataflow.threads import cpus
 from dataflow.threads.settings import process_settings
 

@@ -9,7 +9,8 @@ Rules:
 1. Everything but `values` and the two lists of a segment is changed only under `lock`, which is never held while
    user code runs, nor while anything waits.
 2. `values` needs no lock: a slot is written by the one who runs its step, before the step is reported, and read by
-   steps that were claimed after that; it is emptied by the one whom the core told to release it.
+   steps that were claimed after that; it is emptied by the one whom the core told to release it. Once the run is
+   stopped, all are emptied but those that a step in flight reads.
 3. A *segment* is what a lane has claimed: `todo`, from which steps are popped one by one to be started, and `done`.
    Popping is atomic, and that pop is what starts a step. So whoever holds the lock may `reap` a segment at any
    moment: empty its `todo` (a stop, a shrinking pool, a lane that is stuck in a kernel) and report its `done`.
@@ -23,8 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextvars import Context
 from itertools import count
 from threading import Lock, local
@@ -32,6 +32,7 @@ from typing import Any
 
 from dataflow.engine.failure import also_failed, arrive, wrong_result
 from dataflow.engine.scheduler import Phase, Scheduler
+from dataflow.engine.strays import strays
 from dataflow.errors import InternalError
 from dataflow.events import LateFailure, RunEnded, RunStarted, emit, observed
 from dataflow.graph.costs import LIGHT
@@ -39,7 +40,7 @@ from dataflow.graph.guard import PLAIN_RESULT, guard, guard_result, own
 from dataflow.graph.nodes import Node
 from dataflow.graph.plan import Plan
 
-__all__ = ["Run", "Segment", "checkpoint", "here", "strays"]
+__all__ = ["Run", "Segment", "checkpoint", "here"]
 
 logger = logging.getLogger("dataflow")
 _numbers = count(1)
@@ -63,44 +64,6 @@ def checkpoint() -> None:
     run = here.run
     if run is not None and run.core.stopped:
         raise asyncio.CancelledError("the run of this kernel is over")
-
-
-class Strays:
-    """How many stopped runs still have a kernel running, in the whole process."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._count = 0
-        self._waiting: list[Callable[[], object]] = []
-
-    def __len__(self) -> int:
-        return self._count
-
-    def enter(self) -> None:
-        """A run was stopped while kernels of it run."""
-        with self._lock:
-            self._count += 1
-
-    def leave(self) -> None:
-        """The last of them has returned."""
-        with self._lock:
-            self._count -= 1
-            told, self._waiting = (self._waiting, []) if not self._count else ([], self._waiting)
-        for tell in told:
-            tell()
-
-    def when_none(self, tell: Callable[[], object]) -> None:
-        """Call this once there are none; it must not block. It may be called here and now."""
-        with self._lock:
-            if self._count:
-                self._waiting.append(tell)
-                return
-        tell()
-
-
-strays = Strays()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: Strays.__init__(strays))
 
 
 class Segment:
@@ -164,9 +127,9 @@ class Run:
             if slot >= 0:
                 values[slot] = value if type(value) in PLAIN_RESULT else guard(value)
         self._originals: dict[int, tuple[Any, bool]] = {}
-        for slot, value in zip(plan.input_slots, inputs, strict=True):
-            if slot in plan.output_slots:
-                self._originals[slot] = (value, False)
+        """For a slot that is an output and guarded: what the caller gets instead, and whether it is locked."""
+        for position, slot in plan.passed_on:
+            self._originals[slot] = (inputs[position], False)
         self._blame: dict[int, int] = {}
         self._segments: list[Segment] = []
         self._astray = False
@@ -210,7 +173,7 @@ class Run:
         with self.lock:
             done = segment.done
             changed = bool(done) and self._complete(done)
-            filled = again and self._fill(segment, light)
+            filled = again and self.core.done < self.core.size and self._fill(segment, light)
             if not filled:
                 self._segments.remove(segment)
                 if self._astray and not self._segments:
@@ -313,7 +276,8 @@ class Run:
             result = self.plan.output.build(values)
             self._drop_values()
             return result
-        self._drop_values()
+        with self.lock:
+            self._drop_values()
         if error is None:
             raise asyncio.CancelledError(f"the run of {self.plan.graph.name!r} was cancelled")
         if also:
@@ -419,8 +383,10 @@ class Run:
     def _fail(self, step: int) -> bool:
         if self.plan.on_loop[step]:
             self.loop_steps -= 1
-        self.values[step] = None
-        return self.core.fail(step)
+        stops = self.core.fail(step)
+        if not stops:
+            self._drop_values()
+        return stops
 
     def _complete(self, steps: Sequence[int]) -> bool:
         core, values = self.core, self.values
@@ -428,15 +394,18 @@ class Run:
         for slot in released:
             values[slot] = None
         if core.stopped:
-            for step in steps:
-                values[step] = None
+            self._drop_values()
             return True
         self._hand_over(due)
         return bool(due) or core.done == core.size
 
     def _drop_values(self) -> None:
-        """Let go of everything this run holds. Kernels that still run hold their own arguments."""
-        self.values[:] = [None] * len(self.values)
+        """Let go of everything this run holds, but what a lane may be about to hand to a kernel it has started."""
+        values, plan = self.values, self.plan
+        kept = {slot: values[slot] for step in self.core.in_flight for slot in plan.reads[step]}
+        values[: plan.constants_from] = [None] * plan.constants_from
+        for slot, value in kept.items():
+            values[slot] = value
         self._originals.clear()
 
     # Hooks.

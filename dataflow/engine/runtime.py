@@ -26,7 +26,8 @@ from typing import Any
 
 from dataflow.engine.failure import arrive
 from dataflow.engine.lanes import process_pool
-from dataflow.engine.run import Run, here, strays
+from dataflow.engine.run import Run, here
+from dataflow.engine.strays import strays
 from dataflow.errors import RuntimeClosed
 from dataflow.graph.plan import Plan
 

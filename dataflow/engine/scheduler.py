@@ -195,6 +195,11 @@ class Scheduler:
         return len(self._running) + (self._swept - self._cursor if self._sweeping else 0)
 
     @property
+    def in_flight(self) -> set[int]:
+        """The steps that are claimed, or with the loop, and have not reported; of a sweep, once it has ended."""
+        return self._running
+
+    @property
     def heavy(self) -> int:
         """How many ready kernels are each worth a lane."""
         return 0 if self._sweeping else len(self._heavy)

@@ -76,6 +76,10 @@ class Plan:
     template: list[Any]
     input_slots: tuple[int, ...]
     """The slot of each input; -1 if nobody reads it."""
+    passed_on: tuple[tuple[int, int], ...]
+    """(position, slot) of each input that is an output as well."""
+    constants_from: int
+    """The first slot of a constant."""
     output: Template
     output_slots: frozenset[int]
     has_async: bool
@@ -176,6 +180,8 @@ def make_plan(graph: Graph) -> Plan:
         nodes=[nodes[position] for position in order],
         template=template,
         input_slots=tuple(slot if readers[slot] else -1 for slot in slot_of[:first]),
+        passed_on=tuple((i, slot) for i, slot in enumerate(slot_of[:first]) if slot in output_slots),
+        constants_from=free,
         output=output.renumbered(slot_of),
         output_slots=output_slots,
         has_async=any(on_loop),

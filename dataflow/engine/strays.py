@@ -1,0 +1,47 @@
+"""Stray runs: those that are over while a kernel of theirs still runs, in the whole process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from threading import Lock
+
+__all__ = ["Strays", "strays"]
+
+
+class Strays:
+    """Counts them, and tells whoever waits until there are none."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._count = 0
+        self._waiting: list[Callable[[], object]] = []
+
+    def __len__(self) -> int:
+        return self._count
+
+    def enter(self) -> None:
+        """A run was stopped while kernels of it run."""
+        with self._lock:
+            self._count += 1
+
+    def leave(self) -> None:
+        """The last of them has returned."""
+        with self._lock:
+            self._count -= 1
+            told, self._waiting = (self._waiting, []) if not self._count else ([], self._waiting)
+        for tell in told:
+            tell()
+
+    def when_none(self, tell: Callable[[], object]) -> None:
+        """Call this once there are none; it must not block. It may be called here and now."""
+        with self._lock:
+            if self._count:
+                self._waiting.append(tell)
+                return
+        tell()
+
+
+strays = Strays()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: Strays.__init__(strays))
