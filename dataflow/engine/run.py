@@ -7,7 +7,7 @@
 Rules:
 
 1. Everything but `values` and the two lists of a segment is changed only under `lock`, which is never held while
-   user code runs, nor while anything waits.
+   user code runs (so what is released there is dropped only after it), nor while anything waits.
 2. `values` needs no lock: a slot is written by the one who runs its step, before the step is reported, and read by
    steps that were claimed after that; it is emptied by the one whom the core told to release it. Once the run is
    stopped, all are emptied but those that a step in flight reads.
@@ -103,6 +103,7 @@ class Run:
         "_failed_node",
         "_originals",
         "_segments",
+        "_trash",
         "children",
         "context",
         "core",
@@ -131,6 +132,8 @@ class Run:
         for position, slot in plan.passed_on:
             self._originals[slot] = (inputs[position], False)
         self._blame: dict[int, int] = {}
+        self._trash: list[Any] = []
+        """What was let go of under the lock: emptied after it, since freeing values may call user code."""
         self._segments: list[Segment] = []
         self._astray = False
         """Whether the run was stopped while lanes were in its kernels, and they still are."""
@@ -181,6 +184,7 @@ class Run:
                     strays.leave()
             if self.driven and self.core.ready:
                 changed = True
+        self._trash = []
         if changed:
             self._changed()
         return filled
@@ -190,6 +194,7 @@ class Run:
         with self.lock:
             segment.stuck = stuck and segment.light
             changed = segment in self._segments and self._reap(segment)
+        self._trash = []
         if changed:
             self._changed()
 
@@ -203,6 +208,7 @@ class Run:
         with self.lock:
             self.loop_steps -= 1
             changed = self._complete((step,)) or self.driven or self.settled
+        self._trash = []
         if changed:
             self._changed()
 
@@ -211,6 +217,7 @@ class Run:
         if isinstance(exc, asyncio.CancelledError) and self.core.stopped:
             with self.lock:  # it saw that it was no longer wanted
                 self._fail(step)
+            self._trash = []
             self._changed()
             return
         node = self.plan.nodes[step]
@@ -226,6 +233,7 @@ class Run:
                 self._reap_all()
             elif not late:
                 self._also.append((node, error))
+        self._trash = []
         if late:
             self.told_late(node, error)
         if stops:
@@ -252,6 +260,7 @@ class Run:
             if stops:
                 self._reap_all()
                 self._drop_values()
+        self._trash = []
         if stops:
             self._stopped()
             self._changed()
@@ -275,9 +284,11 @@ class Run:
                 values[slot] = original
             result = self.plan.output.build(values)
             self._drop_values()
+            self._trash = []
             return result
         with self.lock:
             self._drop_values()
+        self._trash = []
         if error is None:
             raise asyncio.CancelledError(f"the run of {self.plan.graph.name!r} was cancelled")
         if also:
@@ -392,6 +403,7 @@ class Run:
         core, values = self.core, self.values
         released, due = core.complete(steps)
         for slot in released:
+            self._trash.append(values[slot])
             values[slot] = None
         if core.stopped:
             self._drop_values()
@@ -403,10 +415,12 @@ class Run:
         """Let go of everything this run holds, but what a lane may be about to hand to a kernel it has started."""
         values, plan = self.values, self.plan
         kept = {slot: values[slot] for step in self.core.in_flight for slot in plan.reads[step]}
+        self._trash += values
+        self._trash.append(self._originals)
+        self._originals = {}
         values[: plan.constants_from] = [None] * plan.constants_from
         for slot, value in kept.items():
             values[slot] = value
-        self._originals.clear()
 
     # Hooks.
 
