@@ -195,7 +195,7 @@ class Pipeline(Generic[P, R]):
 
     def _trace(self, binding: _Binding, owner: Any) -> Graph:
         def body(placeholders: list[Placeholder]) -> Any:
-            bound = binding.with_placeholders(placeholders, owner)
+            bound = binding.with_placeholders(placeholders, method=owner is not None)
             return self._fn(*bound.args, **bound.kwargs)
 
         return trace(self._name, tuple(binding.names), body, owner=owner)
@@ -323,32 +323,18 @@ class _Binding:
         self.inputs.append(value)
         self._places.append(place)
 
-    def with_placeholders(self, placeholders: list[Placeholder], owner: Any) -> inspect.BoundArguments:
-        """The same arguments with a placeholder for each input (but the owner itself)."""
+    def with_placeholders(self, placeholders: list[Placeholder], *, method: bool) -> inspect.BoundArguments:
+        """The same arguments with a placeholder for each input; the body of a method gets its real `self`."""
         arguments: dict[str, Any] = {}
         for name, value in self.bound.arguments.items():
             kind = self.bound.signature.parameters[name].kind
-            if kind is inspect.Parameter.VAR_POSITIONAL:
-                value = list(value)
-            elif kind is inspect.Parameter.VAR_KEYWORD:
-                value = dict(value)
-            arguments[name] = value
-        for (name, key), placeholder, given in zip(self._places, placeholders, self.inputs, strict=True):
-            if owner is not None and given is owner:
-                continue
+            arguments[name] = list(value) if kind is _VARIADIC[0] else dict(value) if kind is _VARIADIC[1] else value
+        for (name, key), placeholder in list(zip(self._places, placeholders, strict=True))[method:]:
             if key is None:
                 arguments[name] = placeholder
             else:
                 arguments[name][key] = placeholder
-        bound = inspect.BoundArguments(self.bound.signature, OrderedDict())
-        bound.arguments = {
-            n: tuple(v) if isinstance(v, list) and n in self._starred() else v for n, v in arguments.items()
-        }
-        return bound
-
-    def _starred(self) -> set[str]:
-        parameters = self.bound.signature.parameters.items()
-        return {name for name, parameter in parameters if parameter.kind is parameter.VAR_POSITIONAL}
+        return inspect.BoundArguments(self.bound.signature, OrderedDict(arguments))
 
 
 class _Plans:

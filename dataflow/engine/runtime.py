@@ -29,6 +29,7 @@ from dataflow.engine.lanes import process_pool
 from dataflow.engine.run import Run, here
 from dataflow.engine.strays import strays
 from dataflow.errors import RuntimeClosed
+from dataflow.graph.call import Caller
 from dataflow.graph.plan import Plan
 
 __all__ = ["Runtime", "default_runtime", "quiet"]
@@ -83,19 +84,12 @@ class HostedRun(Run):
                 self.core.give_back((step,))
                 self.loop_steps -= 1
             return
-        context = self.context.copy()
-        try:
-            awaitable = context.run(self.plan.calls[step], self.values)
-            if not hasattr(awaitable, "__await__"):
-                raise TypeError(
-                    f"async operator {self.plan.nodes[step].spec.name!r} returned {type(awaitable).__name__}, "
-                    "which cannot be awaited"
-                )
-        except BaseException as exc:
-            self.failed(step, exc)
-            return
-        name = f"dataflow {self.plan.graph.name}.{self.plan.nodes[step].spec.name}"
-        task = self.loop.create_task(_outcome(awaitable), name=name, context=context)
+        spec = self.plan.nodes[step].spec
+        task = self.loop.create_task(
+            _outcome(self.plan.calls[step], self.values, spec.name),
+            name=f"dataflow {self.plan.graph.name}.{spec.name}",
+            context=self.context.copy(),
+        )
         self.tasks[step] = task
         task.add_done_callback(partial(self._task_done, step))
 
@@ -123,9 +117,13 @@ class HostedRun(Run):
         """The run is settled; in the loop's thread."""
 
 
-async def _outcome(awaitable: Awaitable[Any]) -> tuple[bool, Any]:
+async def _outcome(call: Caller, values: list[Any], name: str) -> tuple[bool, Any]:
     """What an async op came to, as a value: a task that raised SystemExit would take the loop with it."""
     try:
+        awaitable = call(values)
+        if not hasattr(awaitable, "__await__"):
+            raise TypeError(f"async operator {name!r} returned {type(awaitable).__name__}, which cannot be awaited")
+        del values
         return True, await awaitable
     except BaseException as exc:
         return False, exc
@@ -204,10 +202,10 @@ class Runtime:
             run.stop()
             run.abandon()
             raise
-        try:
+        else:
             return run.outcome()
         finally:
-            del run
+            del run  # what is raised here keeps this frame
 
     def block(self, plan: Plan, inputs: list[Any], context: Context) -> Any:
         """Run a plan and return its result, from a thread without a running loop; in a kernel, see `drive`."""
