@@ -138,6 +138,7 @@ class Scheduler:
         "_cursor",
         "_failed",
         "_heavy",
+        "_late",
         "_light",
         "_light_below",
         "_log",
@@ -170,6 +171,8 @@ class Scheduler:
         self._heavy: list[int] = []
         self._running: set[int] = set()
         self._failed: set[int] = set()
+        self._late: set[int] = set()
+        """Done when the run was over: the books are closed by then."""
         self._started = False
         self._sweeping = False
         self._booked = 0
@@ -227,7 +230,7 @@ class Scheduler:
             return State.RUNNING
         if step in self._failed:
             return State.FAILED
-        if step < self._cursor or (self._counts and self._counts[step] < 0):
+        if step < self._cursor or step in self._late or (self._counts and self._counts[step] < 0):
             return State.DONE
         if self.stopped:
             return State.CANCELLED
@@ -305,9 +308,7 @@ class Scheduler:
         self._log.append(("complete", steps))
         self.done += len(steps)
         if self.phase is not Phase.OPEN:
-            if self._counts:
-                for step in steps:
-                    self._counts[step] = -1
+            self._late.update(steps)
             return _NONE, _NONE
         fresh, released = self._book(steps)
         return released, self._admit(fresh) if fresh else _NONE

@@ -1,0 +1,238 @@
+"""The core: every small graph and every order of events; random ones; illegal moves; sweeping."""
+
+from __future__ import annotations
+
+import copy
+import random
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataflow.engine.scheduler import BATCH_STEPS, Phase, Scheduler, State
+from dataflow.errors import InternalError
+from tests.engine.steps import LIGHT, Driver, FakeSteps, all_graphs
+
+
+def explore(steps: FakeSteps, lanes: int) -> int:
+    """Every order of events from the start to every end; equal situations are explored once."""
+    first = Driver(steps)
+    first.start()
+    seen = set()
+    waiting = [first]
+    ends = 0
+    while waiting:
+        driver = waiting.pop()
+        moves = [m for m in driver.moves(lanes) if m != ("cancel", 0) or driver.core.done < driver.core.size]
+        if not [m for m in moves if m[0] != "cancel"]:
+            driver.check_end()
+            ends += 1
+        for what, which in moves:
+            later = copy.deepcopy(driver)
+            later.steps = later.core._steps = steps
+            later.move(what, which)
+            situation = repr((later.lanes, later.sweeps, later.loop, later.stopped, sorted(later.ended), later._finished))
+            situation += repr((sorted(later.released), later.core, [later.core.state(s) for s in range(later.core.size)]))
+            if situation not in seen:
+                seen.add(situation)
+                waiting.append(later)
+    return ends
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3])
+def test_every_graph_of_up_to_three_steps_in_every_order(size: int) -> None:
+    ends = 0
+    for edges in all_graphs(size):
+        for kinds in product("lha", repeat=size):
+            ends += explore(FakeSteps("".join(kinds), edges, frozenset([size - 1] if size else [])), lanes=2)
+    assert ends
+
+
+@pytest.mark.parametrize("kinds", ["llll", "hhhh", "lhlh", "ahla"])
+def test_every_graph_of_four_steps_in_every_order(kinds: str) -> None:
+    for edges in all_graphs(4):
+        assert explore(FakeSteps(kinds, edges, frozenset([3])), lanes=2)
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> FakeSteps:
+    size = draw(st.integers(1, 24))
+    kinds = draw(st.sampled_from(["l", "lh", "lha", "h", "llllllh"]))
+    edges = []
+    for step in range(1, size):
+        for dependency in draw(st.sets(st.integers(max(0, step - 6), step - 1), max_size=3)):
+            edges.append((dependency, step))
+    outputs = draw(st.frozensets(st.integers(0, size - 1), max_size=3))
+    drawn = "".join(draw(st.sampled_from(kinds)) for _ in range(size))
+    return FakeSteps(drawn, tuple(sorted(edges)), outputs)
+
+
+@settings(max_examples=400, deadline=None)
+@given(graphs(), st.integers(0, 2**32), st.integers(1, 4), st.sampled_from([(), ("fail", "throw"), ("cancel",)]))
+def test_random_graphs_driven_at_random(steps: FakeSteps, seed: int, lanes: int, ends: tuple[str, ...]) -> None:
+    """The reference is the driver's own story: what started, in what order, what was done and released by then."""
+    rng = random.Random(seed)
+    driver = Driver(steps)
+    driver.start()
+    while moves := [m for m in driver.moves(lanes) if m[0] not in ("fail", "throw", "cancel")]:
+        if ends and rng.random() < 0.05:
+            moves = [m for m in driver.moves(lanes) if m[0] in ends] or moves
+        driver.move(*rng.choice(moves))
+    driver.check_end()
+
+
+ILLEGAL = [
+    ("complete", [0, 0]),
+    ("complete", [7]),
+    ("complete", [3]),
+    ("give_back", [3]),
+    ("give_back", [0, 0]),
+    ("fail", 3),
+]
+
+
+@pytest.mark.parametrize("kinds", ["hhhh", "llll"])
+@pytest.mark.parametrize(("event", "argument"), ILLEGAL)
+def test_an_illegal_move_is_refused_and_changes_nothing(kinds: str, event: str, argument: object) -> None:
+    core = Scheduler(FakeSteps(kinds, ((0, 1), (1, 2), (2, 3))), LIGHT)
+    core.start()
+    if kinds == "hhhh":
+        assert core.claim() == [0]
+    before = (repr(core), [core.state(step) for step in range(4)])
+    with pytest.raises(InternalError, match=rf"scheduler: {event}\(.*not allowed.*report it with these last events"):
+        getattr(core, event)(argument)
+    assert before == (repr(core), [core.state(step) for step in range(4)])
+    core.check()
+
+
+def test_a_core_starts_once() -> None:
+    core = Scheduler(FakeSteps("h", ()), LIGHT)
+    core.start()
+    with pytest.raises(InternalError, match="begun already"):
+        core.start()
+
+
+def test_the_smaller_number_goes_first() -> None:
+    core = Scheduler(FakeSteps("hhhh", ()), LIGHT)
+    core.start()
+    assert [core.claim() for _ in range(5)] == [[0], [1], [2], [3], []]
+
+
+def test_a_lane_that_may_not_take_light_ones_leaves_them() -> None:
+    core = Scheduler(FakeSteps("lhlh", ()), LIGHT)
+    core.start()
+    assert core.heavy == core.light == 2
+    assert core.claim(light=False) == [1]
+    assert core.claim() == [0, 2]
+    assert core.claim(light=False) == [3]
+    assert core.claim() == []
+
+
+def test_unknown_cost_is_heavy() -> None:
+    steps = FakeSteps("h", ())
+    assert steps.costs.seconds == [float("inf")]
+    core = Scheduler(steps, LIGHT)
+    core.start()
+    assert (core.heavy, core.light) == (1, 0)
+
+
+def test_a_batch_of_light_steps_is_bounded() -> None:
+    steps = FakeSteps("l" * 100 + "a", ())  # the async step keeps it from sweeping
+    steps.costs.seconds = [1e-9] * 101
+    core = Scheduler(steps, LIGHT)
+    assert core.start() == [100]
+    assert core.claim() == list(range(BATCH_STEPS))
+
+
+def test_a_new_look_at_the_costs_moves_what_is_ready() -> None:
+    steps = FakeSteps("hhhh", ())
+    core = Scheduler(steps, LIGHT)
+    core.start()
+    steps.costs.seconds[1] = steps.costs.seconds[2] = 1e-6
+    core.reconsider()
+    assert (core.heavy, core.light) == (2, 2)
+    core.check()
+
+
+def test_a_graph_of_light_steps_is_swept_in_order_and_released_by_the_sweeper() -> None:
+    core = Scheduler(FakeSteps("lll", ((0, 1), (1, 2)), frozenset([2])), LIGHT)
+    core.start()
+    assert core.claim() == [0, 1, 2]
+    assert core.sweeping
+    assert core.claim() == []
+    assert core.complete([0, 1, 2]) == ((), ())
+    assert core.done == 3
+
+
+def test_a_sweep_that_is_cut_short_goes_on_in_other_lanes_and_is_taken_up_again() -> None:
+    #   0 ─▶ 1 ─▶ 4      2 ─▶ 3
+    core = Scheduler(FakeSteps("lllll", ((0, 1), (1, 4), (2, 3))), LIGHT)
+    core.start()
+    assert core.claim() == [0, 1, 2, 3, 4]
+    core.give_back([2, 3, 4])  # 0 is done, the lane is stuck in 1
+    core.check()
+    assert not core.sweeping
+    assert core.complete([0]) == ([], ())  # its lane has released it
+    assert core.claim() == [2]
+    core.check()
+    released, _ = core.complete([2])
+    assert released == []
+    assert core.claim() == [3]
+    assert core.complete([3])[0] == [2, 3]
+    assert core.complete([1])[0] == []  # what 1 reads last, its lane has released: it ran in order
+    assert core.claim() == [4]
+    assert core.sweeping  # exactly the steps below 4 are done
+    assert core.complete([4]) == ((), ())
+    core.check()
+
+
+def test_cutting_sweeps_short_books_each_step_once() -> None:
+    size = 200
+    steps = FakeSteps("l" * size, tuple((i, i + 1) for i in range(size - 1)))
+    booked: list[int] = []
+
+    class Counting(Scheduler):
+        __slots__ = ()
+
+        def _book(self, done: object) -> object:  # type: ignore[override]
+            booked.extend(done)  # type: ignore[arg-type, call-overload]
+            return super()._book(done)  # type: ignore[arg-type]
+
+    core = Counting(steps, LIGHT)
+    core.start()
+    while not core.over:
+        claimed = core.claim()
+        if len(claimed) > 2:
+            core.give_back(claimed[2:])
+        core.complete(claimed[:2])
+    assert len(booked) == len(set(booked)) <= size
+
+
+@pytest.mark.parametrize("kinds", ["hh", "ll"])
+def test_after_a_stop_running_steps_only_report_in(kinds: str) -> None:
+    core = Scheduler(FakeSteps(kinds, ()), LIGHT)
+    core.start()
+    claimed = core.claim()
+    assert core.cancel()
+    assert not core.cancel()
+    assert core.phase is Phase.CANCELLED
+    assert core.in_flight == set(claimed)
+    assert core.complete([0]) == ((), ())
+    assert core.claim() == []
+    assert core.state(0) is State.DONE
+    core.check()
+
+
+def test_the_log_replays_the_run() -> None:
+    core = Scheduler(FakeSteps("hh", ((0, 1),)), LIGHT)
+    core.start()
+    core.complete(core.claim())
+    core.fail(core.claim()[0])
+    assert [(name, list(which)) for name, which in core.log()] == [
+        ("start", []),
+        ("claim", [0]),
+        ("complete", [0]),
+        ("claim", [1]),
+        ("fail", [1]),
+    ]
