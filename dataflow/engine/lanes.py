@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -271,6 +272,10 @@ class Pool:
             lane.segment = None
         if core.ready:
             self.offer(run)
+        if segment is not None and segment.frame is not None:
+            # A failed kernel's frame refers back to ours as long as its exception lives: they must hold nothing.
+            segment.frame.clear()
+            del lane, run, segment, core
 
     def _share(self, lane: Lane, run: Run, segment: Segment) -> None:
         """A lane is about to execute a segment: see that others take what it leaves, and who takes light kernels."""
@@ -378,6 +383,7 @@ def execute(run: Run, segment: Segment) -> float:
             report(step)
     except BaseException as exc:
         assert step is not None
+        segment.frame = sys._getframe()
         run.failed(step, exc)
     result = None
     now = perf_counter()

@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from contextvars import Context
 from itertools import count
 from threading import Lock, local
+from types import FrameType
 from typing import Any
 
 from dataflow.engine.failure import also_failed, arrive, wrong_result
@@ -69,7 +70,7 @@ def checkpoint() -> None:
 class Segment:
     """Steps claimed together by one lane; see rule 3 above."""
 
-    __slots__ = ("done", "light", "relieved", "stuck", "sweep", "todo")
+    __slots__ = ("done", "frame", "light", "relieved", "stuck", "sweep", "todo")
 
     def __init__(self) -> None:
         self.todo: list[int] = []
@@ -77,6 +78,8 @@ class Segment:
         self.light = False
         self.sweep = False
         """Whether the steps run in order from first to last, so that the plan says what each one reads last."""
+        self.frame: FrameType | None = None
+        """After a failure: the frame of ours that the kernel's frame refers back to."""
         self.stuck = False
         """Whether its lane is held up by one step, which was thought light."""
         self.relieved = False
@@ -179,14 +182,16 @@ class Run:
             filled = again and self.core.done < self.core.size and self._fill(segment, light)
             if not filled:
                 self._segments.remove(segment)
-                if self._astray and not self._segments:
-                    self._astray = False
-                    strays.leave()
+            back = self._astray and not self._segments
+            if back:
+                self._astray = False
             if self.driven and self.core.ready:
                 changed = True
         self._trash = []
         if changed:
             self._changed()
+        if back:  # last: whoever waits for it finds everything gone
+            strays.leave()
         return filled
 
     def relieve(self, segment: Segment, *, stuck: bool = False) -> None:
