@@ -172,9 +172,7 @@ def flow_idle() -> None:
     asyncio.run(flow.quiet())
 
 
-def test_a_late_failure_goes_to_the_log_and_the_observers(
-    run_async: Runner, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_late_failure_goes_to_the_log_and_the_observers(run_async: Runner, caplog: pytest.LogCaptureFixture) -> None:
     flow.set_num_interop_threads(2)
     started, go = threading.Event(), threading.Event()
     seen: list[Any] = []

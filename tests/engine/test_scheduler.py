@@ -32,8 +32,12 @@ def explore(steps: FakeSteps, lanes: int) -> int:
             later = copy.deepcopy(driver)
             later.steps = later.core._steps = steps
             later.move(what, which)
-            situation = repr((later.lanes, later.sweeps, later.loop, later.stopped, sorted(later.ended), later._finished))
-            situation += repr((sorted(later.released), later.core, [later.core.state(s) for s in range(later.core.size)]))
+            situation = repr(
+                (later.lanes, later.sweeps, later.loop, later.stopped, sorted(later.ended), later._finished)
+            )
+            situation += repr(
+                (sorted(later.released), later.core, [later.core.state(s) for s in range(later.core.size)])
+            )
             if situation not in seen:
                 seen.add(situation)
                 waiting.append(later)
