@@ -65,8 +65,8 @@ def graphs(draw: st.DrawFn) -> FakeSteps:
     kinds = draw(st.sampled_from(["l", "lh", "lha", "h", "llllllh"]))
     edges = []
     for step in range(1, size):
-        for dependency in draw(st.sets(st.integers(max(0, step - 6), step - 1), max_size=3)):
-            edges.append((dependency, step))
+        dependencies = draw(st.sets(st.integers(max(0, step - 6), step - 1), max_size=3))
+        edges += [(dependency, step) for dependency in dependencies]
     outputs = draw(st.frozensets(st.integers(0, size - 1), max_size=3))
     drawn = "".join(draw(st.sampled_from(kinds)) for _ in range(size))
     return FakeSteps(drawn, tuple(sorted(edges)), outputs)
