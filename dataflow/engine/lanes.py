@@ -377,9 +377,12 @@ def execute(run: Run, segment: Segment) -> float:
             if type(result) not in settled[step]:
                 result = run.settle(step, result)
             values[step] = result
-            if sweep and (last_read := releases[step]):
-                for slot in last_read:
-                    values[slot] = None
+            if last_read := releases[step]:
+                if sweep:
+                    for slot in last_read:
+                        values[slot] = None
+                elif step in last_read:  # nobody reads it: a batch must not hold it back
+                    values[step] = None
             report(step)
     except BaseException as exc:
         assert step is not None
