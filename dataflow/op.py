@@ -12,7 +12,8 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 from dataflow.graph.nodes import Kind, OpSpec
-from dataflow.graph.trace import current, record
+from dataflow.graph.placeholder import record
+from dataflow.graph.recording import current
 
 __all__ = ["Call", "Op", "op"]
 

@@ -21,8 +21,10 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 from dataflow.engine.runtime import default_runtime
 from dataflow.graph.nodes import Graph
+from dataflow.graph.placeholder import Placeholder, is_placeholder
 from dataflow.graph.plan import Plan, make_plan
-from dataflow.graph.trace import Placeholder, current, is_placeholder, trace
+from dataflow.graph.recording import current
+from dataflow.graph.trace import trace
 from dataflow.op import Call
 
 __all__ = ["Pipeline", "pipeline"]
@@ -82,6 +84,7 @@ class Pipeline(Generic[P, R]):
         """
         self._refuse_trace("run")
         plan, inputs = self._bind(self._plans, None, args, kwargs)
+        del args, kwargs  # an exception would keep them with this frame
         return cast(R, default_runtime().block(plan, inputs, copy_context()))
 
     def debug(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -137,7 +140,7 @@ class Pipeline(Generic[P, R]):
             plan = plans.get(_ALL_GIVEN)  # the common case: every parameter given by position, none static
             if plan is not None:
                 inputs = list(args)
-                if any(type(arg) is Placeholder for arg in args):
+                if any(is_placeholder(arg) for arg in args):
                     self._stray_placeholder()
                 return plan, inputs
         binding = self._sort(args, kwargs, owner)
@@ -198,6 +201,7 @@ class Pipeline(Generic[P, R]):
             bound = binding.with_placeholders(placeholders, method=owner is not None)
             return self._fn(*bound.args, **bound.kwargs)
 
+        body.__wrapped__ = self._fn  # type: ignore[attr-defined]  # errors name the user's body, not this one
         return trace(self._name, tuple(binding.names), body, owner=owner)
 
     def _plans_of(self, owner: Any) -> _Plans:
@@ -245,6 +249,7 @@ class BoundPipeline(Generic[P, R]):
         """See `Pipeline.run`."""
         self._of._refuse_trace("run")
         plan, inputs = self._bind(args, kwargs)
+        del args, kwargs
         return cast(R, default_runtime().block(plan, inputs, copy_context()))
 
     def debug(self, *args: P.args, **kwargs: P.kwargs) -> R:

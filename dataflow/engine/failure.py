@@ -11,6 +11,8 @@ traceback that leaves starts in the user's function.
 from __future__ import annotations
 
 import asyncio
+import dis
+import inspect
 import os
 from contextlib import suppress
 from types import FrameType, TracebackType
@@ -21,16 +23,21 @@ import numpy as np
 from dataflow.errors import OperatorError
 from dataflow.graph.nodes import Kind, Node
 
-__all__ = ["also_failed", "arrive", "cut", "wrong_result"]
+__all__ = ["also_failed", "annotate", "arrive", "cut", "wrong_result"]
 
 _PREFIX = "dataflow: "
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _NEVER_RAW = (StopIteration, asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit)
 
 
-def arrive(exc: BaseException, node: Node, pipeline: str, values: Any) -> BaseException:
-    """The exception that the awaiter will get for `exc`, which this node's operator raised on these values."""
-    nested = cut(exc)
+def annotate(exc: BaseException, node: Node, pipeline: str, values: Any) -> None:
+    """Only the note."""
+    _set_note(exc, _note(exc, node, pipeline, values), keep=False)
+
+
+def arrive(exc: BaseException, node: Node, pipeline: str, values: Any, run: int) -> BaseException:
+    """The exception that the awaiter of this run gets for `exc`, which this node's operator raised on these values."""
+    nested = cut(exc, run)
     note = _note(exc, node, pipeline, values)
     if isinstance(exc, _NEVER_RAW):
         error: BaseException = OperatorError(
@@ -49,19 +56,55 @@ def also_failed(error: BaseException, others: list[tuple[Node, BaseException]]) 
         _add_note(error, f"{_PREFIX}also failed: operator {node.spec.name!r}, {_line(other)}")
 
 
-def cut(exc: BaseException) -> bool:
-    """Cut our frames, and those of an earlier delivery, off the traceback; returns whether a nested run's are left."""
+def cut(exc: BaseException, run: int) -> bool:
+    """Cut our frames, and those of earlier deliveries, off the traceback; returns whether an inner run's are left."""
     traceback = exc.__traceback__
     while traceback is not None and _ours(traceback.tb_frame):
         traceback = traceback.tb_next
-    if traceback is not None and _has_note(exc):
-        traceback = _this_time_only(traceback)
+    entries: list[TracebackType] = []
+    border = None
+    inner = False
+    entry = traceback
+    while entry is not None:
+        delivered = _delivered(entry)
+        if delivered is not None:
+            if delivered <= run:
+                border = _border(entries)
+                break
+            inner = True
+        entries.append(entry)
+        entry = entry.tb_next
+    if border is None and entries and isinstance(exc, _NEVER_RAW):  # never delivered itself: only called frames are new
+        border = _border(entries)
+    if border is not None:
+        traceback = None
+        inner = any(_delivered(entry) is not None for entry in entries[: border + 1])
+        for entry in reversed(entries[: border + 1]):
+            traceback = TracebackType(traceback, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
     BaseException.with_traceback(exc, traceback)
-    while traceback is not None:
-        if _ours(traceback.tb_frame):
-            return True
-        traceback = traceback.tb_next
-    return False
+    return inner
+
+
+def _delivered(entry: TracebackType) -> int | None:
+    """The number of the run that raised here what an operator of it had raised; runs that begin later are inner."""
+    frame = entry.tb_frame
+    if frame.f_code.co_name == "outcome" and _ours(frame):
+        return frame.f_locals.get("number")
+    return None
+
+
+def _border(entries: list[TracebackType]) -> int:
+    """The last entry that belongs to the raise: behind it comes an awaiter of an earlier delivery."""
+    for position in range(len(entries) - 1):
+        entry, after = entries[position], entries[position + 1].tb_frame
+        if _delivered(entry) is not None or after.f_back is entry.tb_frame:
+            continue
+        # Python 3.11 forgets who awaited a coroutine that has ended; if the one before did not raise, it awaited.
+        code = entry.tb_frame.f_code
+        awaited = after.f_back is None and after.f_code.co_flags & code.co_flags & inspect.CO_COROUTINE
+        if not awaited or dis.opname[code.co_code[entry.tb_lasti]] == "RAISE_VARARGS":
+            return position
+    return len(entries) - 1
 
 
 def wrong_result(result: Any, name: str) -> TypeError | None:
@@ -85,17 +128,6 @@ def _ours(frame: FrameType) -> bool:
     return frame.f_code.co_filename.startswith(_PACKAGE)
 
 
-def _this_time_only(traceback: TracebackType) -> TracebackType:
-    """The entries up to where the chain no longer follows the calls: what is behind was there before the raise."""
-    entries = [traceback]
-    while (after := entries[-1].tb_next) is not None and after.tb_frame.f_back is entries[-1].tb_frame:
-        entries.append(after)
-    kept: TracebackType | None = None
-    for entry in reversed(entries):
-        kept = TracebackType(kept, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
-    return kept or traceback
-
-
 def _note(exc: BaseException, node: Node, pipeline: str, values: Any) -> str:
     spec = node.spec
     text = f"{_PREFIX}in operator {spec.name!r}, node {node.number} of pipeline {pipeline!r}"
@@ -103,10 +135,10 @@ def _note(exc: BaseException, node: Node, pipeline: str, values: Any) -> str:
         text += f", declared at {spec.declared}"
     if spec.kind in (Kind.RECORDED, Kind.PLUMBING) or not spec.declared:
         text += f", recorded at {node.where}"
-    arrays = list(_shapes(values))
+    arrays = _shapes([*values, *node.args, *node.kwargs.values()])
     if arrays:
         text += f", on {', '.join(arrays)}"
-    if isinstance(exc, ValueError) and any(word in str(exc) for word in ("read-only", "WRITEABLE", "readonly")):
+    if isinstance(exc, ValueError) and any(word in _text(exc) for word in ("read-only", "WRITEABLE", "readonly")):
         text += "\n  An array that others read too is handed out read-only: work on a copy of it (`x = x.copy()`)."
     return text
 
@@ -123,12 +155,20 @@ def _shapes(values: Any) -> list[str]:
 
 
 def _line(exc: BaseException) -> str:
-    text = str(exc).strip().splitlines()
+    text = _text(exc).strip().splitlines()
     return f"{type(exc).__name__}: {text[0]}" if text else type(exc).__name__
 
 
+def _text(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception:  # its own trouble must not take its place
+        return ""
+
+
 def _has_note(exc: BaseException) -> bool:
-    return any(isinstance(note, str) and note.startswith(_PREFIX) for note in getattr(exc, "__notes__", ()))
+    notes = getattr(exc, "__notes__", None)
+    return isinstance(notes, list) and any(isinstance(note, str) and note.startswith(_PREFIX) for note in notes)
 
 
 def _set_note(exc: BaseException, note: str, *, keep: bool) -> None:

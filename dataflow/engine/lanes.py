@@ -138,6 +138,9 @@ class Pool:
                     execute(run, segment)
                     more = run.proceed(segment, light=True, again=True)
                 lane.segment = None
+                if segment is not None and segment.frame is not None:
+                    segment.frame.clear()  # as in `_serve`
+                segment = None
                 with self._lock:
                     if self._sweeper is lane:
                         self._sweeper = None
@@ -149,6 +152,10 @@ class Pool:
                 self._guests.discard(lane)
                 if self._sweeper is lane:
                     self._sweeper = None
+                if run.queued:  # it may take long until a lane comes by and drops it
+                    run.queued = False
+                    self._queue.remove(run)
+            del lane, run, outer, wait  # the frame of a failed kernel refers back to this one
 
     def resize(self, limit: int) -> None:
         """Change the limit; acts at once on waiting work, and lets running kernels finish."""
@@ -223,6 +230,8 @@ class Pool:
                 self._serve(lane, run)
             except BaseException as exc:  # a bug of ours; a kernel's exceptions end in execute()
                 run.crash(exc)
+                if lane.segment is not None:
+                    run.proceed(lane.segment, light=False, again=False)
             here.run = lane.run = lane.segment = None
             del run  # before anything waits
 
@@ -383,6 +392,7 @@ def execute(run: Run, segment: Segment) -> float:
                         values[slot] = None
                 elif step in last_read:  # nobody reads it: a batch must not hold it back
                     values[step] = None
+                result = None  # it may have been what nobody reads
             report(step)
     except BaseException as exc:
         assert step is not None

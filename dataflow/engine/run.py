@@ -229,7 +229,7 @@ class Run:
         blamed = self._blame.pop(step, None)
         if blamed is not None:
             node = self.plan.graph.nodes[blamed - len(self.plan.graph.inputs)]
-        error = arrive(exc, node, self.plan.graph.name, self.seen_by(step))
+        error = arrive(exc, node, self.plan.graph.name, self.seen_by(step), self.number)
         with self.lock:
             stops = self._fail(step)
             late = not stops and (self._error is None)
@@ -298,6 +298,7 @@ class Run:
             raise asyncio.CancelledError(f"the run of {self.plan.graph.name!r} was cancelled")
         if also:
             also_failed(error, also)
+        number = self.number  # noqa: F841  # by this local `failure.cut` knows the delivery again
         try:
             raise error
         finally:
@@ -377,6 +378,7 @@ class Run:
         steps: list[int] = []
         while done:
             steps.append(done.pop())
+        steps.sort()  # the order in which they ran: a batch ascends, and its lane may append meanwhile
         return bool(unstarted) | (bool(steps) and self._complete(steps))
 
     def _reap_all(self) -> None:
@@ -432,7 +434,8 @@ class Run:
     def seen_by(self, step: int) -> Any:
         """The values that this step was called with, but constants; only while it has not been reported."""
         values = self.values
-        return [values[slot] for slot in self.plan.reads[step] if slot != step]
+        made = {step, *(slot for slot, *_ in self.plan.plumbing.get(step, ()))}
+        return [values[slot] for slot in self.plan.reads[step] if slot not in made]
 
     def _stopped(self) -> None:
         """The run was stopped just now: inner runs have no one left to wait for them."""

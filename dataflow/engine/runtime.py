@@ -24,7 +24,7 @@ from functools import partial
 from threading import Event
 from typing import Any
 
-from dataflow.engine.failure import arrive
+from dataflow.engine.failure import annotate
 from dataflow.engine.lanes import process_pool
 from dataflow.engine.run import Run, here
 from dataflow.engine.strays import strays
@@ -33,6 +33,9 @@ from dataflow.graph.call import Caller
 from dataflow.graph.plan import Plan
 
 __all__ = ["Runtime", "default_runtime", "quiet"]
+
+LOOP_CHECK = 1.0
+"""Seconds after which a kernel that waits for an inner run makes sure that the loop is still there."""
 
 
 class HostedRun(Run):
@@ -55,10 +58,15 @@ class HostedRun(Run):
         try:
             self.loop.call_soon_threadsafe(self._on_loop)
         except RuntimeError:
-            if not self.core.stopped:  # else it is a kernel that outlived its loop, as it may
-                self.crash(
-                    RuntimeClosed(f"the event loop of a run of {self.plan.graph.name!r} was closed while it ran")
-                )
+            self._loop_gone()
+
+    def _loop_gone(self) -> None:
+        """The loop was closed: what was on it never ends. A stopped run that outlives its loop may do so."""
+        if not self.core.over:
+            self.crash(RuntimeClosed(f"the event loop of a run of {self.plan.graph.name!r} was closed while it ran"))
+        with self.lock:
+            self.loop_steps = 0
+        self.tasks.clear()
 
     def news(self) -> None:
         """See to what `begin` has brought about."""
@@ -162,7 +170,10 @@ class NestedRun(HostedRun):
 
     def wait(self) -> None:
         """Block until something has changed since the last call."""
-        self.bell.wait()
+        while not self.bell.wait(LOOP_CHECK):
+            if self.loop.is_closed():  # its steps there never end, and nobody will ring
+                self._loop_gone()
+                break
         self.bell.clear()
 
     def _changed(self) -> None:
@@ -189,6 +200,7 @@ class Runtime:
                 "the kernel's inter-op thread while waiting for another; call its .run(...) there"
             )
         run = LoopRun(plan, inputs, context, asyncio.get_running_loop())
+        inputs.clear()  # our callers' frames have it too
         del inputs, context
         try:
             _begin(run)
@@ -227,6 +239,7 @@ class Runtime:
         outer = here.run
         assert isinstance(outer, HostedRun)
         run = NestedRun(plan, inputs, context, outer.loop)
+        inputs.clear()
         del inputs, context
         outer.children.append(run)
         try:
@@ -260,9 +273,8 @@ class Runtime:
                     if type(result) not in plan.settled[step]:
                         result = run.settle(step, result)
                 except Exception as exc:
-                    traceback = exc.__traceback__
-                    error = arrive(exc, plan.nodes[step], plan.graph.name, run.seen_by(step))
-                    raise error.with_traceback(traceback) from error.__cause__
+                    annotate(exc, plan.nodes[step], plan.graph.name, run.seen_by(step))
+                    raise
                 run.values[step] = result
                 del result
                 for slot in plan.reads[step]:

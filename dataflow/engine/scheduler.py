@@ -288,7 +288,7 @@ class Scheduler:
             self._push(steps)
 
     def complete(self, steps: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
-        """Running steps are done. Returns (slots to release, steps due on the loop).
+        """Running steps are done, in this order. Returns (slots to release, steps due on the loop).
 
         The steps become the log's: do not change them afterwards.
         """

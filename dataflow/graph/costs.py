@@ -78,6 +78,7 @@ class Costs:
         for other in self._members[family]:
             if self.seconds[other] == UNKNOWN:
                 self.seconds[other] = best
+        self._stale = True
         return True
 
     def batch(self, steps: Sequence[int], seconds: float) -> None:

@@ -20,21 +20,34 @@ def fill(template: Any, known: Known) -> Any:
     kind = type(template)
     if kind is Ref:
         return known[template]
-    if kind is list:
-        return [fill(item, known) for item in template]
-    if kind is dict:
-        return {key: fill(item, known) for key, item in template.items()}
-    if isinstance(template, tuple):
+    if isinstance(template, list):
         items = [fill(item, known) for item in template]
-        return rebuild_tuple(template, items)
+        return items if kind is list else _refilled(template, items)
+    if isinstance(template, dict):
+        filled = {key: fill(item, known) for key, item in template.items()}
+        return filled if kind is dict else _refilled(template, filled)
+    if isinstance(template, tuple):
+        return rebuild_tuple(template, [fill(item, known) for item in template])
     if is_dataclass(template) and not isinstance(template, type):
         if not holds_ref(template):
             return template
-        filled = copy.copy(template)
+        same = copy.copy(template)
         for field in fields(template):
-            object.__setattr__(filled, field.name, fill(getattr(template, field.name), known))
-        return filled
+            if hasattr(template, field.name):
+                object.__setattr__(same, field.name, fill(getattr(template, field.name), known))
+        return same
     return template
+
+
+def _refilled(like: Any, items: Any) -> Any:
+    """A list or dict of a subclass, with other items; whatever else it is stays."""
+    same = copy.copy(like)
+    if isinstance(like, list):
+        list.__setitem__(same, slice(None), items)
+    else:
+        for key, item in items.items():
+            dict.__setitem__(same, key, item)
+    return same
 
 
 def renumber(template: Any, slot_of: Sequence[int]) -> Any:
@@ -44,6 +57,8 @@ def renumber(template: Any, slot_of: Sequence[int]) -> Any:
 
 def rebuild_tuple(like: tuple[Any, ...], items: Sequence[Any]) -> tuple[Any, ...]:
     """A tuple of the same type: plain, or a namedtuple."""
+    if all(new is old for new, old in zip(items, like, strict=True)):
+        return like  # also the ones that nobody else can build, like sys.version_info
     if type(like) is tuple:
         return tuple(items)
     make: Callable[[Sequence[Any]], tuple[Any, ...]] | None = getattr(type(like), "_make", None)
@@ -54,10 +69,10 @@ def _refs(template: Any) -> Iterator[int]:
     kind = type(template)
     if kind is Ref:
         yield int(template)
-    elif kind is list or isinstance(template, tuple):
+    elif isinstance(template, (list, tuple)):
         for item in template:
             yield from _refs(item)
-    elif kind is dict:
+    elif isinstance(template, dict):
         for item in template.values():
             yield from _refs(item)
     elif is_dataclass(template) and not isinstance(template, type):

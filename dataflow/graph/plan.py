@@ -149,6 +149,11 @@ def make_plan(graph: Graph) -> Plan:
     uses = readers.copy()  # how many see the value of a step, be it through its plumbing
     for step, attached in plumbing.items():
         uses[step] += sum(readers[slot] for slot, *_ in attached)
+    for step, attached in plumbing.items():
+        for slot, *_ in attached:
+            if not readers[slot]:  # only further plumbing reads it, which is evaluated by then
+                readers[slot] = 1
+                reads[step] = (*reads[step], slot)
     for step in range(size):
         if not readers[step]:  # its own last reader, see rule 3
             readers[step] = 1

@@ -7,13 +7,15 @@ import logging
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 
 import dataflow as flow
-from dataflow.events import LateFailure
+from dataflow.events import LateFailure, RunEnded, RunStarted
 
 Runner = Callable[[Any], Any]
 
@@ -336,3 +338,620 @@ def test_an_async_failure_has_its_note(run_async: Runner) -> None:
         run_async(p(np.zeros(5)))
     assert "operator 'broken_async', node 2 of pipeline 'p'" in ours(info.value)[0]
     assert "float64[5]" in ours(info.value)[0]
+
+
+# The same instance again, and exceptions that make trouble themselves.
+
+
+def frames(exc: BaseException) -> list[str]:
+    return [frame.name for frame in traceback.extract_tb(exc.__traceback__)]
+
+
+class Stored:
+    """Operators that raise one and the same instance, and pipelines of different shapes around them."""
+
+    def __init__(self, stored: BaseException) -> None:
+        def helper() -> Any:
+            raise stored
+
+        async def helper_async() -> Any:
+            await asyncio.sleep(0)
+            raise stored
+
+        @flow.op
+        def raises(x: Any) -> Any:
+            return helper()
+
+        @flow.op
+        async def raises_async(x: Any) -> Any:
+            return await helper_async()
+
+        @flow.pipeline
+        def in_kernel(x: Any) -> Any:
+            return raises(x)
+
+        @flow.pipeline
+        def in_kernel_later(x: Any) -> Any:
+            return raises(double(x))
+
+        @flow.pipeline
+        def on_loop(x: Any) -> Any:
+            return raises_async(double(x))
+
+        @flow.op
+        def runs(x: Any) -> Any:
+            return in_kernel_later.run(x)
+
+        @flow.op
+        async def awaits(x: Any) -> Any:
+            return await on_loop(x)
+
+        @flow.pipeline
+        def nested(x: Any) -> Any:
+            return runs(x)
+
+        @flow.pipeline
+        def nested_on_loop(x: Any) -> Any:
+            return awaits(x)
+
+        self.pipelines: dict[str, Any] = {
+            "in_kernel": in_kernel,
+            "in_kernel_later": in_kernel_later,
+            "on_loop": on_loop,
+            "nested": nested,
+            "nested_on_loop": nested_on_loop,
+        }
+
+
+ENDS = {
+    "in_kernel": ["raises", "helper"],
+    "in_kernel_later": ["raises", "helper"],
+    "on_loop": ["raises_async", "helper_async"],
+    "nested": ["raises", "helper"],
+    "nested_on_loop": ["raises_async", "helper_async"],
+}
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):
+    """Refuses attributes, so also notes."""
+
+    code: int
+
+
+class Slotted(Exception):
+    """Has slots, and takes no others."""
+
+    __slots__ = ("code",)
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "code":
+            raise AttributeError(name)
+        super().__setattr__(name, value)
+
+
+@pytest.mark.parametrize("which", ENDS)
+@pytest.mark.parametrize("make", [ValueError, Frozen, Slotted])
+def test_an_instance_raised_many_times_keeps_its_size(
+    run_async: Runner, which: str, make: Callable[[int], Exception]
+) -> None:
+    stored = make(1)
+    p = Stored(stored).pipelines[which]
+    sizes = []
+
+    async def main() -> None:
+        for _ in range(30):
+            try:
+                await p(1)
+            except type(stored) as exc:
+                assert exc is stored
+                assert frames(exc)[-2:] == ENDS[which]
+                sizes.append((len(ours(exc)), len(frames(exc))))
+
+    run_async(main())
+    assert len(sizes) == 30
+    assert len(set(sizes)) == 1, sizes
+    assert sizes[0][0] == (make is ValueError)
+
+
+def test_an_instance_raised_through_different_pipelines_is_told_anew_each_time(run_async: Runner) -> None:
+    stored = ValueError("stored")
+    pipelines = Stored(stored).pipelines
+    told: dict[str, set[Any]] = {name: set() for name in pipelines}
+
+    async def main() -> None:
+        for _ in range(10):
+            for name, p in pipelines.items():
+                try:
+                    await p(1)
+                except ValueError as exc:
+                    assert frames(exc)[-2:] == ENDS[name]
+                    told[name].add((*ours(exc), len(frames(exc))))
+
+    run_async(main())
+    for name, stories in told.items():
+        ((note, _length),) = stories
+        inner = {"nested": "in_kernel_later", "nested_on_loop": "on_loop"}.get(name, name)
+        assert f"of pipeline {inner!r}," in note
+
+
+@pytest.mark.parametrize("kind", [StopIteration, asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_a_stored_instance_of_the_five_kinds_does_not_grow_either(run_async: Runner, kind: type[BaseException]) -> None:
+    stored = kind("stored")
+    p = Stored(stored).pipelines["in_kernel"]
+    sizes = set()
+
+    async def main() -> None:
+        for _ in range(10):
+            try:
+                await p(1)
+            except flow.OperatorError as exc:
+                assert exc.__cause__ is stored
+                assert len(ours(exc)) == 1
+                assert frames(stored)[-2:] == ["raises", "helper"]
+                sizes.add((len(ours(stored)), len(frames(stored)), len(frames(exc))))
+
+    run_async(main())
+    assert len(sizes) == 1, sizes
+
+
+@pytest.mark.parametrize("which", ["nested", "nested_on_loop"])
+def test_the_traceback_of_an_inner_failure_goes_to_the_function_that_raised(run_async: Runner, which: str) -> None:
+    p = Stored(ValueError("inside")).pipelines[which]
+
+    async def main() -> list[str]:
+        try:
+            await p(1)
+        except ValueError as exc:
+            assert len(ours(exc)) == 1
+            assert "operator 'raises" in ours(exc)[0]
+            return frames(exc)
+        return []
+
+    names = run_async(main())
+    assert names[0] == "main"
+    assert names[-2:] == ENDS[which]
+    assert names[-3] == "outcome"
+    assert {"runs", "awaits"} & set(names)
+
+
+@pytest.mark.parametrize("base", [Exception, ValueError])
+def test_an_exception_that_cannot_be_printed_arrives_as_it_is(run_async: Runner, base: type[Exception]) -> None:
+    class Unprintable(base):  # type: ignore[misc, valid-type]
+        def __str__(self) -> str:
+            raise RuntimeError("not even this")
+
+        __repr__ = __str__
+
+    @flow.op
+    def raises(x: Any) -> Any:
+        raise Unprintable
+
+    @flow.op
+    async def raises_async(x: Any) -> Any:
+        raise Unprintable
+
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        return raises(x)
+
+    @flow.pipeline
+    def q(x: Any) -> Any:
+        return raises_async(x)
+
+    async def main() -> None:
+        for run in (p, q, p, q):
+            try:
+                await run(np.zeros(2))
+            except Unprintable as exc:
+                assert len(ours(exc)) == 1
+            else:
+                pytest.fail("nothing was raised")
+        assert await flow.pipeline(lambda x: double(x))(1) == 2
+
+    run_async(main())
+    assert flow.parallel_info()["interop_threads"]["overrunning"] == 0
+
+
+def test_an_exception_with_strange_notes_arrives_as_it_is(run_async: Runner) -> None:
+    class Strange(ValueError):
+        __notes__ = 7
+
+    @flow.op
+    def raises(x: Any) -> Any:
+        raise Strange
+
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        return raises(x)
+
+    for _ in range(2):
+        try:
+            run_async(p(1))
+        except Strange:
+            pass
+        else:
+            pytest.fail("nothing was raised")
+
+
+def test_notes_of_the_users_own_stay(run_async: Runner) -> None:
+    stored = ValueError("stored")
+    stored.add_note("mine")
+    pipelines = Stored(stored).pipelines
+
+    async def main() -> None:
+        for p in [*pipelines.values()] * 3:
+            with suppress(ValueError):
+                await p(1)
+            assert [note for note in stored.__notes__ if not note.startswith("dataflow:")] == ["mine"]
+
+    run_async(main())
+
+
+def test_an_exception_group_and_its_causes_arrive_as_they_are(run_async: Runner) -> None:
+    parts = [ValueError(1), KeyError(2)]
+    cause = OSError("why")
+
+    @flow.op
+    def raises(x: Any) -> Any:
+        raise ExceptionGroup("several", parts) from cause
+
+    @flow.op
+    def in_handler(x: Any) -> Any:
+        try:
+            return 1 // x
+        except ZeroDivisionError:
+            raise ValueError("while handling")  # noqa: B904
+
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        return raises(x)
+
+    @flow.pipeline
+    def q(x: Any) -> Any:
+        return in_handler(x)
+
+    async def main() -> None:
+        try:
+            await p(0)
+        except* ValueError as group:
+            assert list(group.exceptions) == parts[:1]
+        except* KeyError as group:
+            assert group.__cause__ is cause
+            assert list(group.exceptions) == parts[1:]
+        try:
+            await q(0)
+        except ValueError as exc:
+            assert type(exc.__context__) is ZeroDivisionError
+            assert not exc.__suppress_context__
+
+    run_async(main())
+
+
+# The note.
+
+
+def test_the_note_tells_shapes_of_everything_the_operator_was_given(run_async: Runner) -> None:
+    @flow.op
+    def takes(a: Any, b: Any, *, c: Any, d: Any) -> Any:
+        raise ValueError("taken")
+
+    @flow.pipeline
+    def p(a: Any, b: Any, c: Any, d: Any) -> Any:
+        return takes(a, b, c=c, d=[d, 1])
+
+    values = (np.zeros(()), np.zeros((0, 2), bool), np.zeros((1, 2, 3), "M8[s]"), np.zeros(7, np.complex64))
+    try:
+        run_async(p(*values))
+    except ValueError as exc:
+        (note,) = ours(exc)
+    for shape in ("float64[]", "bool[0, 2]", "datetime64[s][1, 2, 3]", "complex64[7]"):
+        assert shape in note
+
+
+def test_the_note_tells_shapes_of_constants_too(run_async: Runner) -> None:
+    weights = np.zeros((5, 6), np.float32)
+
+    @flow.op
+    def takes(x: Any, w: Any) -> Any:
+        raise ValueError("taken")
+
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        return takes(x, weights)
+
+    try:
+        run_async(p(np.zeros(3)))
+    except ValueError as exc:
+        (note,) = ours(exc)
+    assert "float64[3]" in note
+    assert "float32[5, 6]" in note
+
+
+# What comes to light beside a failure, and after it.
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_has_not_started_never_starts(run_async: Runner, threads: int) -> None:
+    flow.set_num_interop_threads(threads)
+    ran: list[int] = []
+
+    @flow.op
+    def note(n: int, x: Any) -> Any:
+        ran.append(n)
+        return x
+
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        bad = broken(x)
+        return [note(n, bad) for n in range(20)]
+
+    async def main() -> None:
+        for _ in range(20):
+            with suppress(ValueError):
+                await p(1)
+        await flow.quiet()
+
+    run_async(main())
+    assert ran == []
+
+
+class Late:
+    """A run that is over while one of its kernels, and one of its async ops, are still there."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.inside, self.go = threading.Event(), threading.Event()
+        self.asked, self.leave = asyncio.Event(), asyncio.Event()
+
+        @flow.op
+        def late(x: Any) -> Any:
+            self.inside.set()
+            assert self.go.wait(20)
+            raise error
+
+        @flow.op
+        async def lingers(x: Any) -> Any:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.asked.set()
+                await self.leave.wait()
+
+        @flow.op
+        async def fails(x: Any) -> Any:
+            while not self.inside.is_set():
+                await asyncio.sleep(0)
+            raise ValueError("first")
+
+        @flow.pipeline
+        def failing(x: Any) -> Any:
+            return late(x), fails(x), lingers(x)
+
+        @flow.pipeline
+        def kernel_only(x: Any) -> Any:
+            return late(x)
+
+        self.failing, self.kernel_only = failing, kernel_only
+
+
+@pytest.fixture
+def events() -> Any:
+    seen: list[Any] = []
+    unsubscribe = flow.observe(seen.append)
+    yield seen
+    unsubscribe()
+
+
+def test_a_failure_that_the_awaiter_did_not_stay_for_goes_to_the_log(
+    run_async: Runner, caplog: pytest.LogCaptureFixture, events: list[Any]
+) -> None:
+    async def main() -> None:
+        run = Late(KeyError("second"))
+        task = asyncio.create_task(run.failing(1))
+        await run.asked.wait()  # the run has failed, and waits for what it cancelled
+        run.go.set()
+        await flow.quiet()
+        task.cancel()
+        run.leave.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await flow.quiet()
+
+    with caplog.at_level(logging.ERROR, logger="dataflow"):
+        run_async(main())
+    late = [(event.operator, type(event.error)) for event in events if isinstance(event, LateFailure)]
+    assert sorted(late, key=str) == [("fails", ValueError), ("late", KeyError)]
+    assert sorted(record.exc_info[0].__name__ for record in caplog.records) == ["KeyError", "ValueError"]
+
+
+@pytest.mark.parametrize("kind", [ValueError, StopIteration, SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_a_kernel_that_fails_after_its_run_was_cancelled_is_told_to_the_log(
+    run_async: Runner, caplog: pytest.LogCaptureFixture, events: list[Any], kind: type[BaseException]
+) -> None:
+    class Unprintable(kind):  # type: ignore[misc, valid-type]
+        def __str__(self) -> str:
+            raise RuntimeError("not even this")
+
+    async def main() -> None:
+        run = Late(Unprintable())
+        task = asyncio.create_task(run.kernel_only(np.zeros(3)))
+        await asyncio.to_thread(run.inside.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        run.go.set()
+        await flow.quiet()
+        assert await flow.pipeline(lambda x: double(x))(1) == 2
+
+    with caplog.at_level(logging.ERROR, logger="dataflow"):
+        run_async(main())
+    (event,) = [event for event in events if isinstance(event, LateFailure)]
+    assert (event.pipeline, event.operator) == ("kernel_only", "late")
+    assert type(event.error) is (Unprintable if kind is ValueError else flow.OperatorError)
+    assert "float64[3]" in ours(event.error)[0]
+    (record,) = caplog.records
+    assert "late failure in a run of 'kernel_only' that is over: operator 'late'" in record.getMessage()
+
+
+def test_an_unprintable_failure_among_others_is_noted(run_async: Runner) -> None:
+    class Unprintable(ValueError):
+        def __str__(self) -> str:
+            raise RuntimeError("not even this")
+
+    flow.set_num_interop_threads(2)
+    together = threading.Barrier(2)
+
+    @flow.op
+    def both(n: int) -> Any:
+        together.wait(20)
+        raise Unprintable
+
+    @flow.op
+    async def until_both(x: Any) -> Any:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.to_thread(flow_idle)
+
+    @flow.pipeline
+    def p() -> Any:
+        return both(1), both(2), until_both(1)
+
+    try:
+        run_async(p())
+    except Unprintable as exc:
+        assert len(ours(exc)) == 2
+        assert "also failed: operator 'both', Unprintable" in ours(exc)[1]
+    else:
+        pytest.fail("nothing was raised")
+
+
+def test_every_run_ends_once_with_its_outcome(run_async: Runner, events: list[Any]) -> None:
+    @flow.op
+    async def hangs(x: Any) -> Any:
+        await asyncio.Event().wait()
+
+    @flow.pipeline
+    def done(x: Any) -> Any:
+        return double(x)
+
+    @flow.pipeline
+    def failed(x: Any) -> Any:
+        return broken(double(x))
+
+    @flow.pipeline
+    def cancelled(x: Any) -> Any:
+        return hangs(double(x))
+
+    @flow.op
+    def inside(x: Any) -> Any:
+        with suppress(ValueError):
+            failed.run(x)
+        return done.run(x)
+
+    @flow.pipeline
+    def outer(x: Any) -> Any:
+        return inside(x)
+
+    async def main() -> None:
+        task = asyncio.create_task(cancelled(1))
+        await asyncio.gather(done(1), failed(1), outer(1), return_exceptions=True)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    run_async(main())
+    begun = {event.run: event.pipeline for event in events if isinstance(event, RunStarted)}
+    ended = [(event.run, event.outcome) for event in events if isinstance(event, RunEnded)]
+    assert len(ended) == len(begun) == 6
+    assert {(begun[run], outcome) for run, outcome in ended} == {
+        ("done", "done"),
+        ("failed", "failed"),
+        ("cancelled", "cancelled"),
+        ("outer", "done"),
+    }
+
+
+# debug().
+
+
+def test_debug_gives_the_same_results_in_the_calling_thread() -> None:
+    threads = set()
+
+    @flow.op
+    def kernel(x: Any) -> Any:
+        threads.add(threading.get_ident())
+        return x + 1
+
+    @flow.op
+    async def on_loop(x: Any) -> Any:
+        threads.add(threading.get_ident())
+        await asyncio.sleep(0)
+        return x * 2
+
+    @flow.pipeline
+    def p(x: Any, y: Any) -> Any:
+        a = kernel(x)
+        b, c = on_loop(a), kernel(y)
+        return {"both": [b, c], "sum": np.add(b, c)[::2], "constant": (1, "x")}
+
+    x, y = np.arange(6.0), np.ones(6)
+    one, two = p.debug(x, y), p.run(x, y)
+    assert one.keys() == two.keys()
+    assert one["constant"] == two["constant"] == (1, "x")
+    for mine, other in zip([*one["both"], one["sum"]], [*two["both"], two["sum"]]):
+        np.testing.assert_array_equal(mine, other)
+        assert mine.flags.writeable == other.flags.writeable
+    threads.clear()
+    p.debug(x, y)
+    assert threads == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("kind", [StopIteration, asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_debug_passes_every_exception_as_it_is(kind: type[BaseException]) -> None:
+    raised = kind("raw")
+    p = Stored(raised).pipelines["in_kernel"]
+    try:
+        p.debug(1)
+    except BaseException as exc:
+        assert exc is raised
+        assert frames(exc)[-2:] == ["raises", "helper"]
+
+
+def test_debug_shows_what_was_being_handled() -> None:
+    @flow.op
+    def in_handler(x: Any) -> Any:
+        try:
+            return 1 // x
+        except ZeroDivisionError:
+            raise ValueError("while handling")  # noqa: B904
+
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        return in_handler(x)
+
+    with pytest.raises(ValueError, match="while handling") as info:
+        p.debug(0)
+    assert type(info.value.__context__) is ZeroDivisionError
+    assert not info.value.__suppress_context__
+
+
+def test_debug_with_async_ops_on_a_running_loop_is_refused(run_async: Runner) -> None:
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        return broken_async(x)
+
+    @flow.pipeline
+    def q(x: Any) -> Any:
+        return double(x)
+
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match=r"p\.debug\(\) has async operators"):
+            p.debug(1)
+        assert q.debug(1) == 2
+
+    run_async(main())
+    with pytest.raises(KeyError):
+        p.debug(1)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import pytest
 
 import dataflow as flow
+from dataflow.engine.lanes import Lane
+from dataflow.engine.run import Run, Segment
+from dataflow.engine.scheduler import Scheduler
 
 Runner = Callable[[Any], Any]
 
@@ -201,6 +208,39 @@ def test_the_callers_input_goes_after_its_last_use_too(run_async: Runner) -> Non
     assert not any(alive_later[1::2])
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_input_goes_after_its_last_use_where_the_caller_blocks(threads: int) -> None:
+    flow.set_num_interop_threads(threads)
+    watched = Watched()
+    alive_later: list[int] = []
+
+    @flow.op
+    def read(x: Any) -> float:
+        return float(x.sum())
+
+    @flow.op
+    def later(x: float) -> float:
+        alive_later.append(watched.alive)
+        return x
+
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        return later(later(read(x)))
+
+    @flow.op
+    def asks(x: float) -> float:
+        return p.run(watched(np.ones(100))) + x  # type: ignore[no-any-return]
+
+    @flow.pipeline
+    def outer(x: float) -> Any:
+        return asks(x)
+
+    for _ in range(3):
+        p.run(watched(np.ones(100)))
+        outer.run(1.0)
+    assert not any(alive_later[1::2])
+
+
 def test_a_result_that_nobody_reads_goes_at_once(run_async: Runner) -> None:
     watched = Watched()
 
@@ -243,3 +283,642 @@ def test_the_tuple_behind_unpacked_values_goes_when_they_are_taken(run_async: Ru
         first, second = run_async(p())
         assert first == 2
         assert second <= 1
+
+
+# What is alive at a given moment, with every operator at a gate.
+
+
+class Gates:
+    """Operators that make an array by name and wait; `alive` has the names of the arrays that are alive."""
+
+    def __init__(self) -> None:
+        self.alive: set[str] = set()
+        self.at: dict[str, threading.Event] = {}
+        self.open: dict[str, threading.Event] = {}
+
+    def watch(self, name: str) -> Any:
+        array = np.zeros(4)
+        self.alive.add(name)
+        weakref.finalize(array, self.alive.discard, name)
+        return array
+
+    def kernel(self, name: str) -> Any:
+        at, opened = self.at[name], self.open[name] = threading.Event(), threading.Event()
+
+        def step(*values: Any) -> Any:
+            del values
+            at.set()
+            assert opened.wait(20)
+            return self.watch(name)
+
+        return flow.op(name=name)(step)
+
+    def on_loop(self, name: str) -> Any:
+        at, opened = self.at[name], self.open[name] = threading.Event(), threading.Event()
+
+        async def step(*values: Any) -> Any:
+            del values
+            at.set()
+            while not opened.is_set():
+                await asyncio.sleep(0)
+            return self.watch(name)
+
+        return flow.op(name=name)(step)
+
+    async def reached(self, name: str) -> None:
+        while not self.at[name].is_set():
+            await asyncio.sleep(0)
+
+    def let(self, *names: str) -> None:
+        for name in names:
+            self.open[name].set()
+
+
+async def until(holds: Callable[[], object]) -> None:
+    """What happens in another thread may do so a moment later; if it does not, the assertion after this tells."""
+    for _ in range(200_000):
+        if holds():
+            return
+        await asyncio.sleep(0)
+
+
+async def eventually(gates: Gates, *names: str) -> None:
+    """A value goes when its last reader is reported, which may be a moment after another one is at its gate."""
+    await until(lambda: gates.alive == set(names))
+    assert gates.alive == set(names)
+
+
+def busy() -> bool:
+    return bool(flow.parallel_info()["interop_threads"]["busy"])
+
+
+@pytest.mark.parametrize("kinds", ["kkkk", "aaaa", "kaka", "akak"])
+def test_alive_at_every_step_of_a_chain(run_async: Runner, kinds: str) -> None:
+    async def main() -> None:
+        gates = Gates()
+        steps = [(gates.kernel if kind == "k" else gates.on_loop)(name) for kind, name in zip(kinds, "abcd")]
+
+        @flow.pipeline
+        def chain(x: Any) -> Any:
+            for step in steps:
+                x = step(x)
+            return x
+
+        task = asyncio.create_task(chain(gates.watch("x")))
+        for previous, name in zip("xabc", "abcd"):
+            await gates.reached(name)
+            await eventually(gates, previous)
+            gates.let(name)
+        result = await task
+        assert gates.alive == {"d"}
+        del result, task
+        await eventually(gates)  # the loop holds a task until the callback that woke us has ended
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_alive_at_every_step_of_a_diamond(run_async: Runner, threads: int) -> None:
+    #        ┌─▶ left ──┐
+    #   x ─▶ top        ├─▶ bottom ─▶ last
+    #        └─▶ right ─┘
+    flow.set_num_interop_threads(threads)
+
+    async def main() -> None:
+        gates = Gates()
+        top, left, right, bottom, last = map(gates.kernel, ("top", "left", "right", "bottom", "last"))
+
+        @flow.pipeline
+        def diamond(x: Any) -> Any:
+            first = top(x)
+            return last(bottom(left(first), right(first)))
+
+        task = asyncio.create_task(diamond(gates.watch("x")))
+        await gates.reached("top")
+        await eventually(gates, "x")
+        gates.let("top")
+        await gates.reached("left")
+        await eventually(gates, "top")
+        gates.let("left")
+        await gates.reached("right")
+        await eventually(gates, "top", "left")
+        gates.let("right")
+        await gates.reached("bottom")
+        await eventually(gates, "left", "right")
+        gates.let("bottom")
+        await gates.reached("last")
+        await eventually(gates, "bottom")
+        gates.let("last")
+        del task
+        await flow.quiet()
+        await eventually(gates)
+
+    run_async(main())
+
+
+def test_a_result_that_nobody_reads_is_gone_when_the_next_kernel_runs(run_async: Runner) -> None:
+    flow.set_num_interop_threads(1)
+    watched = Watched()
+    seen: list[int] = []
+
+    @flow.op
+    def make(n: int) -> Any:
+        seen.append(watched.alive)
+        return watched(np.zeros(10))
+
+    @flow.pipeline
+    def p() -> None:
+        for n in range(50):
+            make(n)
+
+    for _ in range(4):  # measured, learned, swept
+        run_async(p())
+    assert set(seen) == {0}
+
+
+def test_what_the_caller_dropped_goes_though_its_reader_is_behind_others(run_async: Runner) -> None:
+    """An input with several readers, one of them async, is gone when the last of them is."""
+
+    async def main() -> None:
+        gates = Gates()
+        one, two, three = gates.kernel("one"), gates.on_loop("two"), gates.kernel("three")
+
+        @flow.pipeline
+        def p(x: Any, y: Any) -> Any:
+            return three(one(x, y), two(x))
+
+        task = asyncio.create_task(p(gates.watch("x"), gates.watch("y")))
+        await gates.reached("one")
+        await gates.reached("two")
+        gates.let("one")
+        await eventually(gates, "x", "one")
+        gates.let("two")
+        await gates.reached("three")
+        await eventually(gates, "one", "two")
+        gates.let("three")
+        await task
+        del task
+        await eventually(gates)
+
+    run_async(main())
+
+
+def test_a_stopped_run_keeps_only_what_its_running_kernel_holds(run_async: Runner) -> None:
+    flow.set_num_interop_threads(1)
+    inside, gate = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        watched = Watched()
+
+        @flow.op
+        def make(n: int) -> Any:
+            return watched(np.zeros(BIG))
+
+        @flow.op
+        def holds(x: Any) -> Any:
+            inside.set()
+            assert gate.wait(20)
+            return watched(np.zeros(10))
+
+        @flow.pipeline
+        def p(x: Any) -> Any:
+            first, second = make(1), make(2)
+            return np.add(holds(first), second), np.add(second, x)
+
+        for _ in range(2):
+            inside.clear()
+            gate.clear()
+            task = asyncio.create_task(p(watched(np.zeros(100))))
+            await asyncio.to_thread(inside.wait)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            del task
+            assert watched.alive == 1
+            gate.set()
+            await flow.quiet()
+            assert watched.alive == 0
+
+    run_async(main())
+
+
+# Exceptions.
+
+
+def arrays_in_frames_of_ours(exc: BaseException) -> list[str]:
+    """Where our frames, in the traceback or behind its frames, hold an array: at least in a local, or one level in."""
+    package = flow.__file__.removesuffix("__init__.py")
+    frames: list[FrameType] = []
+    traceback = exc.__traceback__
+    while traceback is not None:
+        frame: FrameType | None = traceback.tb_frame
+        while frame is not None and frame not in frames:
+            frames.append(frame)
+            frame = frame.f_back
+        traceback = traceback.tb_next
+    found = []
+    for frame in frames:
+        if frame.f_code.co_filename.startswith(package):
+            for name, value in frame.f_locals.items():
+                inner = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+                held = [value, *inner, *getattr(value, "values", ())] if isinstance(value, Run) else [value, *inner]
+                if any(isinstance(item, np.ndarray) for item in held):
+                    found.append(f"{frame.f_code.co_name}: {name}")
+    return found
+
+
+class Failing:
+    """Pipelines that fail while they hold arrays, in different places."""
+
+    def __init__(self, watched: Watched, error: Callable[[], BaseException] = ValueError) -> None:
+        @flow.op
+        def make(n: int) -> Any:
+            return watched(np.zeros(BIG if n == 0 else 10))
+
+        @flow.op
+        def keep(x: Any, y: Any) -> int:
+            return len(x) + len(y)
+
+        @flow.op
+        def fail(x: Any) -> Any:
+            raise error()
+
+        @flow.op
+        async def fail_async(x: Any) -> Any:
+            await asyncio.sleep(0)
+            raise error()
+
+        @flow.op
+        async def hangs(x: Any) -> Any:
+            await asyncio.Event().wait()
+
+        @flow.pipeline
+        def kernel(x: Any) -> Any:
+            first, second = make(0), make(1)
+            return fail(first), keep(first, second), hangs(second), x + second
+
+        @flow.pipeline
+        def on_loop(x: Any) -> Any:
+            first, second = make(0), make(1)
+            return fail_async(first), keep(first, second), hangs(second), x + second
+
+        @flow.pipeline
+        def recorded(x: Any) -> Any:
+            first, second = make(0), make(1)
+            return np.reshape(first, (7, 7, 7)), keep(first, second), x + second
+
+        @flow.op
+        def runs(x: Any) -> Any:
+            return kernel.run(x)
+
+        @flow.op
+        async def awaits(x: Any) -> Any:
+            return await on_loop(x)
+
+        @flow.pipeline
+        def nested(x: Any) -> Any:
+            return runs(x), make(2)
+
+        @flow.pipeline
+        def nested_on_loop(x: Any) -> Any:
+            return awaits(x), make(2)
+
+        self.pipelines: dict[str, Any] = {
+            "kernel": kernel,
+            "on_loop": on_loop,
+            "recorded": recorded,
+            "nested": nested,
+            "nested_on_loop": nested_on_loop,
+        }
+
+
+# The arrays in the frames of the functions of others that an exception passed: nested ones have x and first.
+HELD = {"kernel": 1, "on_loop": 1, "recorded": 1, "nested": 2, "nested_on_loop": 2}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("where", HELD)
+def test_a_failure_holds_what_the_users_frames_hold_and_no_more(run_async: Runner, where: str, threads: int) -> None:
+    flow.set_num_interop_threads(threads)
+    watched = Watched()
+    p = Failing(watched).pipelines[where]
+
+    async def main() -> None:
+        for _ in range(3):
+            try:
+                await p(watched(np.zeros(10)))
+            except ValueError as exc:
+                await flow.quiet()
+                assert arrays_in_frames_of_ours(exc) == []
+                assert watched.alive == HELD[where]
+            assert watched.alive == 0
+
+    run_async(main())
+    assert watched.alive == 0
+
+
+@pytest.mark.parametrize("where", ["kernel", "on_loop", "nested"])
+@pytest.mark.parametrize("kind", [StopIteration, asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_an_operator_error_holds_no_more_either(run_async: Runner, where: str, kind: type[BaseException]) -> None:
+    watched = Watched()
+    p = Failing(watched, kind).pipelines[where]
+
+    async def main() -> None:
+        for _ in range(3):
+            try:
+                await p(watched(np.zeros(10)))
+            except (flow.OperatorError, RuntimeError) as exc:  # Python's own, for StopIteration in a coroutine
+                await flow.quiet()
+                assert arrays_in_frames_of_ours(exc) == []
+                assert watched.alive <= HELD[where]
+            assert watched.alive == 0
+
+    run_async(main())
+
+
+def test_a_stored_exception_holds_the_frames_of_its_last_time_only(run_async: Runner) -> None:
+    watched = Watched()
+    stored = ValueError("stored")
+
+    def give() -> BaseException:
+        return stored
+
+    pipelines = Failing(watched, give).pipelines
+
+    async def main() -> None:
+        for where in ("kernel", "on_loop", "kernel", "nested", "on_loop", "kernel"):
+            with suppress(ValueError):
+                await pipelines[where](watched(np.zeros(10)))
+            await flow.quiet()
+            assert watched.alive <= HELD[where], where
+
+    run_async(main())
+    stored.__traceback__ = None
+    assert watched.alive == 0
+
+
+def test_failures_that_come_late_or_together_hold_nothing_once_told(
+    run_async: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("dataflow"), "propagate", False)  # pytest keeps what is logged
+    monkeypatch.setattr(logging, "lastResort", None)
+    flow.set_num_interop_threads(2)
+    watched = Watched()
+    inside, go = threading.Event(), threading.Event()
+
+    @flow.op
+    def late(x: Any) -> Any:
+        inside.set()
+        assert go.wait(20)
+        raise OSError("too late")
+
+    @flow.op
+    def first(x: Any) -> Any:
+        assert inside.wait(20)
+        raise ValueError("first")
+
+    @flow.op
+    def make(n: int) -> Any:
+        return watched(np.zeros(1000))
+
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        return late(make(1)), first(make(2)), np.add(x, 1)
+
+    async def main() -> None:
+        for _ in range(3):
+            inside.clear()
+            go.clear()
+            with suppress(ValueError):
+                await p(watched(np.zeros(10)))
+            await until(lambda: watched.alive == 1)  # the lane that has told of the failure lets go a moment later
+            assert watched.alive == 1
+            go.set()
+            await flow.quiet()
+            assert watched.alive == 0
+
+    run_async(main())
+
+
+def test_an_exception_is_no_longer_alive_once_it_is_dropped(run_async: Runner) -> None:
+    class Mine(Exception):
+        pass
+
+    watched = Watched()
+    pipelines = Failing(watched, Mine).pipelines
+    seen: list[weakref.ref[BaseException]] = []
+
+    async def main() -> None:
+        for where in ("kernel", "on_loop", "nested", "nested_on_loop") * 3:
+            try:
+                await pipelines[where](watched(np.zeros(10)))
+            except Mine as exc:
+                seen.append(weakref.ref(exc))
+            await flow.quiet()
+            assert seen[-1]() is None, where
+            assert watched.alive == 0, where
+
+    run_async(main())
+
+
+# Many runs.
+
+
+def census() -> Counter[str]:
+    """The objects of a run's making that are alive; also those that only the collector could free."""
+    counted: Counter[str] = Counter()
+    for item in gc.get_objects():
+        if isinstance(item, (Run, Segment, Lane, Scheduler, asyncio.Future)):
+            counted[type(item).__name__] += 1
+    return counted
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_thousand_runs_leave_no_growth(run_async: Runner, threads: int) -> None:
+    flow.set_num_interop_threads(threads)
+
+    @flow.op
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    @flow.op
+    async def add_on_loop(x: int, y: int) -> int:
+        await asyncio.sleep(0)
+        return x + y
+
+    @flow.op
+    def bad(x: int) -> int:
+        raise ValueError(x)
+
+    @flow.op
+    async def bad_on_loop(x: int) -> int:
+        raise SystemExit(x)
+
+    @flow.op
+    async def hangs(x: int) -> int:
+        await asyncio.Event().wait()
+        return x
+
+    @flow.pipeline
+    def done(x: int) -> Any:
+        return add(add_on_loop(add(x, 1), x), add(x, 3))
+
+    @flow.pipeline
+    def failed(x: int) -> Any:
+        return add(bad(add(x, 1)), hangs(x))
+
+    @flow.pipeline
+    def failed_on_loop(x: int) -> Any:
+        return add(bad_on_loop(add(x, 1)), hangs(x))
+
+    @flow.pipeline
+    def never(x: int) -> Any:
+        return add(hangs(add(x, 1)), add(x, 2))
+
+    @flow.op
+    def runs(x: int) -> int:
+        with suppress(ValueError):
+            failed.run(x)
+        return done.run(x)  # type: ignore[no-any-return]
+
+    @flow.pipeline
+    def nested(x: int) -> Any:
+        return add(runs(x), runs(x))
+
+    async def hundred() -> None:
+        """Of five kinds, twenty each, and inner ones."""
+        for n in range(20):
+            await done(n)
+            await nested(n)
+            with suppress(ValueError):
+                await failed(n)
+            with suppress(flow.OperatorError):
+                await failed_on_loop(n)
+            task = asyncio.create_task(never(n))
+            for _ in range(n):
+                await asyncio.sleep(0)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            del task
+        await flow.quiet()
+        await until(lambda: not busy())  # lanes end a moment after the runs that they served
+        await asyncio.sleep(0)  # the loop holds what woke us until we wait again
+
+    async def main() -> None:
+        await hundred()
+        before, live = census(), threading.active_count()
+        for _ in range(10):
+            await hundred()
+        await until(lambda: threading.active_count() <= live)
+        assert threading.active_count() <= live
+        assert not census() - before
+        assert len(asyncio.all_tasks()) == 1
+
+    run_async(main())
+    assert not any(isinstance(item, (Run, Segment, Scheduler)) for item in gc.get_objects())
+
+
+def alive_runs() -> int:
+    return sum(isinstance(item, (Run, Scheduler)) for item in gc.get_objects())
+
+
+def test_a_kernel_that_asks_for_many_inner_runs_gathers_none(run_async: Runner) -> None:
+    flow.set_num_interop_threads(1)
+    seen: list[int] = []
+
+    @flow.op
+    def bad(x: int) -> int:
+        raise ValueError(x)
+
+    @flow.op
+    def add(x: int) -> int:
+        return x + 1
+
+    @flow.pipeline
+    def fails(x: int) -> Any:
+        return bad(add(x))
+
+    @flow.pipeline
+    def inner(x: int) -> Any:
+        return add(add(x))
+
+    @flow.op
+    def asks(x: int) -> int:
+        for _ in range(20):
+            inner.run(x)
+            with suppress(ValueError):
+                fails.run(x)
+            seen.append(alive_runs())
+        return x
+
+    @flow.pipeline
+    def p(x: int) -> Any:
+        return asks(x)
+
+    run_async(p(1))
+    assert set(seen) == {2}  # the outer run, and its core
+
+
+@pytest.mark.parametrize("where", HELD)
+def test_a_held_exception_keeps_no_run(run_async: Runner, where: str) -> None:
+    p = Failing(Watched()).pipelines[where]
+
+    async def main() -> None:
+        try:
+            await p(np.zeros(10))
+        except ValueError:
+            await flow.quiet()
+            await until(lambda: not busy())
+            assert alive_runs() == 0
+
+    run_async(main())
+
+
+def test_debug_releases_what_is_read_for_the_last_time() -> None:
+    watched = Watched()
+    seen: list[int] = []
+
+    @flow.op
+    def make(x: Any) -> Any:
+        seen.append(watched.alive)
+        return watched(np.zeros(100))
+
+    @flow.op
+    async def make_on_loop(x: Any) -> Any:
+        return make(x)
+
+    @flow.pipeline
+    def chain(x: Any) -> Any:
+        for _ in range(10):
+            x = make_on_loop(make(x))
+        return x
+
+    chain.debug(np.zeros(1))
+    assert watched.alive == 0
+    assert max(seen) == 1
+
+
+def test_one_run_leaves_none_of_its_objects(run_async: Runner) -> None:
+    watched = Watched()
+    pipelines = Failing(watched).pipelines
+
+    @flow.op
+    def add(x: Any, y: Any) -> Any:
+        return x + y
+
+    @flow.pipeline
+    def done(x: Any) -> Any:
+        return add(add(x, 1), add(x, 2))
+
+    async def main() -> None:
+        await done(1)
+        for p in pipelines.values():
+            with suppress(ValueError):
+                await p(1)
+        await flow.quiet()
+        await until(lambda: not busy())
+
+    run_async(main())
+    left = [item for item in gc.get_objects() if isinstance(item, (Run, Segment, Scheduler, Lane))]
+    assert left == []

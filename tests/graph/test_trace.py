@@ -28,7 +28,9 @@ from hypothesis import strategies as st
 import dataflow.errors
 from dataflow.errors import TraceError
 from dataflow.graph.nodes import Graph, Kind, OpSpec, Ref
-from dataflow.graph.trace import Placeholder, current, is_placeholder, record, trace
+from dataflow.graph.placeholder import Placeholder, is_placeholder, record
+from dataflow.graph.recording import current
+from dataflow.graph.trace import trace
 
 
 def fill(value: Any, values: list[Any]) -> Any:

@@ -1,0 +1,239 @@
+"""Freezing: what a call was given, or a body returned, as the graph keeps it.
+
+    [x, {"a": 1, "b": x.shape}]   ──▶   [Ref(0), {"a": 1, "b": Ref(2)}]          reads 0, 2; nested
+
+Rules:
+
+1. Every placeholder becomes its Ref; pending plumbing is recorded by that.
+2. Lists, tuples and dicts are rebuilt, and dataclasses that hold a placeholder: a body that changes them later does not
+   change the graph. What is shared within one argument stays shared.
+3. Arrays and all other objects are kept as they are. One that holds a placeholder is refused: nobody would fill it in.
+4. The owner of the trace (a method pipeline's `self`) becomes Ref(0): a graph never holds it.
+
+The scan recurses into the containers of one argument, never over the graph.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
+from functools import partial
+from types import BuiltinFunctionType, EllipsisType, FunctionType, MethodType, ModuleType, NoneType
+from typing import Any, Final, cast
+
+import numpy as np
+
+from dataflow.errors import TraceError
+from dataflow.graph.nodes import Kind, OpSpec, Ref
+from dataflow.graph.recording import NO_KWARGS, Trace, Traced, refusal, stranger, user_line
+
+__all__ = ["LEAVES", "Scan"]
+
+LEAVES: Final[frozenset[type]] = frozenset(
+    {str, int, float, bool, complex, bytes, NoneType, EllipsisType, type, ModuleType, range}
+    | {FunctionType, BuiltinFunctionType, MethodType, np.ufunc, *np.sctypeDict.values()}
+    | {type(np.dtype(char)) for char in "?bhilqpBHILQPefdgFDGSUVOMm"}
+)
+"""Types of constants that hold nothing to look at."""
+
+_NOT_REBUILT: tuple[type, ...] = (set, frozenset, deque, type({}.keys()), type({}.values()), type({}.items()))
+_REMEDY_CONTAINER = (
+    "a placeholder may stand in tuples, lists, dicts (as a value) and dataclasses; put it into one of these, or pass it"
+    " as an argument of its own"
+)
+_SLICE = OpSpec(slice, "slice", Kind.RECORDED)
+
+
+class Scan:
+    """Freezes the arguments of one call, or what a body returned."""
+
+    __slots__ = ("_busy_dataclasses", "_done", "_reads", "_refs", "_spec", "_trace", "_where", "nested")
+
+    def __init__(self, recording: Trace, reads: dict[int, None], spec: OpSpec | None, where: str = "") -> None:
+        self.nested = False  # whether a Ref stands inside a container
+        self._reads = reads  # the numbers read, in order of appearance
+        self._trace = recording
+        self._spec = spec  # None for what a body returned
+        self._where = where
+        self._refs = 0  # how many Refs were put so far: a container in whose scan it grew holds one
+        # By id, so that what is shared stays shared and is scanned once: (the container, kept alive lest another gets
+        # its id; frozen; its Refs). None while its scan lasts.
+        self._done: dict[int, tuple[Any, Any, int] | None] = {}
+        self._busy_dataclasses: tuple[int, ...] = ()  # those that were met again inside themselves
+
+    def whole(self, value: Any) -> Any:
+        """Freeze one argument."""
+        try:
+            return self._freeze(value)
+        except RecursionError as deep:
+            raise self._error("is nested too deeply", "pass the nodes in a flat list") from deep
+
+    def _freeze(self, value: Any) -> Any:
+        kind = type(value)
+        if kind in LEAVES:
+            return value
+        if isinstance(value, Traced):
+            return self._ref(value)
+        if kind is np.ndarray and not value.dtype.hasobject:
+            return value
+        if value is self._trace.owner:
+            self._refuse_hidden(_attributes(value), value)
+            return self._put(Ref(0))
+        if kind is slice:
+            return self._slice(value)
+        if isinstance(value, tuple | list | dict) or (is_dataclass(value) and not isinstance(value, type)):
+            return self._container(value)
+        self._refuse_hidden(_contents(value), value)
+        return value
+
+    def _put(self, ref: Ref) -> Ref:
+        self._reads[+ref] = None  # a plain int
+        self._refs += 1
+        return ref
+
+    def _ref(self, placeholder: Traced) -> Ref:
+        if placeholder._trace is not self._trace:
+            raise stranger(placeholder, self._where)
+        return self._put(placeholder._read())
+
+    def _slice(self, value: slice) -> Any:
+        """A slice of placeholders is built by a node of its own."""
+        parts = (value.start, value.stop, value.step)
+        if not any(isinstance(part, Traced) for part in parts):
+            return value
+        reads: dict[int, None] = {}
+        scan = Scan(self._trace, reads, _SLICE, self._where)
+        args = tuple(map(scan.whole, parts))
+        code, lasti = user_line()
+        return self._put(self._trace.add(_SLICE, args, NO_KWARGS, tuple(reads), scan.nested, code, lasti))
+
+    def _container(self, value: Any) -> Any:
+        key = id(value)
+        if key in self._done:
+            return self._met_again(value)
+        self._done[key] = None
+        before = self._refs
+        frozen = self._rebuilt(value)
+        put = self._refs - before
+        self.nested = self.nested or put > 0
+        self._done[key] = (value, frozen, put)
+        return frozen
+
+    def _met_again(self, value: Any) -> Any:
+        done = self._done[id(value)]
+        if done is not None:
+            _, frozen, put = done
+            self._refs += put
+            return frozen
+        # A tree of objects with links to their parents is a fine constant; it is refused only if it holds nodes.
+        if isinstance(value, tuple | list | dict):
+            raise self._loop(value)
+        self._busy_dataclasses += (id(value),)
+        return value
+
+    def _rebuilt(self, value: Any) -> Any:
+        if isinstance(value, tuple):
+            return self._tuple(value)
+        if isinstance(value, list):
+            return self._list(value)
+        if isinstance(value, dict):
+            return self._dict(value)
+        return self._dataclass(value)
+
+    def _tuple(self, value: tuple[Any, ...]) -> Any:
+        before = self._refs
+        items = [self._freeze(item) for item in value]
+        if all(map(operator.is_, items, value)):
+            return value
+        kind = type(value)
+        if kind is tuple:
+            return tuple(items)
+        if hasattr(kind, "_make"):
+            return kind._make(items)
+        if self._refs > before:
+            raise self._hidden(value)
+        return value
+
+    def _list(self, value: list[Any]) -> list[Any]:
+        items = [self._freeze(item) for item in value]
+        if type(value) is list:
+            return items
+        same_kind = copy.copy(value)
+        list.__setitem__(same_kind, slice(None), items)
+        return same_kind
+
+    def _dict(self, value: dict[Any, Any]) -> dict[Any, Any]:
+        if any(map(_holds, value)):
+            raise self._error("has a placeholder as the key of a dict", "use names as keys, placeholders as values")
+        items = {key: self._freeze(item) for key, item in value.items()}
+        if type(value) is dict:
+            return items
+        same_kind = copy.copy(value)
+        for key, item in items.items():
+            dict.__setitem__(same_kind, key, item)
+        return same_kind
+
+    def _dataclass(self, value: Any) -> Any:
+        before = self._refs
+        # A field without a value (init=False, not yet set) stays without one.
+        held = {field.name: getattr(value, field.name) for field in fields(value) if hasattr(value, field.name)}
+        frozen = {name: self._freeze(item) for name, item in held.items()}
+        if self._refs == before:
+            return value
+        if id(value) in self._busy_dataclasses:
+            raise self._loop(value)
+        rebuilt = copy.copy(value)
+        for name, item in frozen.items():
+            if item is not held[name]:
+                object.__setattr__(rebuilt, name, item)
+        return rebuilt
+
+    def _refuse_hidden(self, contents: Iterable[Any], holder: object) -> None:
+        if any(map(_holds, contents)):
+            raise self._hidden(holder)
+
+    def _hidden(self, holder: object) -> TraceError:
+        return self._error(f"holds a placeholder inside a {type(holder).__name__}", _REMEDY_CONTAINER)
+
+    def _loop(self, container: object) -> TraceError:
+        return self._error(f"is a {type(container).__name__} that contains itself", "pass its parts separately")
+
+    def _error(self, what: str, remedy: str) -> TraceError:
+        spec, name = self._spec, self._trace.name
+        whose = f"what the body of {name!r} returned" if spec is None else f"an argument of {spec.name}"
+        return refusal(f"{whose} {what}", remedy, self._where)
+
+
+def _holds(value: Any) -> bool:
+    """Whether this is a placeholder, or a tuple of some: what may stand in a set or as a key."""
+    return isinstance(value, Traced) or (type(value) is tuple and any(isinstance(item, Traced) for item in value))
+
+
+def _contents(value: Any) -> Iterable[Any]:
+    """What an object that is not rebuilt holds, one level deep: enough for the usual mistakes, and cheap."""
+    if isinstance(value, _NOT_REBUILT):
+        return list(cast(Iterable[Any], value))
+    if isinstance(value, np.ndarray):
+        return cast(Iterable[Any], value.ravel().tolist()) if value.dtype == object else ()
+    if isinstance(value, partial):
+        return (*value.args, *value.keywords.values())
+    return _attributes(value)
+
+
+def _attributes(value: object) -> Iterator[Any]:
+    """The values of an object's own attributes, in `__dict__` and in slots; runs no code of its class."""
+    try:
+        yield from list(object.__getattribute__(value, "__dict__").values())
+    except AttributeError:
+        pass  # all its attributes are in slots
+    for cls in type(value).__mro__:
+        names = cls.__dict__.get("__slots__", ())
+        for name in (names,) if isinstance(names, str) else names:
+            mangled = f"_{cls.__name__.lstrip('_')}{name}" if name[:2] == "__" and name[-2:] != "__" else name
+            try:
+                yield object.__getattribute__(value, mangled)
+            except AttributeError:
+                pass  # declared, never set

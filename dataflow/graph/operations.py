@@ -1,0 +1,126 @@
+"""What a body may do with a placeholder, as operators: the OpSpecs of attributes, methods and numpy's functions.
+
+Each is made once and then shared, so that two nodes that do the same have the same spec.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from types import EllipsisType, NoneType
+from typing import Any, Final
+
+import numpy as np
+
+from dataflow.graph.nodes import Kind, OpSpec
+
+__all__ = [
+    "CALL",
+    "CHANGES_ITS_ARGUMENT",
+    "CONSTANT_GETITEM",
+    "GETITEM",
+    "POWER",
+    "ROUND",
+    "attribute",
+    "function_call",
+    "is_constant_index",
+    "method_call",
+    "place_of_out",
+    "recorded",
+    "ufunc_method_call",
+]
+
+
+def recorded(fn: Callable[..., Any], name: str) -> OpSpec:
+    """A function that runs as a kernel."""
+    return OpSpec(fn, name, Kind.RECORDED)
+
+
+CALL: Final = recorded(operator.call, "call")
+GETITEM: Final = recorded(operator.getitem, "getitem")
+CONSTANT_GETITEM: Final = OpSpec(operator.getitem, "getitem", Kind.PLUMBING)
+POWER: Final = recorded(pow, "power")
+ROUND: Final = recorded(round, "round")
+
+
+class Method:
+    """Calls one method by its name: `Method("mean")(array, axis=0)` is `array.mean(axis=0)`."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return getattr(target, self.name)(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"Method({self.name!r})"
+
+
+@lru_cache(maxsize=1024)
+def method_call(name: str) -> OpSpec:
+    """The call of a method: one node."""
+    return recorded(Method(name), name)
+
+
+@lru_cache(maxsize=1024)
+def attribute(name: str) -> OpSpec:
+    """The value of an attribute."""
+    return OpSpec(operator.attrgetter(name), name, Kind.PLUMBING)
+
+
+@lru_cache(maxsize=1024)
+def function_call(fn: Callable[..., Any]) -> OpSpec:
+    """One of numpy's functions, or a ufunc."""
+    return recorded(fn, getattr(fn, "__name__", type(fn).__name__))
+
+
+@lru_cache(maxsize=1024)
+def ufunc_method_call(ufunc: np.ufunc, name: str) -> OpSpec:
+    """`np.add.reduce` and its like."""
+    return recorded(getattr(ufunc, name), f"{ufunc.__name__}.{name}")
+
+
+# ------------------------------------------------------------------------------------------------ constant indices
+
+_INDEX_LEAVES = frozenset({int, NoneType, EllipsisType, str})  # by exact type: True is an index of another kind
+_SLICE_LEAVES = frozenset({int, NoneType})
+
+
+def is_constant_index(key: Any) -> bool:
+    """Whether an index is made of plain constants, so that indexing only picks and is as cheap as an attribute."""
+    return all(map(_is_constant_part, key)) if type(key) is tuple else _is_constant_part(key)
+
+
+def _is_constant_part(key: Any) -> bool:
+    kind = type(key)
+    if kind is slice:
+        return type(key.start) in _SLICE_LEAVES and type(key.stop) in _SLICE_LEAVES and type(key.step) in _SLICE_LEAVES
+    return kind in _INDEX_LEAVES
+
+
+# ------------------------------------------------------------------------------------------------ writing in place
+
+CHANGES_ITS_ARGUMENT: Final[frozenset[Any]] = frozenset(
+    {np.copyto, np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal}
+)
+"""Numpy's functions that write into an argument without being told to by `out`."""
+
+
+@lru_cache(maxsize=1024)
+def place_of_out(fn: Callable[..., Any]) -> int:
+    """Where a numpy function takes `out` when it is passed by position; beyond all places if it never does."""
+    if fn in (np.dot, np.concatenate):  # written in C; not every numpy knows their signature
+        return 2
+    try:
+        parameters = list(inspect.signature(fn).parameters.values())
+    except ValueError:
+        return sys.maxsize
+    for place, parameter in enumerate(parameters):
+        if parameter.name == "out" and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            return place
+    return sys.maxsize

@@ -1,0 +1,357 @@
+"""Placeholders: what a body holds instead of values; what it does with them is recorded or refused.
+
+    def body(image):                    image            Placeholder 0
+        fine = blur(image, 1)           blur(…)          Placeholder 1: the node is recorded here and now
+        rows = fine.shape[0]            .shape, [0]      PendingPlaceholder: recorded when something first reads it
+        return fine / rows              divide(…)        records .shape as 2, [0] as 3, and itself as 4
+
+Whatever would need a placeholder's value is refused with a `TraceError`: what happened, the user's line, the remedy.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import sys
+from collections.abc import Callable, Mapping
+from threading import get_ident
+from types import CodeType, FrameType
+from typing import Any, cast
+
+import numpy as np
+
+from dataflow.errors import TraceError
+from dataflow.graph.freeze import LEAVES, Scan
+from dataflow.graph.nodes import OpSpec, Ref
+from dataflow.graph.operations import (
+    CALL,
+    CHANGES_ITS_ARGUMENT,
+    CONSTANT_GETITEM,
+    GETITEM,
+    POWER,
+    ROUND,
+    attribute,
+    function_call,
+    is_constant_index,
+    method_call,
+    place_of_out,
+    recorded,
+    ufunc_method_call,
+)
+from dataflow.graph.recording import (
+    NO_KWARGS,
+    NOT_THE_USER,
+    OWN_THREAD,
+    Trace,
+    Traced,
+    refusal,
+    stranger,
+    trace_of_context,
+)
+
+__all__ = ["Placeholder", "input_placeholder", "is_placeholder", "record"]
+
+
+_trace_here = trace_of_context.get  # bound: since 3.12 Python looks up methods of what is imported the slow way
+
+
+def record(spec: OpSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Placeholder:
+    """Record one call of `spec` in the trace of this context; the placeholder of its result.
+
+    Long for one function, because it is the whole cost of tracing: every call in it is paid once a node.
+    """
+    recording = _trace_here()
+    if recording is None or recording.thread != get_ident():
+        raise _cannot_record(spec, args, recording)
+    frozen: list[Any] = []
+    reads: dict[int, None] = {}
+    scan: Scan | None = None
+    for arg in args:
+        kind = type(arg)
+        if kind is Placeholder:
+            if arg._trace is not recording:
+                raise stranger(arg)
+            ref = arg._ref
+            reads[+ref] = None  # a plain int
+            frozen.append(ref)
+        elif kind in LEAVES:
+            frozen.append(arg)
+        else:
+            scan = scan or Scan(recording, reads, spec)
+            frozen.append(scan.whole(arg))
+    if kwargs:
+        scan = scan or Scan(recording, reads, spec)
+        kwargs = {key: arg if type(arg) in LEAVES else scan.whole(arg) for key, arg in kwargs.items()}
+    frame: FrameType | None = sys._getframe(2)  # our caller is never the user: a face, or a method of Placeholder
+    while frame is not None and frame.f_code.co_filename.startswith(NOT_THE_USER):
+        frame = frame.f_back
+    code, lasti = (None, -1) if frame is None else (frame.f_code, frame.f_lasti)
+    nested = scan is not None and scan.nested
+    made = _new(Placeholder)
+    _set_ref(made, recording.add(spec, tuple(frozen), kwargs or NO_KWARGS, tuple(reads), nested, code, lasti))
+    _set_trace(made, recording)
+    return made
+
+
+def _cannot_record(spec: OpSpec, args: tuple[Any, ...], recording: Trace | None) -> TraceError:
+    for arg in args:
+        if isinstance(arg, Placeholder) and not arg._trace.here:
+            return stranger(arg)
+    if recording is not None and recording.open:
+        return refusal(f"{spec.name} is recorded in another thread than the body of {recording.name!r}", OWN_THREAD)
+    ended = "no pipeline is being traced" if recording is None else f"the trace of {recording.name!r} has ended"
+    return refusal(f"{spec.name} cannot be recorded: {ended}", "record it in the body of a pipeline")
+
+
+def is_placeholder(value: object) -> bool:
+    """Whether this stands for a value of a graph that is being traced."""
+    return isinstance(value, Placeholder)
+
+
+# ------------------------------------------------------------------------------------------------ makers of methods
+
+
+def _unary(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    spec = recorded(function, name)
+
+    def operation(self: Placeholder) -> Placeholder:
+        return record(spec, (self,), NO_KWARGS)
+
+    return operation
+
+
+def _binary(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    return _pair(function, name)[0]
+
+
+def _pair(function: Callable[..., Any], name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """An operator and its reflected form, which share one spec."""
+    spec = recorded(function, name)
+
+    def operation(self: Placeholder, other: Any) -> Placeholder:
+        return record(spec, (self, other), NO_KWARGS)
+
+    def reflected(self: Placeholder, other: Any) -> Placeholder:
+        return record(spec, (other, self), NO_KWARGS)
+
+    return operation, reflected
+
+
+def _refused(doing: str, remedy: str) -> Callable[..., Any]:
+    """A method of Placeholder that cannot be recorded."""
+
+    def refused(self: Placeholder, *args: Any, **kwargs: Any) -> Any:
+        if not self._trace.here:
+            raise stranger(self)
+        shown = doing.format(self, name=args[0] if args else "")
+        raise refusal(f"{shown} while {self._trace.name!r} is traced", remedy)
+
+    return refused
+
+
+_CHOOSE = (
+    "its value is not known yet; use np.where for a choice per element, flow.cond for a choice per run, `&`, `|` and"
+    " `~` for and, or and not, or name the argument that decides in static="
+)
+_INDEX_IT = "how many items it has is not known yet; index it: node[0], node[1]"
+_CONVERT = "its value is not known yet; keep it as a node (node.astype), or convert it, or index with it, inside an op"
+_AS_ARRAY = (
+    "its value is not known yet; use it as the array it will be (np.stack for an array of nodes), or convert it inside"
+    " an op"
+)
+_AS_TEXT = "its value is not known yet; repr() shows the placeholder, and an op can print the value"
+_NO_COPY = "it only stands for a value of the graph; use it as it is, or record a copy of the value with node.copy()"
+_NO_AWAIT = "async ops are called without await in a body; whoever runs the pipeline awaits it"
+_NO_WITH = "its value is not known yet; enter it inside an op"
+_NO_ATTRIBUTES = "a node is not changed after it is made; build the new value in an op and use its result"
+_NO_ITEMS = "a node is not changed after it is made; use np.where (np.delete), or write into a copy inside an op"
+_NOT_IN_PLACE = (
+    "a graph makes new values: use the result (`a = a + b`, np.where(mask, new, old)), or write inside an op"
+)
+
+
+# ------------------------------------------------------------------------------------------------ placeholders
+
+
+class Placeholder(Traced):
+    """What a body holds for a value while it is traced; what is done with it becomes a node.
+
+    Compares by recording, hashes by identity. All of its own attributes begin with an underscore, and it answers
+    AttributeError for any other such name, so that `hasattr` probes of numpy and of other libraries find nothing.
+    """
+
+    __slots__ = ()
+
+    _ref: Ref
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        if not self._trace.open:
+            return f"<placeholder {self._ref:d}>"
+        number, inputs = int(self._ref), self._trace.inputs
+        name = inputs[number] if number < len(inputs) else self._trace.nodes[number - len(inputs)].spec.name
+        return f"<placeholder {number}: {name}>"
+
+    def _read(self) -> Ref:
+        return self._ref
+
+    def __getattr__(self, name: str) -> Any:
+        if name[:1] == "_" or "." in name:
+            raise AttributeError(f"{name!r}: a placeholder has no names that begin with an underscore")
+        return _pending(self, attribute(name), ())
+
+    def __getitem__(self, key: Any) -> Placeholder:
+        if is_constant_index(key):
+            return _pending(self, CONSTANT_GETITEM, (key,))
+        return record(GETITEM, (self, key), NO_KWARGS)
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Placeholder:
+        return record(CALL, (self, *args), kwargs)
+
+    __add__, __radd__ = _pair(operator.add, "add")
+    __sub__, __rsub__ = _pair(operator.sub, "subtract")
+    __mul__, __rmul__ = _pair(operator.mul, "multiply")
+    __truediv__, __rtruediv__ = _pair(operator.truediv, "divide")
+    __floordiv__, __rfloordiv__ = _pair(operator.floordiv, "floor_divide")
+    __mod__, __rmod__ = _pair(operator.mod, "remainder")
+    __divmod__, __rdivmod__ = _pair(divmod, "divmod")
+    __matmul__, __rmatmul__ = _pair(operator.matmul, "matmul")
+    __lshift__, __rlshift__ = _pair(operator.lshift, "left_shift")
+    __rshift__, __rrshift__ = _pair(operator.rshift, "right_shift")
+    __and__, __rand__ = _pair(operator.and_, "bitwise_and")
+    __or__, __ror__ = _pair(operator.or_, "bitwise_or")
+    __xor__, __rxor__ = _pair(operator.xor, "bitwise_xor")
+    __eq__ = _binary(operator.eq, "equal")
+    __ne__ = _binary(operator.ne, "not_equal")
+    __lt__ = _binary(operator.lt, "less")
+    __le__ = _binary(operator.le, "less_equal")
+    __gt__ = _binary(operator.gt, "greater")
+    __ge__ = _binary(operator.ge, "greater_equal")
+    __neg__ = _unary(operator.neg, "negative")
+    __pos__ = _unary(operator.pos, "positive")
+    __invert__ = _unary(operator.invert, "invert")
+    __abs__ = _unary(abs, "absolute")
+    __floor__ = _unary(math.floor, "floor")
+    __ceil__ = _unary(math.ceil, "ceil")
+    __trunc__ = _unary(math.trunc, "trunc")
+
+    def __pow__(self, other: Any, modulo: Any = None) -> Placeholder:
+        return record(POWER, (self, other) if modulo is None else (self, other, modulo), NO_KWARGS)
+
+    def __rpow__(self, other: Any, modulo: Any = None) -> Placeholder:
+        return record(POWER, (other, self) if modulo is None else (other, self, modulo), NO_KWARGS)
+
+    def __round__(self, digits: Any = None) -> Placeholder:
+        return record(ROUND, (self,) if digits is None else (self, digits), NO_KWARGS)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, /, *inputs: Any, **kwargs: Any) -> Placeholder:
+        if method == "at":
+            raise refusal(f"numpy.{ufunc.__name__}.at writes into its argument", _NOT_IN_PLACE)
+        if "out" in kwargs:  # also `array += node`, which numpy sends here so
+            what = f"numpy.{ufunc.__name__} writes into an array (out= or an augmented assignment)"
+            raise refusal(what, _NOT_IN_PLACE)
+        spec = function_call(ufunc) if method == "__call__" else ufunc_method_call(ufunc, method)
+        return record(spec, inputs, kwargs)
+
+    def __array_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Placeholder:
+        spec = function_call(function)
+        if function in CHANGES_ITS_ARGUMENT:
+            raise refusal(f"numpy.{spec.name} writes into its argument", _NOT_IN_PLACE)
+        place = place_of_out(function)
+        if kwargs.get("out") is not None or (place < len(args) and args[place] is not None):
+            raise refusal(f"numpy.{spec.name} writes into an array (out=)", _NOT_IN_PLACE)
+        return record(spec, args, kwargs)
+
+    __bool__ = _refused("bool() of {!r}", _CHOOSE)
+    __iter__ = _refused("iteration over {!r}", _INDEX_IT)
+    __next__ = _refused("next() of {!r}", _INDEX_IT)
+    __reversed__ = _refused("reversed() of {!r}", "its length is not known yet; index it: node[::-1]")
+    __len__ = _refused("len() of {!r}", "its length is not known yet; use node.shape[0], or a static= argument")
+    __contains__ = _refused("`in` {!r}", "its value is not known yet; use (node == item).any(), or np.isin")
+    __float__ = _refused("float() of {!r}", _CONVERT)
+    __int__ = _refused("int() of {!r}", _CONVERT)
+    __complex__ = _refused("complex() of {!r}", _CONVERT)
+    __index__ = _refused("{!r} as an index or a count", _CONVERT)
+    __array__ = _refused("conversion of {!r} to an array", _AS_ARRAY)
+    __buffer__ = _refused("the buffer of {!r}", _AS_ARRAY)
+    __setitem__ = _refused("assignment to an item of {!r}", _NO_ITEMS)
+    __delitem__ = _refused("deletion of an item of {!r}", _NO_ITEMS)
+    __setattr__ = _refused("assignment to the attribute {name!r} of {!r}", _NO_ATTRIBUTES)
+    __delattr__ = _refused("deletion of the attribute {name!r} of {!r}", _NO_ATTRIBUTES)
+    __str__ = _refused("str() of {!r}", _AS_TEXT)
+    __format__ = _refused("format() of {!r}", _AS_TEXT + " (in an f-string: {node!r})")
+    __bytes__ = _refused("bytes() of {!r}", _CONVERT)
+    __reduce_ex__ = _refused("pickling of {!r}", _NO_COPY)
+    __copy__ = _refused("copying of {!r}", _NO_COPY)
+    __deepcopy__ = _refused("copying of {!r}", _NO_COPY)
+    __await__ = _refused("await of {!r}", _NO_AWAIT)
+    __enter__ = _refused("`with` {!r}", _NO_WITH)
+    __exit__ = _refused("`with` {!r}", _NO_WITH)
+    __aenter__ = _refused("`async with` {!r}", _NO_WITH)
+    __aexit__ = _refused("`async with` {!r}", _NO_WITH)
+
+
+class PendingPlaceholder(Placeholder):
+    """Plumbing, an attribute or a constant index: outside the graph until something reads it."""
+
+    __slots__ = ("_call",)
+
+    _ref: Ref | None  # type: ignore[assignment]  # None while pending
+    _call: tuple[Placeholder, OpSpec, tuple[Any, ...], CodeType | None, int]
+
+    def __repr__(self) -> str:
+        return f"<placeholder: {self._call[1].name}>" if self._ref is None else super().__repr__()
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Placeholder:
+        source, spec, rest, *_ = self._call
+        if rest:  # an index
+            return record(CALL, (self, *args), kwargs)
+        return record(method_call(spec.name), (source, *args), kwargs)
+
+    def _read(self) -> Ref:
+        """Record it, after the plumbing that it reads from; a loop, since nothing may recurse over the graph."""
+        unread: list[PendingPlaceholder] = []
+        source: Placeholder = self
+        while isinstance(source, PendingPlaceholder) and source._ref is None:
+            unread.append(source)
+            source = source._call[0]
+        ref = source._ref
+        for plumbing in reversed(unread):
+            _, spec, rest, code, lasti = plumbing._call
+            ref = self._trace.add(spec, (ref, *rest), NO_KWARGS, (+ref,), False, code, lasti)
+            _set_ref(plumbing, ref)
+        return ref
+
+
+# Placeholder refuses assignment, so its slots are filled through their descriptors (faster than object.__setattr__).
+_new = object.__new__
+_set_ref = cast(Any, Traced.__dict__["_ref"]).__set__
+_set_trace = cast(Any, Traced.__dict__["_trace"]).__set__
+_set_call = cast(Any, PendingPlaceholder.__dict__["_call"]).__set__
+
+
+def input_placeholder(recording: Trace, number: int) -> Placeholder:
+    """What the body gets for an input."""
+    made = _new(Placeholder)
+    _set_ref(made, Ref(number))
+    _set_trace(made, recording)
+    return made
+
+
+def _pending(source: Placeholder, spec: OpSpec, rest: tuple[Any, ...]) -> Placeholder:
+    recording = source._trace
+    # As in `record`, nothing is called that can be spelled out: neither `recording.here` nor `user_line()`.
+    if recording is not _trace_here() or recording.thread != get_ident():
+        raise stranger(source)
+    frame: FrameType | None = sys._getframe(2)  # our caller is a method of Placeholder
+    while frame is not None and frame.f_code.co_filename.startswith(NOT_THE_USER):
+        frame = frame.f_back
+    code, lasti = (None, -1) if frame is None else (frame.f_code, frame.f_lasti)
+    made = _new(PendingPlaceholder)
+    _set_ref(made, None)
+    _set_trace(made, recording)
+    _set_call(made, (source, spec, rest, code, lasti))
+    return made

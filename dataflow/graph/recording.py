@@ -1,0 +1,169 @@
+"""The recording of one body: its nodes, who may add to it, and the user's line that does.
+
+    body, on placeholders ──▶ record ──▶ Trace.add ──▶ Trace.nodes ──▶ Graph
+
+A `Trace` records only in the context and in the thread that opened it, and only while its body runs. Whoever meets a
+placeholder elsewhere is told which of these it was, at which line of his, and what to do.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+from collections.abc import Mapping
+from contextvars import ContextVar
+from threading import get_ident
+from types import CodeType, FrameType
+from typing import Any, Final
+
+import numpy as np
+
+from dataflow.errors import TraceError
+from dataflow.graph.nodes import Node, OpSpec, Ref
+
+__all__ = [
+    "NOT_THE_USER",
+    "NO_KWARGS",
+    "OWN_THREAD",
+    "Trace",
+    "Traced",
+    "current",
+    "refusal",
+    "stranger",
+    "trace_of_context",
+    "user_line",
+]
+
+trace_of_context: Final[ContextVar[Trace | None]] = ContextVar("dataflow.trace", default=None)
+"""For `record` and `trace`; others ask `current`."""
+NO_KWARGS: Final[dict[str, Any]] = {}
+"""Shared by all nodes without keyword arguments; nobody writes into a node."""
+
+_tuple_new = tuple.__new__  # Node(...) takes twice as long: a NamedTuple's constructor is a Python function
+
+
+class Trace:
+    """One recording: the nodes of one body, in the order of its calls. Made and closed by `trace`."""
+
+    __slots__ = ("inputs", "name", "nodes", "owner", "thread")
+
+    def __init__(self, name: str, inputs: tuple[str, ...], owner: object | None = None) -> None:
+        self.name = name
+        self.inputs = inputs
+        self.nodes: list[Node] = []
+        self.owner = owner
+        self.thread = get_ident()  # 0 once closed, which is no thread's identity: one comparison checks both
+
+    @property
+    def open(self) -> bool:
+        """Whether the body still runs."""
+        return self.thread != 0
+
+    @property
+    def here(self) -> bool:
+        """Whether it records in this context and in this thread."""
+        return self is trace_of_context.get() and self.thread == get_ident()
+
+    def add(
+        self,
+        spec: OpSpec,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        reads: tuple[int, ...],
+        nested: bool,
+        code: CodeType | None,
+        lasti: int,
+    ) -> Ref:
+        """Append a node of these fields, frozen and checked by the caller; what refers to it."""
+        number = len(self.inputs) + len(self.nodes)
+        self.nodes.append(_tuple_new(Node, (number, spec, args, kwargs, reads, nested, code, lasti)))
+        return Ref(number)
+
+    def close(self) -> None:
+        """Let go of everything: a placeholder that outlives its trace keeps neither nodes nor owner alive."""
+        self.thread = 0
+        self.nodes = []
+        self.owner = None
+
+    def __repr__(self) -> str:
+        return f"<Trace {self.name}: {len(self.nodes)} nodes>" if self.open else f"<Trace {self.name}: closed>"
+
+
+class Traced:
+    """What stands for a value of a trace, without what can be done with it: that is `Placeholder`'s."""
+
+    __slots__ = ("_ref", "_trace")
+
+    _ref: Ref | None
+    _trace: Trace
+
+    def _read(self) -> Ref:
+        """What refers to it in the graph; records it first, if it is still pending."""
+        raise NotImplementedError
+
+
+def current() -> Trace | None:
+    """The trace of this context; None where no body is being traced, also in a task that outlives its trace."""
+    found = trace_of_context.get()
+    return found if found is not None and found.thread else None
+
+
+# ------------------------------------------------------------------------------------------------ the user's line
+
+NOT_THE_USER: Final = (
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
+    os.path.dirname(os.path.abspath(np.__file__)) + os.sep,
+    copy.__file__,  # a refused copy or deepcopy is the caller's doing
+)
+"""Files whose frames are passed over."""
+
+
+def user_line() -> tuple[CodeType | None, int]:
+    """The user's instruction that led here, as a node keeps it; (None, -1) if there is none."""
+    frame = _user_frame()
+    return (None, -1) if frame is None else (frame.f_code, frame.f_lasti)
+
+
+def _user_frame() -> FrameType | None:
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename.startswith(NOT_THE_USER):
+        frame = frame.f_back
+    return frame
+
+
+# ------------------------------------------------------------------------------------------------ refusals
+
+OWN_THREAD: Final = "record in the thread that runs the body; kernels run at the same time by themselves"
+
+
+def refusal(what: str, remedy: str, where: str = "") -> TraceError:
+    """The error to raise; `where` is the user's line, unless given because no line of the body runs any more."""
+    if not where:
+        frame = _user_frame()
+        where = "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return TraceError(f"{what}, at {where}: {remedy}")
+
+
+def stranger(placeholder: Traced, where: str = "") -> TraceError:
+    """A placeholder met where it may not be used: say which of the four ways led there."""
+    home, here = placeholder._trace, current()
+    if not home.open:
+        return refusal(
+            f"{placeholder!r} is used after the body of {home.name!r} has been traced",
+            "a placeholder means something only while its body runs; return it from the body and await the pipeline",
+            where,
+        )
+    if home.thread != get_ident():
+        return refusal(f"{placeholder!r} of {home.name!r} is used in another thread than its body", OWN_THREAD, where)
+    if here is None:
+        return refusal(
+            f"{placeholder!r} is used outside the context in which the body of {home.name!r} is traced",
+            "use it in the body itself, or in functions that the body calls",
+            where,
+        )
+    return refusal(
+        f"{placeholder!r} of {home.name!r} is used while {here.name!r} is traced",
+        f"pass it to {here.name!r} as an argument",
+        where,
+    )

@@ -1,0 +1,131 @@
+"""What is learned of costs: measurements, families, batches, and where a sweep may begin."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from dataflow.graph.costs import LIGHT, SAMPLES, UNKNOWN, Costs
+
+FAST, SLOW = LIGHT / 10, LIGHT * 10
+
+
+def known(costs: Costs) -> str:
+    """Each step as a letter: light, heavy or unknown."""
+    return "".join("?" if s == UNKNOWN else "l" if s < LIGHT else "h" for s in costs.seconds)
+
+
+def family(size: int) -> Costs:
+    return Costs(["blur"] * size, bytes(size))
+
+
+def test_at_first_nothing_is_known_and_nothing_may_be_swept() -> None:
+    costs = family(4)
+    assert known(costs) == "????"
+    assert costs.seconds[0] == math.inf
+    assert costs.sweep_from == 4
+    assert repr(costs) == "<Costs 0 of 4 steps light>"
+
+
+def test_a_quicker_time_counts_at_once_and_a_slower_one_by_a_quarter() -> None:
+    costs = family(1)
+    costs.measured(0, 8.0)
+    assert costs.seconds == [8.0]
+    costs.measured(0, 4.0)
+    assert costs.seconds == [4.0]
+    costs.measured(0, 8.0)
+    assert costs.seconds == [5.0]
+
+
+def test_one_slow_time_makes_a_light_step_no_heavy_one_but_lasting_slowness_does() -> None:
+    costs = family(1)
+    costs.measured(0, FAST)
+    assert costs.sweep_from == 0
+    times = 0
+    while costs.seconds[0] < LIGHT:
+        costs.measured(0, 2 * LIGHT)
+        times += 1
+    assert 1 < times < 10
+    assert costs.sweep_from == 1
+
+
+def test_the_others_of_an_operator_are_judged_by_the_best_of_some() -> None:
+    costs = Costs(["blur", "blur", "warp", "blur", "blur", "blur"], bytes(6))
+    for step, seconds in zip((0, 1), (SLOW, FAST), strict=True):
+        assert not costs.measured(step, seconds)
+    assert known(costs) == "hl????"
+    assert SAMPLES == 3
+    assert costs.measured(4, 2 * FAST)
+    assert costs.seconds == [SLOW, FAST, UNKNOWN, FAST, 2 * FAST, FAST]
+
+
+def test_a_sweep_may_begin_among_steps_that_were_judged_by_others() -> None:
+    costs = family(6)
+    costs.measured(1, FAST)
+    costs.measured(2, FAST)
+    assert costs.sweep_from == 6
+    assert costs.measured(0, SLOW)  # itself heavy, but the third: the others are light from here on
+    assert known(costs) == "hlllll"
+    assert costs.sweep_from == 1
+
+
+def test_others_are_never_judged_to_be_slow() -> None:
+    costs = family(5)
+    assert not any(costs.measured(step, LIGHT) for step in range(SAMPLES))
+    assert known(costs) == "hhh??"
+
+
+def test_a_step_is_one_sample_however_often_it_is_measured() -> None:
+    costs = family(3)
+    assert not any(costs.measured(0, FAST) for _ in range(10))
+    assert known(costs) == "l??"
+
+
+def test_steps_on_the_loop_stay_unknown() -> None:
+    costs = Costs(["fetch"] * 5, bytes([0, 0, 0, 1, 0]))
+    assert [costs.measured(step, FAST) for step in range(3)] == [False, False, True]
+    assert known(costs) == "lll?l"
+    assert costs.sweep_from == 4
+
+
+def test_a_sweep_may_begin_after_the_last_step_that_is_not_light() -> None:
+    costs = Costs(list("abcdef"), bytes(6))
+    for step in range(6):
+        costs.measured(step, FAST)
+    assert costs.sweep_from == 0
+    costs.stuck(2, SLOW)
+    assert costs.sweep_from == 3
+    costs.stuck(5, 0.0)
+    assert costs.sweep_from == 6
+    costs.measured(5, FAST)
+    assert costs.sweep_from == 3
+
+
+def test_a_step_that_held_up_its_lane_is_heavy_whatever_it_took() -> None:
+    costs = family(2)
+    costs.stuck(0, 0.0)
+    costs.stuck(1, SLOW)
+    assert costs.seconds == [LIGHT, SLOW]
+    assert known(costs) == "hh"
+
+
+@pytest.mark.parametrize(("seconds", "after"), [(3 * LIGHT, "lllh"), (3.01 * LIGHT, "???h")])
+def test_a_batch_that_was_not_light_on_average_is_measured_anew(seconds: float, after: str) -> None:
+    costs = Costs(list("abcd"), bytes(4))
+    for step in range(3):
+        costs.measured(step, FAST)
+    costs.measured(3, SLOW)
+    costs.batch([0, 1, 2], seconds)
+    assert known(costs) == after
+
+
+def test_after_a_slow_batch_no_sweep_begins_there() -> None:
+    costs = Costs(list("abcd"), bytes(4))
+    for step in range(4):
+        costs.measured(step, FAST)
+    assert costs.sweep_from == 0
+    costs.batch([1, 2], SLOW)
+    assert costs.sweep_from == 3
+    costs.batch([], SLOW)
+    assert known(costs) == "l??l"
