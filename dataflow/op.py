@@ -15,7 +15,7 @@ from dataflow.graph.nodes import Kind, OpSpec
 from dataflow.graph.placeholder import record
 from dataflow.graph.recording import current
 
-__all__ = ["Call", "Op", "op"]
+__all__ = ["Call", "Op", "op", "pickled_as"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,6 +85,9 @@ class Op(Generic[P, R]):
     def __repr__(self) -> str:
         return f"<{'async ' if self._spec.kind is Kind.ASYNC else ''}op {self.name}>"
 
+    def __reduce__(self) -> str:
+        return pickled_as(self)
+
     def _record(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call with wrong arguments fails here, on the line that makes it, as the plain call would."""
         if self._arity is None:
@@ -137,6 +140,11 @@ class _OpDecorator:
 
 def _is_coroutine_function(fn: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+
+
+def pickled_as(decorated: Any) -> str:
+    """What an operator or a pipeline is pickled as: the name under which its module has it, as functions are."""
+    return str(getattr(decorated, "__qualname__", decorated.name))
 
 
 def _name_of(fn: Callable[..., Any]) -> str:

@@ -25,7 +25,7 @@ from dataflow.graph.placeholder import Placeholder, is_placeholder
 from dataflow.graph.plan import Plan, make_plan
 from dataflow.graph.recording import current
 from dataflow.graph.trace import trace
-from dataflow.op import Call
+from dataflow.op import Call, pickled_as
 
 __all__ = ["Pipeline", "pipeline"]
 
@@ -124,6 +124,9 @@ class Pipeline(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<pipeline {self._name}{self._signature}>"
+
+    def __reduce__(self) -> str:
+        return pickled_as(self)
 
     # Binding and planning; `owner` is the instance where this is a method, else None.
 

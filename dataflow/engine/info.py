@@ -39,7 +39,7 @@ def parallel_info() -> ParallelInfo:
         interop_threads={
             "target": setting.value,
             "origin": setting.origin.value,
-            "live": sum(thread.name.startswith(THREAD_NAME) for thread in threading.enumerate()),
+            "live": _live_threads(),
             "busy": pool.busy,
             "queued": pool.queued,
             "overrunning": len(strays),
@@ -51,3 +51,9 @@ def parallel_info() -> ParallelInfo:
             "usable": cpus.usable(),
         },
     )
+
+
+def _live_threads() -> int:
+    """How many threads of the pool exist; of a child forked inside a kernel, its main thread is none of them."""
+    main = threading.main_thread()
+    return sum(thread.name.startswith(THREAD_NAME) for thread in threading.enumerate() if thread is not main)

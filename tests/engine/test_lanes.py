@@ -1,0 +1,565 @@
+"""Lanes: never more kernels at once than the setting allows, never fewer than it could, and everybody gets a turn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dataflow as flow
+from dataflow.engine import lanes
+from dataflow.graph.costs import LIGHT
+from tests.conftest import LOOPS
+
+Runner = Callable[[Any], Any]
+
+
+class Crowd:
+    """Kernels that count themselves, and wait until a whole wave of them is inside at the same time."""
+
+    def __init__(self, wave: int) -> None:
+        self.barrier = threading.Barrier(wave)
+        self.lock = threading.Lock()
+        self.inside = self.peak = self.total = 0
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        with self.lock:
+            self.inside += 1
+            self.total += 1
+            self.peak = max(self.peak, self.inside)
+        yield
+        with self.lock:
+            self.inside -= 1
+
+    def enter(self) -> None:
+        with self.counted():
+            self.barrier.wait(20)
+
+
+@pytest.mark.parametrize(("threads", "ready"), [(1, 4), (2, 8), (3, 9), (8, 16), (2, 1), (3, 2), (8, 5)])
+def test_as_many_kernels_at_once_as_allowed_and_no_more(run_async: Runner, threads: int, ready: int) -> None:
+    flow.set_num_interop_threads(threads)
+    crowd = Crowd(min(threads, ready))
+
+    @flow.op
+    def kernel(i: int) -> int:
+        crowd.enter()
+        return i
+
+    @flow.pipeline
+    def wide() -> Any:
+        return [kernel(i) for i in range(ready)]
+
+    assert run_async(wide()) == list(range(ready))
+    assert (crowd.peak, crowd.total) == (min(threads, ready), ready)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_the_bound_is_over_all_runs_and_loops(threads: int) -> None:
+    flow.set_num_interop_threads(threads)
+    crowd = Crowd(threads)
+
+    @flow.op
+    def kernel(i: int) -> int:
+        crowd.enter()
+        return i
+
+    @flow.pipeline
+    def narrow() -> Any:
+        return kernel(0), kernel(1), kernel(2), kernel(3)
+
+    async def main() -> Any:
+        return await asyncio.gather(narrow(), narrow(), narrow())
+
+    def loop(make: Callable[[], asyncio.AbstractEventLoop]) -> Any:
+        with asyncio.Runner(loop_factory=make) as runner:
+            return runner.run(main())
+
+    with ThreadPoolExecutor(6) as threads_with_loops:
+        loops = [threads_with_loops.submit(loop, make) for make in LOOPS.values() for _ in range(3)]
+        assert all(done.result(30) == [(0, 1, 2, 3)] * 3 for done in loops)
+    assert (crowd.peak, crowd.total) == (threads, len(loops) * 12)
+
+
+class Meeting:
+    """Two kinds of kernels that are quick until `barrier` is set, and then wait for each other."""
+
+    def __init__(self) -> None:
+        self.barrier: threading.Barrier | None = None
+        meet = self.meet
+
+        @flow.op
+        def one(x: int) -> int:
+            meet()
+            return x + 1
+
+        @flow.op
+        def two(x: int) -> int:
+            meet()
+            return x + 2
+
+        self.one, self.two = one, two
+
+    def meet(self) -> None:
+        if self.barrier is not None:
+            self.barrier.wait(20)
+
+    async def learn(self, pipeline: Any, *args: Any) -> None:
+        """Run it until all its kernels are known to be light."""
+        plan, _ = pipeline._bind(pipeline._plans, None, args, {})
+        for _ in range(10_000):
+            await pipeline(*args)
+            if all(plan.costs.seconds[step] < LIGHT for step in range(len(plan)) if not plan.on_loop[step]):
+                return
+        raise AssertionError("quick kernels are not learned to be light")
+
+
+def test_two_kernels_that_were_learned_to_be_light_meet(run_async: Runner) -> None:
+    flow.set_num_interop_threads(2)
+    meeting = Meeting()
+
+    @flow.pipeline
+    def both(x: Any) -> Any:
+        return meeting.one(x), meeting.two(x)
+
+    async def main() -> None:
+        await meeting.learn(both, 0)
+        meeting.barrier = threading.Barrier(2)
+        assert await both(0) == (1, 2)
+        assert await both(1) == (2, 3)  # and they are known now
+
+    run_async(main())
+
+
+def test_they_meet_across_runs_and_beside_a_sweep(run_async: Runner) -> None:
+    """One lane is in the middle of many light kernels of another run."""
+    flow.set_num_interop_threads(3)
+    meeting = Meeting()
+    stop = False
+
+    @flow.op
+    def tiny(x: int) -> int:
+        return x + 1
+
+    @flow.pipeline
+    def chain(x: Any) -> Any:
+        for _ in range(2_000):
+            x = tiny(x)
+        return x
+
+    @flow.pipeline
+    def left(x: Any) -> Any:
+        return meeting.one(x)
+
+    @flow.pipeline
+    def right(x: Any) -> Any:
+        return meeting.two(x)
+
+    async def sweep() -> None:
+        while not stop:
+            assert await chain(0) == 2_000
+
+    async def main() -> None:
+        nonlocal stop
+        for pipeline in (left, right, chain):
+            await meeting.learn(pipeline, 0)
+        sweeping = asyncio.create_task(sweep())
+        meeting.barrier = threading.Barrier(2)
+        for _ in range(20):
+            assert await asyncio.gather(left(0), right(0)) == [1, 2]
+        stop = True
+        await sweeping
+
+    run_async(main())
+
+
+def test_kernels_that_were_claimed_together_meet(run_async: Runner) -> None:
+    """Two steps of one batch: while its lane is in the first, another takes the second."""
+    flow.set_num_interop_threads(2)
+    meeting = Meeting()
+
+    @flow.pipeline
+    def pairs(x: Any) -> Any:
+        return [(meeting.one(x), meeting.two(x)) for _ in range(50)]
+
+    async def main() -> None:
+        await meeting.learn(pairs, 0)
+        for _ in range(5):
+            meeting.barrier = threading.Barrier(2)
+            assert await pairs(0) == [(1, 2)] * 50
+            meeting.barrier = None
+            await meeting.learn(pairs, 0)
+
+    run_async(main())
+
+
+def test_a_small_run_does_not_wait_for_a_big_one(run_async: Runner) -> None:
+    """One thread, and a run of many kernels, each long enough to be worth a lane and so claimed alone."""
+    flow.set_num_interop_threads(1)
+    pool = lanes.process_pool()
+    started = asked = started_small = 0
+    small_waits = threading.Event()
+
+    @flow.op
+    def of_many(x: int) -> int:
+        nonlocal started, asked
+        started += 1
+        time.sleep(5 * LIGHT)
+        if started == 20:
+            before = pool.queued
+            loop.call_soon_threadsafe(small_waits.set)
+            while pool.queued == before:
+                time.sleep(0)
+            asked = started
+        return x
+
+    @flow.op
+    def lone(x: int) -> int:
+        nonlocal started_small
+        started_small = started
+        return x
+
+    @flow.pipeline
+    def big() -> Any:
+        return [of_many(i) for i in range(2_000)]
+
+    @flow.pipeline
+    def small() -> Any:
+        return lone(7)
+
+    async def main() -> None:
+        nonlocal loop
+        loop = asyncio.get_running_loop()
+        running = asyncio.create_task(big())
+        while not small_waits.is_set():
+            await asyncio.sleep(0)
+        assert await small() == 7
+        assert not running.done()
+        assert await running == list(range(2_000))
+
+    loop: Any = None
+    run_async(main())
+    assert asked == 20
+    assert started_small <= asked + 2
+
+
+def test_a_small_run_takes_its_turn_among_light_kernels(run_async: Runner) -> None:
+    """As above, where the big run's kernels are known to be light and are taken in batches."""
+    flow.set_num_interop_threads(1)
+    count = 0
+    at: list[int] = []
+
+    @flow.op
+    def tiny(x: int) -> int:
+        nonlocal count
+        count += 1
+        return x
+
+    @flow.op
+    def look(x: int) -> int:
+        at.append(count)
+        return x
+
+    @flow.pipeline
+    def big(x: Any) -> Any:
+        return [tiny(x) for _ in range(20_000)]
+
+    @flow.pipeline
+    def small(x: Any) -> Any:
+        return look(x)
+
+    async def main() -> None:
+        nonlocal count
+        await Meeting().learn(big, 1)
+        for _ in range(10):
+            count = 0
+            running = asyncio.create_task(big(1))
+            while not count:
+                await asyncio.sleep(0)
+            first = count
+            await small(1)
+            assert at.pop() < 20_000 or first > 10_000, "it waited for the big run to end"
+            await running
+
+    run_async(main())
+
+
+variable = contextvars.ContextVar("variable", default="unset")
+
+
+def test_each_kernel_runs_in_a_copy_of_the_callers_context(run_async: Runner) -> None:
+    @flow.op
+    def change(i: int) -> str:
+        before = variable.get()
+        variable.set(f"kernel {i}")
+        return before
+
+    @flow.op
+    async def change_on_loop(i: int) -> str:
+        before = variable.get()
+        variable.set(f"async {i}")
+        return before
+
+    @flow.pipeline
+    def all_of_them() -> Any:
+        return [change(i) for i in range(8)] + [change_on_loop(i) for i in range(8)]
+
+    async def main() -> None:
+        variable.set("caller")
+        call = all_of_them()  # captured here
+        variable.set("later")
+        assert await call == ["caller"] * 16
+        assert await all_of_them() == ["later"] * 16
+        assert variable.get() == "later"
+
+    run_async(main())
+
+
+def test_errstate_of_the_caller_holds_in_kernels(run_async: Runner) -> None:
+    @flow.op
+    def divide(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return x / 0
+
+    @flow.op
+    def ignore(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        np.seterr(all="ignore")
+        return x / 0
+
+    @flow.pipeline
+    def division(x: Any) -> Any:
+        return divide(x)
+
+    @flow.pipeline
+    def ignored(x: Any) -> Any:
+        return ignore(x)
+
+    async def main() -> None:
+        ones = np.ones(3)
+        with np.errstate(divide="raise"):
+            with pytest.raises(FloatingPointError):
+                await division(ones)
+            assert np.isinf(await ignored(ones)).all()
+            with pytest.raises(FloatingPointError):
+                await division(ones)
+        with np.errstate(divide="ignore"):
+            assert np.isinf(await division(ones)).all()
+
+    run_async(main())
+
+
+def test_the_loop_thread_executes_no_kernel_and_async_ops_hold_no_thread(run_async: Runner) -> None:
+    """A hundred async ops wait at once beside the kernel on the only thread."""
+    flow.set_num_interop_threads(1)
+    waiting = 0
+
+    @flow.op
+    async def wait(done: asyncio.Event) -> str:
+        nonlocal waiting
+        waiting += 1
+        if waiting == 100:
+            done.set()
+        await done.wait()
+        return threading.current_thread().name
+
+    @flow.op
+    def compute() -> str:
+        return threading.current_thread().name
+
+    @flow.pipeline
+    def mixed(done: Any) -> Any:
+        return [wait(done) for _ in range(100)], compute()
+
+    async def main() -> None:
+        on_loop, on_lane = await mixed(asyncio.Event())
+        assert set(on_loop) == {threading.current_thread().name}
+        assert on_lane.startswith(lanes.THREAD_NAME)
+
+    run_async(main())
+
+
+def script(text: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(text)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_no_thread_before_the_first_run() -> None:
+    assert (
+        script("""
+        import threading
+        import dataflow as flow
+        flow.set_num_interop_threads(64)
+        flow.get_num_interop_threads()
+        str(flow.parallel_info())
+        @flow.op
+        def f(x): return x
+        @flow.pipeline
+        def p(x): return f(x)
+        p.graph()
+        p.debug(1)
+        print(threading.active_count())
+        """)
+        == "1"
+    )
+
+
+def test_no_more_threads_than_the_run_needs_and_the_process_ends() -> None:
+    assert (
+        script("""
+        import asyncio, threading
+        import dataflow as flow
+        flow.set_num_interop_threads(16)
+        @flow.op
+        def f(x): return x
+        @flow.pipeline
+        def p(x): return f(x)
+        async def main():
+            await p(1)
+            print(sum(t.name.startswith("dataflow-interop") for t in threading.enumerate()))
+        asyncio.run(main())
+        """)
+        == "1"
+    )
+
+
+def test_an_idle_pool_holds_no_run(run_async: Runner) -> None:
+    @flow.op
+    def kernel(x: int) -> int:
+        return x
+
+    @flow.pipeline
+    def some() -> Any:
+        return [kernel(i) for i in range(10)]
+
+    run_async(some())
+    pool = lanes.process_pool()
+    while pool.busy:
+        pass
+    assert (pool.queued, repr(pool)) == (0, f"<Pool limit={pool.limit} lanes=0 queued=0>")
+
+
+# What should not happen, but does on a machine that is full, or with a bug of ours: no run hangs.
+
+
+class Refusing(ThreadPoolExecutor):
+    """An executor that takes `after` jobs and can start no thread for more."""
+
+    after = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.taken = 0
+
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
+        self.taken += 1
+        if self.taken > self.after:
+            raise RuntimeError("can't start new thread")
+        return super().submit(*args, **kwargs)
+
+
+@flow.op
+def square(x: int) -> int:
+    return x * x
+
+
+@flow.pipeline
+def squares() -> Any:
+    return [square(i) for i in range(64)]
+
+
+@pytest.fixture
+def fresh_pool() -> Iterator[None]:
+    """The pool makes a new executor for the test, and another one after it."""
+    before = flow.get_num_interop_threads()
+    flow.set_num_interop_threads(before + 5)
+    flow.set_num_interop_threads(before + 4)
+    yield
+    flow.set_num_interop_threads(before + 5)
+
+
+@pytest.mark.usefixtures("fresh_pool")
+def test_a_second_thread_that_cannot_be_started_is_done_without(
+    run_async: Runner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lanes, "ThreadPoolExecutor", Refusing)
+    monkeypatch.setattr(Refusing, "after", 1)
+
+    @flow.op
+    def fresh(x: int) -> int:
+        return x
+
+    @flow.pipeline
+    def wide() -> Any:
+        return [fresh(i) for i in range(500)]
+
+    with caplog.at_level(logging.WARNING, "dataflow"):
+        assert run_async(wide()) == list(range(500))
+    assert any("no further inter-op thread" in record.message for record in caplog.records)
+
+
+@pytest.mark.usefixtures("fresh_pool")
+def test_without_any_thread_the_awaiter_is_told(run_async: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "ThreadPoolExecutor", Refusing)
+    monkeypatch.setattr(Refusing, "after", 0)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        run_async(squares())
+    monkeypatch.setattr(lanes, "ThreadPoolExecutor", ThreadPoolExecutor)
+    flow.set_num_interop_threads(flow.get_num_interop_threads() + 1)  # a new executor
+    assert run_async(squares()) == [i * i for i in range(64)]
+
+
+@pytest.mark.usefixtures("fresh_pool")
+def test_without_a_watcher_all_runs_end(run_async: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = 0
+
+    class Refused(threading.Thread):
+        def start(self) -> None:
+            nonlocal refused
+            refused += 1
+            raise RuntimeError("can't start new thread")
+
+    pool = lanes.Pool(2)
+    monkeypatch.setattr(lanes, "_process_pool", pool)
+    monkeypatch.setattr(lanes, "Thread", Refused)
+    for _ in range(5):
+        assert run_async(squares()) == [i * i for i in range(64)]
+    assert refused
+    assert not pool._watching
+    pool.resize(3)  # its threads end
+
+
+def test_a_bug_in_a_lane_is_an_error_and_no_hang(run_async: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = lanes.execute
+    broken = True
+
+    def execute(run: Any, segment: Any) -> float:
+        if broken:
+            raise ZeroDivisionError("a bug of ours")
+        return real(run, segment)
+
+    monkeypatch.setattr(lanes, "execute", execute)
+    for _ in range(10):
+        with pytest.raises(ZeroDivisionError, match="a bug of ours"):
+            run_async(squares())
+    broken = False
+    assert run_async(squares()) == [i * i for i in range(64)]
