@@ -214,10 +214,19 @@ class Pool:
                         continue  # a resize came in between
                     lane.void = True
                     self._lanes.discard(lane)
-                    alone = not self._lanes
-                if alone:  # nobody would do the work
+                    forlorn = [] if self._lanes else list(self._queue)
+                    for run in forlorn:
+                        run.queued = False
+                        self._queue.remove(run)
+                # Not raised here: whoever offered the last run may be the watcher, or a kernel that set the limit.
+                for run in forlorn:
+                    run.crash(
+                        RuntimeError(f"no inter-op thread could be started to run {run.plan.graph.name!r}: {exc}")
+                    )
+                if not forlorn:
+                    logger.warning("no further inter-op thread could be started", exc_info=exc)
+                if not isinstance(exc, Exception):
                     raise
-                logger.warning("no further inter-op thread could be started", exc_info=exc)
             return
 
     # A lane.
@@ -324,11 +333,16 @@ class Pool:
                 self._watching, self._bell = False, None
 
     def _keep_watch(self, bell: Lock) -> None:
-        while True:
-            before = perf_counter()
-            time.sleep(DELAY)
-            if not self._look(late=perf_counter() - before > 2 * DELAY):
-                bell.acquire()
+        try:
+            while True:
+                before = perf_counter()
+                time.sleep(DELAY)
+                if not self._look(late=perf_counter() - before > 2 * DELAY):
+                    bell.acquire()
+        except BaseException:  # a bug of ours: the next one who needs a watcher starts another
+            with self._lock:
+                self._watching, self._bell = False, None
+            raise
 
     def _look(self, *, late: bool) -> bool:
         """One look at all lanes; returns whether to go on looking.

@@ -491,6 +491,8 @@ def squares() -> Any:
 def fresh_pool() -> Iterator[None]:
     """The pool makes a new executor for the test, and another one after it."""
     before = flow.get_num_interop_threads()
+    while lanes.process_pool().busy:  # a lane that is about to end would take the work
+        pass
     flow.set_num_interop_threads(before + 5)
     flow.set_num_interop_threads(before + 4)
     yield
@@ -521,11 +523,81 @@ def test_a_second_thread_that_cannot_be_started_is_done_without(
 def test_without_any_thread_the_awaiter_is_told(run_async: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes, "ThreadPoolExecutor", Refusing)
     monkeypatch.setattr(Refusing, "after", 0)
-    with pytest.raises(RuntimeError, match="can't start new thread"):
+    with pytest.raises(RuntimeError, match="no inter-op thread could be started to run 'squares': can't start"):
         run_async(squares())
     monkeypatch.setattr(lanes, "ThreadPoolExecutor", ThreadPoolExecutor)
     flow.set_num_interop_threads(flow.get_num_interop_threads() + 1)  # a new executor
     assert run_async(squares()) == [i * i for i in range(64)]
+
+
+@pytest.mark.usefixtures("fresh_pool")
+def test_the_last_lane_to_be_refused_takes_all_runs_that_wait_with_it(
+    run_async: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first lane's thread is refused after the second one's, whose run relied on the first."""
+    asked, answer = threading.Event(), threading.Event()
+
+    class Slow(ThreadPoolExecutor):
+        def submit(self, *_: Any, **__: Any) -> Any:
+            if not asked.is_set():
+                asked.set()
+                assert answer.wait(20)
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(lanes, "ThreadPoolExecutor", Slow)
+
+    async def main() -> None:
+        first = asyncio.create_task(asyncio.to_thread(squares.run))
+        await asyncio.to_thread(asked.wait, 20)
+        second = asyncio.create_task(squares())
+        while lanes.process_pool().queued < 128:
+            await asyncio.sleep(0)
+        assert not second.done()
+        answer.set()
+        for run in (first, second):
+            with pytest.raises(RuntimeError, match="no inter-op thread could be started"):
+                await run
+
+    run_async(main())
+    assert lanes.process_pool().queued == 0
+
+
+@pytest.mark.usefixtures("fresh_pool")
+def test_an_interrupt_while_a_thread_is_started_arrives(run_async: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(ThreadPoolExecutor):
+        def submit(self, *_: Any, **__: Any) -> Any:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(lanes, "ThreadPoolExecutor", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_async(squares())
+    assert lanes.process_pool().queued == 0
+
+
+def test_a_watcher_that_dies_is_replaced(run_async: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug of ours in the watcher: the next time it is needed there is a new one."""
+    flow.set_num_interop_threads(2)
+    pool = lanes.Pool(2)
+    monkeypatch.setattr(lanes, "_process_pool", pool)
+    died = threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda _: died.set())
+    meeting = Meeting()
+
+    @flow.pipeline
+    def both(x: Any) -> Any:
+        return meeting.one(x), meeting.two(x)
+
+    async def main() -> None:
+        await meeting.learn(both, 0)
+        with monkeypatch.context() as patch:
+            patch.setattr(pool, "_look", None)
+            while not died.is_set():
+                await both(0)
+        meeting.barrier = threading.Barrier(2)
+        assert await both(0) == (1, 2)
+
+    run_async(main())
+    pool.resize(3)  # its threads end
 
 
 @pytest.mark.usefixtures("fresh_pool")
