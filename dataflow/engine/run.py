@@ -344,11 +344,17 @@ class Run:
             values = self.values
             values[step] = result
             copy = self.context.copy
+            guarded = [result]
             for slot, number, call in attached:
                 self._blame[step] = number
-                values[slot] = copy().run(call, values)
+                value = copy().run(call, values)
                 if slot in plan.output_slots:
-                    values[slot] = own(values[slot], (result,))
+                    value = own(value, guarded)
+                    if plan.readers[slot] > 1:  # others than the output
+                        self._originals[slot] = (value, False)
+                        value = guard(value)
+                        guarded.append(value)
+                values[slot] = value
             del self._blame[step]
         return result
 

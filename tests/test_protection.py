@@ -1,0 +1,403 @@
+"""Arrays that others read are protected: a write is an error that names the operator; the user's flags never change."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dataflow as flow
+
+Runner = Callable[[Any], Any]
+Array = np.ndarray[Any, Any]
+
+
+@flow.op
+def fresh(n: int) -> Array:
+    return np.arange(float(n))
+
+
+@flow.op
+def total(x: Any) -> float:
+    return float(np.sum(x))
+
+
+@flow.op
+def double(x: Array) -> Array:
+    return 2 * x
+
+
+# Each way to write; the array that it is given has other readers.
+
+
+def in_place(x: Array) -> Array:
+    x += 1
+    return x
+
+
+def by_index(x: Array) -> Array:
+    x[0] = 1
+    return x
+
+
+def through_a_view(x: Array) -> Array:
+    x[1:].T[:] = 1
+    return x
+
+
+def by_out(x: Array) -> Array:
+    return np.add(x, 1, out=x)
+
+
+def by_method(x: Array) -> Array:
+    x.sort()
+    return x
+
+
+def by_function(x: Array) -> Array:
+    np.copyto(x, 0)
+    return x
+
+
+def by_ufunc_at(x: Array) -> Array:
+    np.add.at(x, [0], 1)
+    return x
+
+
+def by_flipping_the_flag(x: Array) -> Array:
+    x.setflags(write=True)
+    x[0] = 1
+    return x
+
+
+def by_flipping_the_flag_of_a_view(x: Array) -> Array:
+    view = x[:]
+    view.flags.writeable = True
+    view[0] = 1
+    return view
+
+
+def by_flipping_the_flag_of_the_base(x: Array) -> Array:
+    base: Any = x
+    while isinstance(base.base, np.ndarray):
+        base = base.base
+    x.setflags(write=True)
+    return x
+
+
+def heeds_the_flag(write: Callable[[Array], Array]) -> bool:
+    """Whether numpy itself refuses: up to 2.4, `ufunc.at` writes to read-only arrays, and nobody can stop it."""
+    x = np.arange(5.0)
+    try:
+        write(np.asarray(memoryview(x).toreadonly()))  # type: ignore[arg-type]
+    except ValueError:
+        return True
+    return False
+
+
+WRITES = [in_place, by_index, through_a_view, by_out, by_method, by_function, by_flipping_the_flag]
+WRITES += [by_flipping_the_flag_of_a_view, by_flipping_the_flag_of_the_base]
+WRITES += [by_ufunc_at] if heeds_the_flag(by_ufunc_at) else []
+
+
+@pytest.mark.parametrize("write", WRITES, ids=lambda fn: fn.__name__)
+@pytest.mark.parametrize("source", ["argument", "result", "constant", "closure", "in a list", "nested result"])
+def test_every_way_to_write_is_an_error_that_names_the_operator(
+    run_async: Runner, write: Callable[[Array], Array], source: str
+) -> None:
+    writer = flow.op(name="the_writer")(write)
+    mine = np.arange(5.0)
+
+    @flow.pipeline
+    def pipeline(x: Any) -> Any:
+        if source == "argument":
+            shared = x
+        elif source == "result":
+            shared = fresh(5)
+        elif source in {"constant", "closure"}:
+            shared = mine
+        elif source == "in a list":
+            return flow.op(lambda xs: write(xs[0]), name="the_writer")([x, 1])
+        else:
+            shared = make_pair()[0]
+        return writer(shared), total(shared), shared
+
+    @flow.op
+    def make_pair() -> tuple[Array, int]:
+        return np.arange(5.0), 1
+
+    flags = mine.flags.writeable, mine.flags.owndata
+    for _ in range(3):
+        with pytest.raises(ValueError, match=r"read-only|cannot set WRITEABLE flag|not writeable") as caught:
+            run_async(pipeline(mine))
+        notes = "\n".join(caught.value.__notes__)
+        assert "'the_writer'" in notes
+        assert ".copy()" in notes
+        assert (mine.flags.writeable, mine.flags.owndata) == flags
+        np.testing.assert_array_equal(mine, np.arange(5.0))
+    mine[0] = 7  # as much ours as before
+
+
+def test_a_write_that_would_have_been_a_race_is_refused_while_another_reads(run_async: Runner) -> None:
+    """The reader is in the middle of its array when the writer comes."""
+    flow.set_num_interop_threads(2)
+    reading, refused = threading.Event(), threading.Event()
+
+    @flow.op
+    def read(x: Array) -> float:
+        before = x.sum()
+        reading.set()
+        assert refused.wait(20)
+        return float(x.sum() - before)
+
+    @flow.op
+    def write(x: Array) -> str:
+        assert reading.wait(20)
+        try:
+            x += 1
+        except ValueError as exc:
+            return str(exc)
+        finally:
+            refused.set()
+        return "written"
+
+    @flow.pipeline
+    def pipeline() -> Any:
+        x = fresh(1000)
+        return read(x), write(x)
+
+    difference, message = run_async(pipeline())
+    assert difference == 0
+    assert "read-only" in message
+
+
+def test_a_lone_reader_of_a_result_may_write_to_it(run_async: Runner) -> None:
+    @flow.op
+    def increment(x: Array) -> Array:
+        x += 1
+        return x
+
+    @flow.pipeline
+    def chain() -> Any:
+        return increment(increment(fresh(3)))
+
+    np.testing.assert_array_equal(run_async(chain()), [2.0, 3.0, 4.0])
+
+
+# The user's own arrays.
+
+
+@dataclass
+class Holder:
+    array: Array
+
+
+def test_flags_of_arguments_closures_and_caches_are_as_before(run_async: Runner) -> None:
+    arguments = [np.arange(4.0), np.arange(8.0)[::2], np.asfortranarray(np.ones((2, 2))), np.arange(4)]
+    arguments[3].setflags(write=False)
+    closure = np.ones(4)
+    cache: dict[str, Array] = {}
+    holder = Holder(np.ones(2))
+
+    @flow.op
+    def cached() -> Array:
+        if "it" not in cache:
+            cache["it"] = np.zeros(4)
+        return cache["it"]
+
+    @flow.op
+    def passes(x: Any, y: Any) -> Any:
+        return x
+
+    @flow.op
+    def attribute(h: Holder) -> Array:
+        return h.array
+
+    @flow.pipeline
+    def pipeline(a: Any, b: Any, c: Any, d: Any, h: Any) -> Any:
+        kept = cached()
+        same = passes(a, kept)
+        held = attribute(h)
+        return [same, total(same), passes(kept, closure), total(kept), total(closure), b, total(b), double(c), d, held]
+
+    def flags() -> list[bool]:
+        cache.setdefault("it", np.zeros(4))
+        return [x.flags.writeable for x in (*arguments, closure, cache["it"], holder.array)]
+
+    before = flags()
+    assert before == [True, True, True, False, True, True, True]
+    for _ in range(4):
+        run_async(pipeline(*arguments, holder))
+        assert flags() == before
+    cache["it"][0] = 5  # none of them is locked behind the user's back
+    closure[0] = arguments[0][0] = holder.array[0] = 5
+
+
+def test_flags_are_as_before_after_failures_and_cancellation(run_async: Runner) -> None:
+    @flow.op
+    def fails(x: Array) -> Array:
+        raise KeyError("no")
+
+    cache = np.zeros(4)
+
+    @flow.op
+    def cached() -> Array:
+        return cache
+
+    @flow.pipeline
+    def pipeline(x: Any) -> Any:
+        c = cached()
+        return total(c), double(c), fails(x), x, c
+
+    mine = np.arange(3.0)
+    for _ in range(5):
+        with pytest.raises(KeyError):
+            run_async(pipeline(mine))
+        assert mine.flags.writeable
+        assert cache.flags.writeable
+
+
+# Final results.
+
+
+def test_final_results_are_the_users_to_write_to_and_no_views_of_inputs(run_async: Runner) -> None:
+    @flow.op
+    def head(x: Array) -> Array:
+        return x[:2]
+
+    @flow.op
+    def parts(x: Array) -> tuple[Array, dict[str, Array]]:
+        return x[:2], {"rest": x[2:]}
+
+    @flow.pipeline
+    def pipeline(x: Any) -> Any:
+        shared = fresh(4)
+        return {
+            "shared": shared,
+            "sum": total(shared),
+            "doubled": double(shared),
+            "head of input": head(x),
+            "head of shared": head(shared),
+            "parts": parts(x),
+            "index": x[1:],
+            "attribute": x.T,
+            "in a list": [double(x)],
+        }
+
+    mine = np.arange(4.0)
+    for _ in range(3):
+        result = run_async(pipeline(mine))
+        arrays = [result[k] for k in ("shared", "doubled", "head of input", "head of shared", "index", "attribute")]
+        arrays += [result["parts"][0], result["parts"][1]["rest"], result["in a list"][0]]
+        for array in arrays:
+            assert array.flags.writeable
+            array += 100
+        np.testing.assert_array_equal(mine, np.arange(4.0))
+
+
+def test_a_part_of_a_result_that_is_returned_and_read_is_protected_and_writable_at_the_end(run_async: Runner) -> None:
+    """Parts of parts, too: each is evaluated beside its kernel, and each has readers of its own."""
+    seen: list[bool] = []
+
+    @flow.op
+    def make() -> Any:
+        return (np.arange(6.0), 1), 2
+
+    @flow.op
+    def look(x: Array) -> Array:
+        seen.append(x.flags.writeable)
+        return x
+
+    @flow.pipeline
+    def pipeline() -> Any:
+        outer = make()
+        first = outer[0][0]
+        rest = first[2:]
+        last = rest[1:]
+        return first, rest, last, look(first), look(rest), look(last), total(first), total(last)
+
+    for _ in range(3):
+        first, rest, last, *looked, _sum, _last_sum = run_async(pipeline())
+        assert seen == [False] * 3
+        seen.clear()
+        expected = [first, rest, last, *looked]
+        for array, plain in zip(expected, [np.arange(6.0), np.arange(2.0, 6.0), np.arange(3.0, 6.0)] * 2, strict=True):
+            np.testing.assert_array_equal(array, plain)
+        for array in expected:
+            assert array.flags.writeable
+
+
+def test_an_input_that_is_returned_is_the_very_object(run_async: Runner) -> None:
+    @flow.pipeline
+    def pipeline(x: Any) -> Any:
+        return x, total(x)
+
+    mine = np.arange(4.0)
+    assert run_async(pipeline(mine))[0] is mine
+
+
+def test_what_its_kernel_made_read_only_stays_so(run_async: Runner) -> None:
+    @flow.op
+    def broadcast() -> Array:
+        return np.broadcast_to(np.arange(3), (1000, 3))
+
+    @flow.op
+    def locked() -> Array:
+        x = np.arange(3)
+        x.setflags(write=False)
+        return x
+
+    @flow.pipeline
+    def pipeline() -> Any:
+        b, l = broadcast(), locked()  # noqa: E741
+        return b, l, total(b), total(l)
+
+    b, locked_one, *_ = run_async(pipeline())
+    assert not b.flags.writeable
+    assert not locked_one.flags.writeable
+
+
+def test_a_constant_that_is_returned_is_a_copy_each_time(run_async: Runner) -> None:
+    constant = np.arange(3)
+
+    @flow.pipeline
+    def pipeline(x: Any) -> Any:
+        return {"constant": constant, "x": x}
+
+    first = run_async(pipeline(1))["constant"]
+    first += 1
+    np.testing.assert_array_equal(run_async(pipeline(1))["constant"], [0, 1, 2])
+    np.testing.assert_array_equal(constant, [0, 1, 2])
+
+
+def test_async_ops_are_handed_the_same_views(run_async: Runner) -> None:
+    @flow.op
+    async def writes(x: Array) -> None:
+        x[0] = 1
+
+    @flow.pipeline
+    def pipeline(x: Any) -> Any:
+        return writes(x), total(x)
+
+    with pytest.raises(ValueError, match="read-only") as caught:
+        run_async(pipeline(np.zeros(3)))
+    assert "'writes'" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("way", ["run", "debug"])
+def test_the_blocking_ways_protect_alike(way: str) -> None:
+    writer = flow.op(in_place)
+
+    @flow.pipeline
+    def pipeline(x: Any) -> Any:
+        return writer(x), total(x)
+
+    mine = np.zeros(3)
+    with pytest.raises(ValueError, match="read-only") as caught:
+        getattr(pipeline, way)(mine)
+    assert "'in_place'" in caught.value.__notes__[0]
+    assert mine.flags.writeable
