@@ -599,7 +599,7 @@ def mutate(array: Any, x: Any) -> None:
 
 REFUSALS: list[tuple[Callable[[Any], Any], str, str]] = [
     (lambda x: 1 if x else 2, "bool() of <placeholder 0: x> while 'edges' is traced", "np.where"),
-    (lambda x: x and 1, "bool() of", "flow.cond"),
+    (lambda x: x and 1, "bool() of", "np.where"),
     (lambda x: not x, "bool() of", "static="),
     (lambda x: x > 0 or 1, "bool() of <placeholder 1: greater>", "np.where"),
     (lambda x: 0 < x < 1, "bool() of <placeholder 1: greater>", "`&`"),

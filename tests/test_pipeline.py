@@ -1,0 +1,467 @@
+"""Pipelines: what becomes an input and what a Python value, when the body is traced, and what is kept how long."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import importlib
+import inspect
+import pickle
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import dataflow as flow
+
+Runner = Callable[[Any], Any]
+pipeline_module = importlib.import_module("dataflow.pipeline")  # `dataflow.pipeline` is the decorator
+
+
+@flow.op
+def add(x: Any, y: Any) -> Any:
+    return x + y
+
+
+@flow.pipeline
+def plus_one(x: Any) -> Any:
+    """One more."""
+    return add(x, 1)
+
+
+def traced(fn: Callable[..., Any], **options: Any) -> tuple[Any, list[Any]]:
+    """The pipeline of this body, and a list that grows with each trace."""
+    traces: list[Any] = []
+
+    def body(*args: Any, **kwargs: Any) -> Any:
+        traces.append((args, kwargs))
+        return fn(*args, **kwargs)
+
+    body.__signature__ = inspect.signature(fn)  # type: ignore[attr-defined]
+    body.__name__ = fn.__name__
+    return flow.pipeline(body, **options) if not options else flow.pipeline(**options)(body), traces
+
+
+def test_it_looks_like_its_function() -> None:
+    assert plus_one.__name__ == plus_one.name == "plus_one"
+    assert plus_one.__doc__ == "One more."
+    assert repr(plus_one) == "<pipeline plus_one(x: 'Any') -> 'Any'>"
+    assert pickle.loads(pickle.dumps(plus_one)) is plus_one
+    assert flow.pipeline(name="other")(lambda x: x).name == "other"
+
+
+def test_the_body_is_traced_at_the_first_call_and_never_again(run_async: Runner) -> None:
+    pipeline, traces = traced(lambda x, y: add(x, y))
+    assert not traces
+    for x in range(5):
+        assert run_async(pipeline(x, y=1)) == x + 1
+        assert run_async(pipeline(np.ones(x), 1)).shape == (x,)
+    assert len(traces) == 1
+
+
+def test_a_call_is_a_coroutine_and_binds_at_once() -> None:
+    call = plus_one(1)
+    assert inspect.iscoroutine(call)
+    call.close()
+    with pytest.raises(TypeError, match=r"plus_one\(\) missing a required argument: 'x'"):
+        plus_one()
+    with pytest.raises(TypeError, match=r"plus_one\(\) too many positional arguments"):
+        plus_one(1, 2)
+    with pytest.raises(TypeError, match=r"plus_one\(\) got an unexpected keyword argument 'z'"):
+        plus_one(1, z=2)
+
+
+def test_retrace_forgets_and_globals_are_read_anew(run_async: Runner) -> None:
+    amount = 1
+
+    @flow.pipeline
+    def pipeline(x: Any) -> Any:
+        return add(x, amount)
+
+    assert run_async(pipeline(1)) == 2
+    amount = 10
+    assert run_async(pipeline(1)) == 2
+    pipeline.retrace()
+    assert run_async(pipeline(1)) == 11
+
+
+def test_a_run_under_way_finishes_on_its_old_graph(run_async: Runner) -> None:
+    go = threading.Event()
+    amount = 1
+
+    @flow.op
+    def wait(x: int) -> int:
+        assert go.wait(20)
+        return x
+
+    @flow.pipeline
+    def pipeline(x: Any) -> Any:
+        return add(wait(x), amount)
+
+    async def main() -> None:
+        nonlocal amount
+        running = asyncio.create_task(pipeline(1))
+        await asyncio.sleep(0)
+        amount = 10
+        pipeline.retrace()
+        go.set()
+        assert await pipeline(1) == 11
+        assert await running == 2
+
+    run_async(main())
+
+
+def test_graph_traces_ahead_of_time_and_runs_nothing() -> None:
+    pipeline, traces = traced(lambda x, y, depth=2: add(x, y))
+    graph = pipeline.graph()
+    assert [node.spec.name for node in graph.nodes] == ["add"]
+    assert pipeline.graph() is graph
+    assert len(traces) == 1
+    assert pipeline.run(1, 2) == 3
+    assert len(traces) == 1
+    assert str(graph).splitlines()[0] == "Graph <lambda>(x, y): 1 nodes"
+
+
+def test_an_error_in_the_body_leaves_it_as_it_is_and_nothing_is_kept(run_async: Runner) -> None:
+    broken = True
+
+    @flow.pipeline
+    def pipeline(x: Any) -> Any:
+        if broken:
+            raise LookupError("no such weights")
+        return add(x, 1)
+
+    for _ in range(2):
+        with pytest.raises(LookupError, match="no such weights"):
+            pipeline(1)
+        with pytest.raises(LookupError):
+            pipeline.graph()
+    broken = False
+    assert run_async(pipeline(1)) == 2
+
+
+# Python values: static arguments, None, and defaults that were left out.
+
+
+def test_omitted_defaults_and_none_are_python_values(run_async: Runner) -> None:
+    def fn(x: Any, mask: Any = None, scale: Any = 3) -> Any:
+        assert scale == 3 if isinstance(scale, int) else True
+        y = add(x, 0) if mask is None else add(x, mask)
+        return y * scale
+
+    pipeline, traces = traced(fn)
+    assert run_async(pipeline(1)) == 3
+    assert run_async(pipeline(1, None)) == 3
+    assert run_async(pipeline(1, mask=5)) == 18
+    assert run_async(pipeline(1, mask=6)) == 21
+    assert run_async(pipeline(1, scale=10)) == 10
+    assert run_async(pipeline(1, scale=20)) == 20
+    assert len(traces) == 4  # left out, None, mask given, scale given
+
+
+def test_none_as_an_argument_without_default(run_async: Runner) -> None:
+    @flow.pipeline
+    def pipeline(x: Any, bias: Any) -> Any:
+        return x if bias is None else add(x, bias)
+
+    assert run_async(pipeline(1, None)) == 1
+    assert run_async(pipeline(1, 2)) == 3
+    assert run_async(pipeline(1, None)) == 1
+
+
+def test_static_arguments_are_keyed_by_type_and_value(run_async: Runner) -> None:
+    def fn(x: Any, depth: Any = 1) -> Any:
+        for _ in range(int(depth)):
+            x = add(x, 1)
+        return x, repr(depth)
+
+    pipeline, traces = traced(fn, static=("depth",))
+    values = [1, 1.0, True, np.int64(1), 2, 0.0, -0.0]
+    for _ in range(2):
+        for value in values:
+            assert run_async(pipeline(5, value)) == (5 + int(value), repr(value))
+    assert len(traces) == len(values)
+    assert run_async(pipeline(5)) == (6, "1")
+    assert len(traces) == len(values) + 1
+
+
+def test_static_tuples_are_keyed_by_what_is_in_them(run_async: Runner) -> None:
+    pipeline, traces = traced(lambda x, shape: (add(x, 0), repr(shape)), static=["shape"])
+    for value in [(1, 2), (1.0, 2), ((1,), "a"), ((1.0,), "a"), (1, 2)]:
+        assert run_async(pipeline(0, value)) == (0, repr(value))
+    assert len(traces) == 4
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, np.ones(2), (1, [2])])
+def test_what_cannot_be_hashed_cannot_be_static(value: Any) -> None:
+    pipeline = flow.pipeline(static=("depth",))(lambda x, depth: x)
+    with pytest.raises(TypeError, match=r"'depth' is static and must be hashable, got .*pass a tuple"):
+        pipeline(1, value)
+
+
+def test_graph_needs_static_values() -> None:
+    pipeline = flow.pipeline(static=("depth",))(lambda x, depth: [add(x, i) for i in range(depth)])
+    with pytest.raises(TypeError, match="needs a value for 'depth', which is static"):
+        pipeline.graph()
+    assert len(pipeline.graph(depth=3).nodes) == 3
+
+
+def test_variadic_inputs(run_async: Runner) -> None:
+    def fn(*xs: Any, scale: Any = 1, **named: Any) -> Any:
+        total = named.get("start", 0)
+        for x in xs:
+            total = add(total, x)
+        return total, sorted(named), len(xs), scale
+
+    pipeline, traces = traced(fn)
+    assert run_async(pipeline(1, 2, 3)) == (6, [], 3, 1)
+    assert run_async(pipeline(4, 5, 6)) == (15, [], 3, 1)
+    assert run_async(pipeline(1, start=10)) == (11, ["start"], 1, 1)
+    assert run_async(pipeline(1, start=20, scale=5)) == (21, ["start"], 1, 5)
+    assert run_async(pipeline()) == (0, [], 0, 1)
+    assert len(traces) == 4
+
+
+def test_the_cache_of_plans_is_bounded_and_the_oldest_goes_first(
+    run_async: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline_module, "CACHED_PLANS", 3)
+    pipeline, traces = traced(lambda x, n: (add(x, 0), n), static=("n",))
+    for n in (1, 2, 3, 1, 4):  # 2 is the one longest not used
+        assert run_async(pipeline(0, n)) == (0, n)
+    assert len(traces) == 4
+    for n in (1, 3, 4):
+        run_async(pipeline(0, n))
+    assert len(traces) == 4
+    run_async(pipeline(0, 2))
+    assert len(traces) == 5
+
+
+def test_concurrent_first_calls_trace_once() -> None:
+    begun = threading.Barrier(8)
+
+    def fn(x: Any) -> Any:
+        return [add(x, i) for i in range(200)]
+
+    pipeline, traces = traced(fn)
+
+    def call(x: int) -> Any:
+        begun.wait(20)
+        return pipeline.run(x)
+
+    with ThreadPoolExecutor(8) as threads:
+        results = list(threads.map(call, range(8)))
+    assert results == [[x + i for i in range(200)] for x in range(8)]
+    assert len(traces) == 1
+
+
+# Methods.
+
+
+class Model:
+    def __init__(self, weight: int) -> None:
+        self.weight = weight
+        self.traces = 0
+
+    @flow.pipeline(static=("twice",))
+    def forward(self, x: Any, *, twice: bool = False) -> Any:
+        self.traces += 1
+        y = add(x, self.weight)
+        return add(y, self.weight) if twice else y
+
+    @flow.pipeline(static=("n",))
+    def many(self, x: Any, n: int) -> Any:
+        return [self.forward(x) for _ in range(n)]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Model)
+
+    __hash__ = None  # type: ignore[assignment]  # identity counts, and nothing is hashed
+
+
+def test_methods_have_one_graph_for_each_instance(run_async: Runner) -> None:
+    one, two = Model(1), Model(2)
+    for _ in range(3):
+        assert run_async(one.forward(10)) == 11
+        assert run_async(two.forward(10)) == 12
+    assert run_async(one.forward(10, twice=True)) == 12
+    assert run_async(two.many(1, 2)) == [3, 3]
+    assert one.forward.run(1) == 2
+    assert one.forward.debug(1) == 2
+    assert [node.spec.name for node in one.forward.graph().nodes] == ["add"]
+    assert repr(one.forward).startswith("<pipeline forward of <")
+
+
+def test_a_method_does_not_keep_its_instance_alive(run_async: Runner) -> None:
+    gc.disable()
+    try:
+        model = Model(1)
+        gone, key = weakref.ref(model), id(model)
+        assert run_async(model.forward(1)) == 2
+        assert model.forward.run(1) == 2
+        del model
+        assert gone() is None
+        assert key not in Model.forward._owners
+    finally:
+        gc.enable()
+
+
+def test_what_cannot_be_referred_to_weakly_is_refused() -> None:
+    class Slots:
+        __slots__ = ()
+
+        @flow.pipeline
+        def forward(self, x: Any) -> Any:
+            return add(x, 1)
+
+    with pytest.raises(TypeError, match=r"add '__weakref__' to its __slots__"):
+        Slots().forward(1)
+
+
+def test_an_attribute_that_changes_is_seen_after_retrace(run_async: Runner) -> None:
+    model = Model(1)
+    assert run_async(model.forward(1)) == 2
+    model.weight = 5
+    assert run_async(model.forward(1)) == 2
+    Model.forward.retrace()
+    assert run_async(model.forward(1)) == 6
+
+
+# Shapes of results.
+
+
+class Point(NamedTuple):
+    x: Any
+    y: Any
+
+
+@dataclass
+class Result:
+    total: Any
+    parts: list[Any]
+
+
+def test_results_come_back_in_the_shape_of_the_body(run_async: Runner) -> None:
+    @flow.pipeline
+    def pipeline(x: Any) -> Any:
+        y = add(x, 1)
+        return {"point": Point(x, y), "result": Result(y, [x, (y, None)]), "constant": "text", "empty": ()}
+
+    for x in (1, 2):
+        assert run_async(pipeline(x)) == {
+            "point": Point(x, x + 1),
+            "result": Result(x + 1, [x, (x + 1, None)]),
+            "constant": "text",
+            "empty": (),
+        }
+
+
+@pytest.mark.parametrize("result", [None, 5, "text", [], (), {}, {"a": [1, 2]}])
+def test_a_body_without_nodes(run_async: Runner, result: Any) -> None:
+    pipeline = flow.pipeline(lambda: result)
+    assert run_async(pipeline()) == result
+
+
+# Misuse.
+
+
+async def async_body(x: Any) -> Any:
+    return x
+
+
+def generator_body(x: Any) -> Any:
+    yield x
+
+
+async def async_generator_body(x: Any) -> Any:
+    yield x
+
+
+@pytest.mark.parametrize("body", [async_body, generator_body, async_generator_body])
+def test_bodies_that_cannot_be_traced_are_refused_at_declaration(body: Any) -> None:
+    with pytest.raises(TypeError, match=r"the body must be a plain `def`.*without `await`"):
+        flow.pipeline(body)
+
+
+@pytest.mark.parametrize(
+    ("declare", "message"),
+    [
+        (lambda: flow.pipeline(3), "pipeline: expected a function, got int"),
+        (lambda: flow.pipeline(plus_one), "pipeline: expected a function, got Pipeline"),
+        (lambda: flow.pipeline(static="depth")(lambda depth: 0), r"static must be a collection of names.*'depth'"),
+        (
+            lambda: flow.pipeline(static=("deep",))(lambda depth: 0),
+            r"static names deep, no parameter of <lambda>\(depth",
+        ),
+        (lambda: flow.pipeline(static=("xs",))(lambda *xs: 0), "static names xs, no parameter"),
+    ],
+)
+def test_misuse_is_refused(declare: Callable[[], Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        declare()
+
+
+@pytest.mark.parametrize("verb", ["run", "debug", "graph"])
+def test_nothing_runs_while_a_body_is_traced(verb: str) -> None:
+    @flow.pipeline
+    def pipeline(x: Any) -> Any:
+        return getattr(plus_one, verb)(x)
+
+    with pytest.raises(RuntimeError, match=rf"plus_one\.{verb}\(\) was called while a pipeline is traced"):
+        pipeline.graph()
+
+
+def test_a_placeholder_that_escaped_is_no_argument() -> None:
+    escaped: list[Any] = []
+
+    @flow.pipeline
+    def leaks(x: Any) -> Any:
+        escaped.append(x)
+        return x
+
+    leaks.graph()
+    with pytest.raises(TypeError, match="called with a placeholder, outside of the body"):
+        plus_one(escaped[0])
+    with pytest.raises(TypeError, match="called with a placeholder, outside of the body"):
+        plus_one.run(x=escaped[0])
+
+
+def test_inputs_that_compare_strangely_are_only_passed_on(run_async: Runner) -> None:
+    """Arrays have no truth value, and some objects compare equal to everything."""
+
+    class Equal:
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        __hash__ = None  # type: ignore[assignment]
+
+    @flow.op
+    def kind(x: Any) -> str:
+        return type(x).__name__
+
+    @flow.pipeline
+    def pipeline(x: Any, y: Any = 3) -> Any:
+        return kind(x), y
+
+    assert run_async(pipeline(np.ones(3), np.ones(2)))[0] == "ndarray"
+    assert run_async(pipeline(Equal())) == ("Equal", 3)
+
+
+variable = contextvars.ContextVar("variable", default=0)
+
+
+def test_the_body_is_traced_in_the_callers_context(run_async: Runner) -> None:
+    @flow.pipeline
+    def pipeline(x: Any) -> Any:
+        return add(x, variable.get())
+
+    token = variable.set(5)
+    assert run_async(pipeline(1)) == 6
+    variable.reset(token)
+    assert run_async(pipeline(1)) == 6  # frozen
