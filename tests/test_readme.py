@@ -1,0 +1,38 @@
+"""The README's programs run, and the first one prints what the README says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def test_the_first_program_prints_what_stands_below_it() -> None:
+    (language, program), (_, printed) = BLOCKS[:2]
+    assert language == "python"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == printed
+
+
+@pytest.mark.parametrize("program", [text for language, text in BLOCKS if language == "python"][1:])
+def test_the_other_pieces_are_python(program: str) -> None:
+    compile(program, "README.md", "exec")
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:demos|tests)/[\w/.]+)`", README))))
+def test_the_files_it_speaks_of_exist(path: str) -> None:
+    assert (Path(__file__).parent.parent / path).exists()
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`flow\.(\w+)", README))))
+def test_the_functions_it_speaks_of_exist(name: str) -> None:
+    import dataflow as flow
+
+    assert hasattr(flow, name)
