@@ -150,10 +150,12 @@ def make_plan(graph: Graph) -> Plan:
     for step, attached in plumbing.items():
         uses[step] += sum(readers[slot] for slot, *_ in attached)
     for step, attached in plumbing.items():
-        for slot, *_ in attached:
-            if not readers[slot]:  # only further plumbing reads it, which is evaluated by then
-                readers[slot] = 1
-                reads[step] = (*reads[step], slot)
+        inner = [
+            slot for slot, *_ in attached if not readers[slot]
+        ]  # only further plumbing reads it, evaluated by then
+        for slot in inner:
+            readers[slot] = 1
+        reads[step] = (*reads[step], *inner)
     for step in range(size):
         if not readers[step]:  # its own last reader, see rule 3
             readers[step] = 1
