@@ -84,7 +84,7 @@ def emit(event: Event) -> None:
     for observer in _observers:
         try:
             observer(event)
-        except Exception:
+        except BaseException:  # it is no part of what it watches: its SystemExit or CancelledError is not the run's
             _remove(observer)
             logger.exception("an observer failed at %r and is switched off", event)
 

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Coroutine
 from functools import partial, update_wrapper
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from dataflow.graph.nodes import Kind, OpSpec
 from dataflow.graph.placeholder import record
@@ -127,15 +127,13 @@ def op(fn: Callable[..., Any] | None = None, /, *, name: str | None = None) -> A
     return Op(fn, name=name)
 
 
-class _OpDecorator:
+class _OpDecorator(Protocol):
     """For type checkers: what `op(name=...)` returns."""
 
     @overload
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Op[P, Call[R]]: ...
     @overload
     def __call__(self, fn: Callable[P, R], /) -> Op[P, R]: ...
-    def __call__(self, fn: Any, /) -> Any:
-        return Op(fn)
 
 
 def _is_coroutine_function(fn: Callable[..., Any]) -> bool:

@@ -27,7 +27,7 @@ from dataflow.graph.recording import current
 from dataflow.graph.trace import trace
 from dataflow.op import Call, pickled_as
 
-__all__ = ["Pipeline", "pipeline"]
+__all__ = ["BoundPipeline", "Pipeline", "pipeline"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,6 +54,8 @@ class Pipeline(Generic[P, R]):
         self._static = _names(static, self._signature, self._name)
         self._plans = _Plans()
         self._owners: dict[int, tuple[weakref.ref[Any], _Plans]] = {}
+        self._class: type | None = None
+        """Where this is a method."""
         self._positional = _only_positional(self._signature) if not self._static else None
         update_wrapper(self, fn)
 
@@ -62,7 +64,7 @@ class Pipeline(Generic[P, R]):
         """What the pipeline is called in errors, tables and pictures."""
         return self._name
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """A coroutine that runs the pipeline and gives its result, in the shape that the body returned.
 
         The arguments are bound here and now (TypeError), and so is the context; the run starts when it is awaited.
@@ -74,9 +76,9 @@ class Pipeline(Generic[P, R]):
         if current() is not None:
             return cast(Call[R], self._fn(*args, **kwargs))
         plan, inputs = self._bind(self._plans, None, args, kwargs)
-        return cast(Call[R], default_runtime().execute(plan, inputs, copy_context()))
+        return cast(Call[R], _call(plan, inputs))
 
-    def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def run(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the pipeline and return its result; blocks.
 
         In a script: on an event loop of its own (uvloop where installed). In a kernel: on that kernel's thread and
@@ -87,7 +89,7 @@ class Pipeline(Generic[P, R]):
         del args, kwargs  # an exception would keep them with this frame
         return cast(R, default_runtime().block(plan, inputs, copy_context()))
 
-    def debug(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def debug(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run every operator one after another in the calling thread, for debuggers and profilers; blocks.
 
         Async operators run on an event loop of their own. Exceptions keep their whole traceback.
@@ -96,7 +98,7 @@ class Pipeline(Generic[P, R]):
         plan, inputs = self._bind(self._plans, None, args, kwargs)
         return cast(R, default_runtime().serial(plan, inputs, copy_context()))
 
-    def graph(self, *args: Any, **kwargs: Any) -> Graph:
+    def graph(self, /, *args: Any, **kwargs: Any) -> Graph:
         """The graph that a call with these arguments runs; traced now, if it was not yet.
 
         Arguments that are left out and have no default count as inputs, so `p.graph()` is a check at start-up.
@@ -128,6 +130,9 @@ class Pipeline(Generic[P, R]):
     def __reduce__(self) -> str:
         return pickled_as(self)
 
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._class = owner
+
     # Binding and planning; `owner` is the instance where this is a method, else None.
 
     def _refuse_trace(self, verb: str) -> None:
@@ -139,7 +144,10 @@ class Pipeline(Generic[P, R]):
 
     def _bind(self, plans: _Plans, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Plan, list[Any]]:
         """The plan and the inputs of a call."""
-        if len(args) == self._positional and not kwargs and not any(arg is None for arg in args):
+        if self._class is not None and owner is None and args and isinstance(args[0], self._class):
+            owner, args = args[0], args[1:]  # called through the class: `Model.forward(model, x)`
+            plans = self._plans_of(owner)
+        if len(args) == self._positional and owner is None and not kwargs and not any(arg is None for arg in args):
             plan = plans.get(_ALL_GIVEN)  # the common case: every parameter given by position, none static
             if plan is not None:
                 inputs = list(args)
@@ -209,22 +217,28 @@ class Pipeline(Generic[P, R]):
 
     def _plans_of(self, owner: Any) -> _Plans:
         """The plans of a method's pipeline for one instance; identity counts, not equality."""
-        known = self._owners.get(id(owner))
+        owners, key = self._owners, id(owner)
+        known = owners.get(key)
         if known is not None and known[0]() is owner:
             return known[1]
-        owners, plans, key = self._owners, _Plans(), id(owner)
+        plans = _Plans()
 
         def forget(reference: weakref.ref[Any]) -> None:
             if key in owners and owners[key][0] is reference:
                 del owners[key]
 
         try:
-            owners[key] = (weakref.ref(owner, forget), plans)
+            entry = weakref.ref(owner, forget), plans
         except TypeError:
             raise TypeError(
                 f"pipeline {self._name!r} is a method of {type(owner).__name__}, whose instances cannot be referred "
                 "to weakly: add '__weakref__' to its __slots__"
             ) from None
+        with self._plans.tracing:  # concurrent first calls on one instance get the same
+            known = owners.get(key)
+            if known is not None and known[0]() is owner:
+                return known[1]
+            owners[key] = entry
         return plans
 
 
@@ -240,28 +254,28 @@ class BoundPipeline(Generic[P, R]):
         """What the pipeline is called in errors, tables and pictures."""
         return self._of.name
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """See `Pipeline.__call__`."""
         of = self._of
         if current() is not None:
             return cast(Call[R], of._fn(self._owner, *args, **kwargs))
         plan, inputs = self._bind(args, kwargs)
-        return cast(Call[R], default_runtime().execute(plan, inputs, copy_context()))
+        return cast(Call[R], _call(plan, inputs))
 
-    def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def run(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """See `Pipeline.run`."""
         self._of._refuse_trace("run")
         plan, inputs = self._bind(args, kwargs)
         del args, kwargs
         return cast(R, default_runtime().block(plan, inputs, copy_context()))
 
-    def debug(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def debug(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """See `Pipeline.debug`."""
         self._of._refuse_trace("debug")
         plan, inputs = self._bind(args, kwargs)
         return cast(R, default_runtime().serial(plan, inputs, copy_context()))
 
-    def graph(self, *args: Any, **kwargs: Any) -> Graph:
+    def graph(self, /, *args: Any, **kwargs: Any) -> Graph:
         """See `Pipeline.graph`."""
         self._of._refuse_trace("graph")
         return self._of._graph(self._of._plans_of(self._owner), self._owner, args, kwargs)
@@ -291,6 +305,13 @@ def pipeline(fn: Callable[..., Any] | None = None, /, *, name: str | None = None
     if fn is None:
         return lambda body: Pipeline(body, name=name, static=static)
     return Pipeline(fn, name=name, static=static)
+
+
+def _call(plan: Plan, inputs: list[Any]) -> Any:
+    """The coroutine, under the pipeline's name: asyncio shows it in tasks, and Python where it is never awaited."""
+    coroutine: Any = default_runtime().execute(plan, inputs, copy_context())
+    coroutine.__qualname__ = plan.graph.name
+    return coroutine
 
 
 _ALL_GIVEN: Hashable = ()

@@ -56,12 +56,15 @@ def test_each_subscription_is_one_and_ends_alone(run_async: Runner) -> None:
     assert not observed()
 
 
-def test_an_observer_that_fails_is_switched_off_and_logged(run_async: Runner, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [LookupError, asyncio.CancelledError, SystemExit, GeneratorExit])
+def test_an_observer_that_fails_is_switched_off_and_logged(
+    run_async: Runner, caplog: pytest.LogCaptureFixture, error: type[BaseException]
+) -> None:
     told: list[Event] = []
 
     def fails(event: Event) -> None:
         told.append(event)
-        raise LookupError("in the observer")
+        raise error("in the observer")
 
     others: list[Event] = []
     end_failing, end = flow.observe(fails), flow.observe(others.append)

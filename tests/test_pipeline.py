@@ -10,9 +10,11 @@ import inspect
 import pickle
 import threading
 import weakref
+from collections import ChainMap, UserDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,6 +70,7 @@ def test_the_body_is_traced_at_the_first_call_and_never_again(run_async: Runner)
 def test_a_call_is_a_coroutine_and_binds_at_once() -> None:
     call = plus_one(1)
     assert inspect.iscoroutine(call)
+    assert call.__qualname__ == "plus_one"
     call.close()
     with pytest.raises(TypeError, match=r"plus_one\(\) missing a required argument: 'x'"):
         plus_one()
@@ -275,6 +278,10 @@ class Model:
         y = add(x, self.weight)
         return add(y, self.weight) if twice else y
 
+    @flow.pipeline
+    def plain(self, x: Any) -> Any:
+        return add(x, self.weight)
+
     @flow.pipeline(static=("n",))
     def many(self, x: Any, n: int) -> Any:
         return [self.forward(x) for _ in range(n)]
@@ -296,6 +303,83 @@ def test_methods_have_one_graph_for_each_instance(run_async: Runner) -> None:
     assert one.forward.debug(1) == 2
     assert [node.spec.name for node in one.forward.graph().nodes] == ["add"]
     assert repr(one.forward).startswith("<pipeline forward of <")
+
+
+def test_concurrent_first_calls_on_an_instance_trace_once() -> None:
+    for _ in range(20):
+        begun, traces = threading.Barrier(4), []
+
+        class Traced(Model):
+            @flow.pipeline
+            def forward(self, x: Any) -> Any:
+                traces.append(x)  # noqa: B023  # this round's
+                return [add(x, i) for i in range(50)]
+
+        model = Traced(1)
+
+        def call(x: int) -> Any:
+            begun.wait(20)  # noqa: B023
+            return model.forward.run(x)  # noqa: B023
+
+        with ThreadPoolExecutor(4) as threads:
+            assert list(threads.map(call, range(4))) == [[x + i for i in range(50)] for x in range(4)]
+        assert len(traces) == 1
+
+
+def test_a_method_binds_as_the_plain_one_does(run_async: Runner) -> None:
+    model = Model(1)
+    assert run_async(model.plain(5)) == 6
+    with pytest.raises(TypeError, match=r"plain\(\) too many positional arguments"):
+        model.plain(1, 2)
+    with pytest.raises(TypeError, match=r"plain\(\) missing a required argument: 'x'"):
+        model.plain()
+
+
+def test_a_method_called_through_its_class(run_async: Runner) -> None:
+    """`self` is the instance all the same, not an input."""
+    model = Model(3)
+    assert run_async(Model.plain(model, 5)) == 8
+    assert Model.plain.run(model, 5) == Model.plain.debug(model, 5) == 8
+    assert len(Model.plain.graph(model).nodes) == 1
+
+    class Child(Model):
+        @flow.pipeline
+        def plain(self, x: Any) -> Any:
+            return add(super().plain(x), 100)
+
+    assert run_async(Child(3).plain(5)) == 108
+
+
+def test_a_parameter_may_be_called_self(run_async: Runner) -> None:
+    pipeline = flow.pipeline(lambda a, self=1: add(a, self))
+    assert run_async(pipeline(1, self=5)) == 6
+    assert pipeline.run(1, self=5) == pipeline.debug(1, self=5) == 6
+    assert len(pipeline.graph(self=5).nodes) == 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: UserDict(a=x),
+        lambda x: ChainMap({"a": x}),
+        lambda x: MappingProxyType({"a": x}),
+        lambda x: ValueError(x),
+        lambda x: SimpleNamespace(a=[{"b": x}]),
+    ],
+)
+def test_no_placeholder_escapes_in_an_object_that_nobody_fills_in(make: Callable[[Any], Any]) -> None:
+    with pytest.raises(flow.TraceError, match="holds a placeholder inside a"):
+        flow.pipeline(make).graph()
+    with pytest.raises(flow.TraceError, match="an argument of add holds a placeholder inside a"):
+        flow.pipeline(lambda x: add(1, make(x))).graph()
+
+
+@pytest.mark.parametrize("make", [lambda x: (x for _ in range(2)), lambda x: map(str, [x]), lambda x: iter([x])])
+def test_what_gives_its_items_once_is_refused(make: Callable[[Any], Any]) -> None:
+    with pytest.raises(flow.TraceError, match=r"gives its items once, at .*: make it a list"):
+        flow.pipeline(make).graph()
+    with pytest.raises(flow.TraceError, match=r"gives its items once, at .*: make it a list"):
+        flow.pipeline(lambda x: add(1, make(x))).graph()
 
 
 def test_a_method_does_not_keep_its_instance_alive(run_async: Runner) -> None:

@@ -30,9 +30,16 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _NEVER_RAW = (StopIteration, asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit)
 
 
-def annotate(exc: BaseException, node: Node, pipeline: str, values: Any) -> None:
-    """Only the note."""
-    _set_note(exc, _note(exc, node, pipeline, values), keep=False)
+def annotate(exc: BaseException, node: Node, pipeline: str, values: Any, run: int) -> None:
+    """Only the note, unless an inner run has left one: its is nearer to the cause."""
+    inner = False
+    entry = exc.__traceback__  # begins in our caller, which still runs: its locals hold the exception
+    entry = entry.tb_next if entry is not None else None
+    while entry is not None and not inner:
+        number = _delivered(entry)
+        inner = number is not None and number > run
+        entry = entry.tb_next
+    _set_note(exc, _note(exc, node, pipeline, values), keep=inner)
 
 
 def arrive(exc: BaseException, node: Node, pipeline: str, values: Any, run: int) -> BaseException:
@@ -88,7 +95,7 @@ def cut(exc: BaseException, run: int) -> bool:
 def _delivered(entry: TracebackType) -> int | None:
     """The number of the run that raised here what an operator of it had raised; runs that begin later are inner."""
     frame = entry.tb_frame
-    if frame.f_code.co_name == "outcome" and _ours(frame):
+    if frame.f_code.co_name in ("outcome", "serial") and _ours(frame):
         return frame.f_locals.get("number")
     return None
 
@@ -148,9 +155,11 @@ def _shapes(values: Any) -> list[str]:
     for value in values:
         if isinstance(value, np.ndarray):
             found.append(f"{value.dtype}[{', '.join(map(str, value.shape))}]")
-        elif isinstance(value, (list, tuple)) and any(isinstance(item, np.ndarray) for item in value):
-            inner = ", ".join(_shapes(value[:8]))
-            found.append(f"{type(value).__name__}({inner}{', …' if len(value) > 8 else ''})")
+        elif isinstance(value, (list, tuple, dict)):
+            items = list(value.values()) if isinstance(value, dict) else value
+            if any(isinstance(item, np.ndarray) for item in items):
+                inner = ", ".join(_shapes(items[:8]))
+                found.append(f"{type(value).__name__}({inner}{', …' if len(items) > 8 else ''})")
     return found
 
 

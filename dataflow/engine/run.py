@@ -6,11 +6,11 @@
 
 Rules:
 
-1. Everything but `values` and the two lists of a segment is changed only under `lock`, which is never held while
-   user code runs (so what is released there is dropped only after it), nor while anything waits.
+1. What says how far the run is (the core, the segments, what is due, the error) is changed only under `lock`, which
+   is never held while user code runs (so what is released there is dropped only after it), nor while anything waits.
 2. `values` needs no lock: a slot is written by the one who runs its step, before the step is reported, and read by
    steps that were claimed after that; it is emptied by the one whom the core told to release it. Once the run is
-   stopped, all are emptied but those that a step in flight reads.
+   stopped, all are emptied but those that a step in flight reads or makes.
 3. A *segment* is what a lane has claimed: `todo`, from which steps are popped one by one to be started, and `done`.
    Popping is atomic, and that pop is what starts a step. So whoever holds the lock may `reap` a segment at any
    moment: empty its `todo` (a stop, a shrinking pool, a lane that is stuck in a kernel) and report its `done`.
@@ -160,8 +160,7 @@ class Run:
 
     def begin(self) -> None:
         """Start the core: sources become ready or due."""
-        if observed():
-            emit(RunStarted(self.number, self.plan.graph.name, len(self.plan)))
+        self.tell_started()
         with self.lock:
             self._hand_over(self.core.start())
 
@@ -225,10 +224,7 @@ class Run:
             self._trash = []
             self._changed()
             return
-        node = self.plan.nodes[step]
-        blamed = self._blame.pop(step, None)
-        if blamed is not None:
-            node = self.plan.graph.nodes[blamed - len(self.plan.graph.inputs)]
+        node = self.blamed(step)
         error = arrive(exc, node, self.plan.graph.name, self.seen_by(step), self.number)
         with self.lock:
             stops = self._fail(step)
@@ -278,9 +274,7 @@ class Run:
             phase = self.core.phase
             error, self._error = self._error, None
             also, self._also = self._also, []
-        if observed():
-            name = "done" if phase is Phase.OPEN else phase.value
-            emit(RunEnded(self.number, self.plan.graph.name, name))
+        self.tell_ended("done" if phase is Phase.OPEN else phase.value)
         if phase is Phase.OPEN:
             values = self.values
             for slot, (original, locked) in self._originals.items():
@@ -313,8 +307,19 @@ class Run:
             self.told_late(self._failed_node, error)
         for node, other in also:
             self.told_late(node, other)
+        self.tell_ended(Phase.CANCELLED.value)
+
+    # What observers and the log are told.
+
+    def tell_started(self) -> None:
+        """To the observers."""
         if observed():
-            emit(RunEnded(self.number, self.plan.graph.name, Phase.CANCELLED.value))
+            emit(RunStarted(self.number, self.plan.graph.name, len(self.plan)))
+
+    def tell_ended(self, outcome: str) -> None:
+        """To the observers."""
+        if observed():
+            emit(RunEnded(self.number, self.plan.graph.name, outcome))
 
     def told_late(self, node: Node | None, error: BaseException) -> None:
         """A failure that no awaiter can be told goes to the log and to the observers."""
@@ -333,7 +338,8 @@ class Run:
             if wrong is not None:
                 raise wrong
             if step in plan.output_slots:
-                result = own(result, self.seen_by(step))
+                node = plan.nodes[step]
+                result = own(result, self.seen_by(step), (*node.args, *node.kwargs.values()))
             if plan.shared[step]:
                 guarded, locked = guard_result(result, holders=2)
                 if step in plan.output_slots and guarded is not result:
@@ -379,11 +385,11 @@ class Run:
             except IndexError:  # its lane was quicker
                 break
         if unstarted:
-            segment.relieved = True
             self.core.give_back(unstarted)
         steps: list[int] = []
         while done:
             steps.append(done.pop())
+        segment.relieved = segment.relieved or bool(unstarted or steps)
         steps.sort()  # the order in which they ran: a batch ascends, and its lane may append meanwhile
         return bool(unstarted) | (bool(steps) and self._complete(steps))
 
@@ -427,13 +433,16 @@ class Run:
     def _drop_values(self) -> None:
         """Let go of everything this run holds, but what a lane may be about to hand to a kernel it has started."""
         values, plan = self.values, self.plan
-        kept = {slot: values[slot] for step in self.core.in_flight for slot in plan.reads[step]}
+        kept: set[int] = set()
+        for step in self.core.in_flight:
+            kept.update(plan.reads[step], (step,), (slot for slot, *_ in plan.plumbing.get(step, ())))
         self._trash += values
         self._trash.append(self._originals)
         self._originals = {}
-        values[: plan.constants_from] = [None] * plan.constants_from
-        for slot, value in kept.items():
-            values[slot] = value
+        begin = 0
+        for slot in (*sorted(kept), plan.constants_from):  # never emptied and put back: lanes read without the lock
+            values[begin:slot] = [None] * (slot - begin)
+            begin = slot + 1
 
     # Hooks.
 
@@ -447,6 +456,12 @@ class Run:
         """The run was stopped just now: inner runs have no one left to wait for them."""
         for child in list(self.children):
             child.stop()
+
+    def blamed(self, step: int) -> Node:
+        """The node at which a step failed: its own, or plumbing beside it; to be asked once."""
+        number = self._blame.pop(step, None)
+        graph = self.plan.graph
+        return self.plan.nodes[step] if number is None else graph.nodes[number - len(graph.inputs)]
 
     @property
     def settled(self) -> bool:

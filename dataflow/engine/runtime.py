@@ -3,7 +3,7 @@
     await p(x)       LoopRun   the loop hears of it when async ops are due and when it is over, never in between
     p.run(x)         in a script: the same on a private loop
     p.run(x)         in a kernel: NestedRun, worked off by the kernel's own thread beside free lanes
-    p.debug(x)       every step in the calling thread, exceptions untouched
+    p.debug(x)       every step in the calling thread, exceptions with their whole traceback
 
 Rules:
 
@@ -27,6 +27,7 @@ from typing import Any
 from dataflow.engine.failure import annotate
 from dataflow.engine.lanes import process_pool
 from dataflow.engine.run import Run, here
+from dataflow.engine.scheduler import Phase
 from dataflow.engine.strays import strays
 from dataflow.errors import RuntimeClosed
 from dataflow.graph.call import Caller
@@ -66,7 +67,8 @@ class HostedRun(Run):
             self.crash(RuntimeClosed(f"the event loop of a run of {self.plan.graph.name!r} was closed while it ran"))
         with self.lock:
             self.loop_steps = 0
-        self.tasks.clear()
+        self.tasks.clear()  # theirs is a thread that is gone
+        self._tell()
 
     def news(self) -> None:
         """See to what `begin` has brought about."""
@@ -93,11 +95,16 @@ class HostedRun(Run):
                 self.loop_steps -= 1
             return
         spec = self.plan.nodes[step].spec
-        task = self.loop.create_task(
-            _outcome(self.plan.calls[step], self.values, spec.name),
-            name=f"dataflow {self.plan.graph.name}.{spec.name}",
-            context=self.context.copy(),
-        )
+        outcome = _outcome(self.plan.calls[step], self.values, spec.name)
+        try:
+            # In the context rather than with it as an argument, which task factories of before 3.11 do not take.
+            task = self.context.copy().run(
+                self.loop.create_task, outcome, name=f"dataflow {self.plan.graph.name}.{spec.name}"
+            )
+        except BaseException as exc:  # the user's task factory failed
+            outcome.close()
+            self.failed(step, exc)
+            return
         self.tasks[step] = task
         task.add_done_callback(partial(self._task_done, step))
 
@@ -203,18 +210,7 @@ class Runtime:
         inputs.clear()  # our callers' frames have it too
         del inputs, context
         try:
-            _begin(run)
-            await run.waiter
-        except asyncio.CancelledError:
-            run.stop()
-            await _until_settled(run)
-            run.abandon()
-            raise
-        except BaseException:  # the coroutine is closed, or no thread could be started
-            run.stop()
-            run.abandon()
-            raise
-        else:
+            await _settle(run)
             return run.outcome()
         finally:
             del run  # what is raised here keeps this frame
@@ -228,8 +224,21 @@ class Runtime:
             )
         if here.run is not None:
             return self.drive(plan, inputs, context)
+
+        async def main() -> LoopRun:
+            run = LoopRun(plan, inputs, context, asyncio.get_running_loop())
+            inputs.clear()
+            await _settle(run)
+            return run
+
+        # The outcome is raised here: an exception that leaves a task is held by it, and by its traceback holds the
+        # frame of `Runner.run`, which holds the task.
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(self.execute(plan, inputs, context), context=context)
+            run = runner.run(main(), context=context)
+        try:
+            return run.outcome()
+        finally:
+            del run, runner, main
 
     def drive(self, plan: Plan, inputs: list[Any], context: Context) -> Any:
         """In a kernel: run a plan in this thread, beside free lanes, and return its result.
@@ -247,6 +256,10 @@ class Runtime:
             if outer.core.stopped:
                 run.stop()
             process_pool().drive(run, run.wait)
+        except BaseException:
+            run.stop()
+            run.abandon()
+            raise
         finally:
             outer.children.remove(run)
             del outer
@@ -263,17 +276,23 @@ class Runtime:
                 "already: call it from a thread without one"
             )
         run = Run(plan, inputs, context)
+        run.tell_started()
+        number = run.number  # by this local `failure` knows the delivery again
         left = plan.readers.copy()
+        came: list[tuple[bool, Any]] = []
         with asyncio.Runner() if plan.has_async else _NoRunner() as runner:
             for step in range(len(plan)):
                 try:
                     result = context.copy().run(plan.calls[step], run.values)
                     if plan.on_loop[step]:
-                        result = runner.run(_await(result), context=context.copy())
+                        runner.run(_capture(result, came), context=context.copy())
+                        result = _raised(*came.pop())
                     if type(result) not in plan.settled[step]:
                         result = run.settle(step, result)
-                except Exception as exc:
-                    annotate(exc, plan.nodes[step], plan.graph.name, run.seen_by(step))
+                except BaseException as exc:
+                    if isinstance(exc, Exception):
+                        annotate(exc, run.blamed(step), plan.graph.name, run.seen_by(step), number)
+                    run.tell_ended(Phase.FAILED.value)
                     raise
                 run.values[step] = result
                 del result
@@ -294,8 +313,21 @@ class _NoRunner:
         return None
 
 
-async def _await(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
+async def _capture(awaitable: Awaitable[Any], into: list[tuple[bool, Any]]) -> None:
+    """What came of it; not as the task's result, since the frames of a traceback lead to the task: see `block`."""
+    try:
+        into.append((True, await awaitable))
+    except Exception as exc:
+        into.append((False, exc))
+
+
+def _raised(succeeded: bool, value: Any) -> Any:
+    try:
+        if succeeded:
+            return value
+        raise value
+    finally:
+        del value
 
 
 def _begin(run: HostedRun) -> None:
@@ -304,6 +336,24 @@ def _begin(run: HostedRun) -> None:
         process_pool().offer(run)
     if run.loop_steps or run.settled:
         run.news()
+
+
+async def _settle(run: LoopRun) -> None:
+    """Begin a run and wait until it is settled; cancelled, it is stopped and its async ops are awaited."""
+    try:
+        _begin(run)
+        await run.waiter
+    except asyncio.CancelledError:
+        run.stop()
+        await _until_settled(run)
+        run.abandon()
+        raise
+    except BaseException:  # the coroutine is closed, or the program interrupted
+        run.stop()
+        run.abandon()
+        raise
+    finally:
+        del run
 
 
 async def _until_settled(run: LoopRun) -> None:
@@ -358,5 +408,5 @@ _default = Runtime()
 
 
 def default_runtime() -> Runtime:
-    """The runtime of every call that names none."""
+    """The runtime of every call: there is one so far."""
     return _default

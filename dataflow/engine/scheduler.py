@@ -73,7 +73,7 @@ class State(Enum):
 
 
 class Phase(Enum):
-    """What can be said of a run."""
+    """What can be said of a run: OPEN until it is stopped, and for ever if it never is."""
 
     OPEN = "open"
     FAILED = "failed"
@@ -277,7 +277,10 @@ class Scheduler:
         return taken
 
     def give_back(self, steps: Sequence[int]) -> None:
-        """Steps that were claimed and never started are ready again, or cancelled if the run was stopped."""
+        """Steps that were claimed and never started are ready again, or cancelled if the run was stopped.
+
+        Steps due on the loop are given back only after a stop: they are nothing that a lane could take.
+        """
         marked = self._must_be_running("give_back", steps)
         self._log.append(("give_back", tuple(steps)))
         if self._sweeping:

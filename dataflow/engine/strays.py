@@ -28,7 +28,7 @@ class Strays:
     def leave(self) -> None:
         """The last of them has returned."""
         with self._lock:
-            self._count -= 1
+            self._count = max(0, self._count - 1)  # after a fork inside a kernel, one may leave that never entered here
             told, self._waiting = (self._waiting, []) if not self._count else ([], self._waiting)
         for tell in told:
             tell()

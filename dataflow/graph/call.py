@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dataflow.graph.fill import fill, holds_ref, renumber
-from dataflow.graph.guard import guard_constant
+from dataflow.graph.guard import guard
 from dataflow.graph.nodes import Node, Ref
 
 __all__ = ["Caller", "make_call"]
@@ -64,7 +64,7 @@ def _filler(argument: Any, slot_of: Sequence[int]) -> Caller:
         slot = slot_of[argument]
         return lambda v: v[slot]
     if not holds_ref(argument):
-        value = guard_constant(argument)
+        value = guard(argument)
         return lambda v: value
-    template = renumber(argument, slot_of)
+    template = guard(renumber(argument, slot_of))  # its constants are as much the user's as those outside
     return lambda v: fill(template, v)

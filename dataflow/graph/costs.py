@@ -72,7 +72,7 @@ class Costs:
         family = self._families[step]
         samples = self._measured.setdefault(family, [])
         samples.append(seconds)
-        if len(samples) != SAMPLES or min(samples) >= LIGHT:
+        if len(samples) < SAMPLES or min(samples) >= LIGHT:
             return False
         best = min(samples)
         for other in self._members[family]:

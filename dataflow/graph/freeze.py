@@ -21,7 +21,17 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from functools import partial
-from types import BuiltinFunctionType, EllipsisType, FunctionType, MethodType, ModuleType, NoneType
+from itertools import islice
+from types import (
+    BuiltinFunctionType,
+    EllipsisType,
+    FunctionType,
+    GeneratorType,
+    MappingProxyType,
+    MethodType,
+    ModuleType,
+    NoneType,
+)
 from typing import Any, Final, cast
 
 import numpy as np
@@ -40,6 +50,7 @@ LEAVES: Final[frozenset[type]] = frozenset(
 """Types of constants that hold nothing to look at."""
 
 _NOT_REBUILT: tuple[type, ...] = (set, frozenset, deque, type({}.keys()), type({}.values()), type({}.items()))
+_ONE_SHOT: tuple[type, ...] = (GeneratorType, map, filter, zip, enumerate, reversed, type(iter([])), type(iter(())))
 _REMEDY_CONTAINER = (
     "a placeholder may stand in tuples, lists, dicts (as a value) and dataclasses; put it into one of these, or pass it"
     " as an argument of its own"
@@ -84,6 +95,8 @@ class Scan:
             return self._put(Ref(0))
         if kind is slice:
             return self._slice(value)
+        if isinstance(value, _ONE_SHOT):
+            raise self._error(f"is a {type(value).__name__}, which gives its items once", "make it a list")
         if isinstance(value, tuple | list | dict) or (is_dataclass(value) and not isinstance(value, type)):
             return self._container(value)
         self._refuse_hidden(_contents(value), value)
@@ -207,9 +220,14 @@ class Scan:
         return refusal(f"{whose} {what}", remedy, self._where)
 
 
-def _holds(value: Any) -> bool:
-    """Whether this is a placeholder, or a tuple of some: what may stand in a set or as a key."""
-    return isinstance(value, Traced) or (type(value) is tuple and any(isinstance(item, Traced) for item in value))
+def _holds(value: Any, depth: int = 3) -> bool:
+    """Whether this is a placeholder, or a container with one not far below."""
+    if isinstance(value, Traced):
+        return True
+    if not depth or not isinstance(value, (tuple, list, dict)):
+        return False
+    items = value.values() if isinstance(value, dict) else value
+    return any(_holds(item, depth - 1) for item in islice(items, 100))
 
 
 def _contents(value: Any) -> Iterable[Any]:
@@ -220,6 +238,10 @@ def _contents(value: Any) -> Iterable[Any]:
         return cast(Iterable[Any], value.ravel().tolist()) if value.dtype == object else ()
     if isinstance(value, partial):
         return (*value.args, *value.keywords.values())
+    if isinstance(value, MappingProxyType):
+        return list(value.values())
+    if isinstance(value, BaseException):
+        return (value.args, *_attributes(value))
     return _attributes(value)
 
 

@@ -8,18 +8,22 @@ What is handed out instead of an array depends on who owns its memory:
   still refers to): its flags are not ours to change. A view over a read-only memoryview of it is handed out:
   numpy refuses to make that writable. Subclasses and dtypes without a buffer get a plain read-only view.
 
-Containers (tuples, lists, dicts) are rebuilt around guarded arrays. Other objects are passed on as they are.
+Containers (tuples, lists, dicts, deques, dataclasses, and what is derived from them) are rebuilt around guarded arrays.
+Other objects are passed on as they are.
 """
 
 from __future__ import annotations
 
+import copy
+from collections import deque
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from sys import getrefcount
 from typing import Any
 
 import numpy as np
 
-__all__ = ["ANY_RESULT", "PLAIN_RESULT", "guard", "guard_constant", "guard_result", "own"]
+__all__ = ["ANY_RESULT", "PLAIN_RESULT", "guard", "guard_result", "own"]
 
 PLAIN_RESULT: frozenset[type] = frozenset(
     [type(None), bool, int, float, complex, str, bytes, np.bool_, np.float64, np.float32, np.int64, np.int32]
@@ -28,7 +32,7 @@ PLAIN_RESULT: frozenset[type] = frozenset(
 ANY_RESULT: frozenset[type] = PLAIN_RESULT | {np.ndarray}
 """Results of a step with one reader that need no second look."""
 
-_CONTAINERS = (tuple, list, dict)
+_CONTAINERS = (tuple, list, dict, deque)
 
 
 def guard(value: Any) -> Any:
@@ -37,12 +41,9 @@ def guard(value: Any) -> Any:
         return value
     if isinstance(value, np.ndarray):
         return _view(value)
-    if isinstance(value, _CONTAINERS):
+    if _is_container(value):
         return _rebuild(value, guard)
     return value
-
-
-guard_constant = guard
 
 
 def guard_result(result: Any, holders: int) -> tuple[Any, bool]:
@@ -80,38 +81,62 @@ def _view(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return view
 
 
+def _is_container(value: Any) -> bool:
+    return isinstance(value, _CONTAINERS) or (is_dataclass(value) and not isinstance(value, type))
+
+
 def _rebuild(container: Any, guarded: Callable[[Any], Any]) -> Any:
     """The container over guarded items; the very same one if there was nothing to guard."""
+    if isinstance(container, dict):
+        return _with_items(container, {key: guarded(item) for key, item in container.items()}, dict.__setitem__)
+    if is_dataclass(container):
+        held = {f.name: getattr(container, f.name) for f in fields(container) if hasattr(container, f.name)}
+        new = {name: guarded(item) for name, item in held.items()}
+        return _with_items(container, {n: v for n, v in new.items() if v is not held[n]}, object.__setattr__)
+    items = [guarded(item) for item in container]
     kind = type(container)
-    items = [guarded(item) for item in (container.values() if isinstance(container, dict) else container)]
-    before = container.values() if isinstance(container, dict) else container
-    if all(new is old for new, old in zip(items, before, strict=True)):
+    if all(new is old for new, old in zip(items, container, strict=True)):
         return container
-    if kind is dict:
-        return dict(zip(container, items, strict=True))
-    if kind is list or kind is tuple:
+    if kind is tuple or kind is list:
         return kind(items)
-    make = getattr(kind, "_make", None)
-    return make(items) if make is not None else container
+    if isinstance(container, tuple):
+        make = getattr(kind, "_make", None)
+        return make(items) if make is not None else container
+    return _with_items(container, dict(enumerate(items)), kind.__setitem__)
 
 
-def own(result: Any, arguments: Any) -> Any:
+def _with_items(container: Any, items: dict[Any, Any], put: Callable[[Any, Any, Any], object]) -> Any:
+    """A copy that holds these instead; the container itself if it holds them already."""
+    if isinstance(container, dict) and all(items[key] is container[key] for key in items):
+        return container
+    if not items:
+        return container
+    if type(container) is dict:
+        return items
+    same_kind = copy.copy(container)
+    for key, item in items.items():
+        put(same_kind, key, item)
+    return same_kind
+
+
+def own(result: Any, arguments: Any, constants: Any = ()) -> Any:
     """A final result that is the user's to write to.
 
-    What became read-only only because it is a view of a guarded argument is copied; what is read-only by nature
-    (the kernel made it so, or broadcast it) stays as it is.
+    What became read-only only because it is a view of a guarded argument, or of a constant, is copied; what is
+    read-only by nature (the kernel made it so, or broadcast it) stays as it is.
     """
     if type(result) in PLAIN_RESULT:
         return result
     if isinstance(result, np.ndarray):
-        if result.flags.writeable or 0 in result.strides:
+        if result.flags.writeable:
             return result
         memory = _root(result)
-        if any(_root(argument) is memory for argument in _arrays(arguments) if not argument.flags.writeable):
+        guarded = [argument for argument in _arrays(arguments) if not argument.flags.writeable]
+        if any(_root(argument) is memory for argument in (*guarded, *_arrays(constants))):
             return result.copy(order="K")
         return result
-    if isinstance(result, _CONTAINERS):
-        return _rebuild(result, lambda item: own(item, arguments))
+    if _is_container(result):
+        return _rebuild(result, lambda item: own(item, arguments, constants))
     return result
 
 
@@ -131,6 +156,8 @@ def _arrays(arguments: Any) -> list[np.ndarray[Any, Any]]:
             found.append(value)
         elif isinstance(value, dict):
             waiting += value.values()
-        elif isinstance(value, (tuple, list)):
+        elif isinstance(value, (tuple, list, deque)):
             waiting += value
+        elif is_dataclass(value) and not isinstance(value, type):
+            waiting += [getattr(value, field.name, None) for field in fields(value)]
     return found

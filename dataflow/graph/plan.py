@@ -35,7 +35,7 @@ from typing import Any
 from dataflow.graph.call import Caller, make_call
 from dataflow.graph.costs import Costs
 from dataflow.graph.fill import Template, output_template
-from dataflow.graph.guard import ANY_RESULT, PLAIN_RESULT, guard_constant
+from dataflow.graph.guard import ANY_RESULT, PLAIN_RESULT, guard
 from dataflow.graph.nodes import Graph, Kind, Node
 
 __all__ = ["Plan", "make_plan"]
@@ -66,7 +66,7 @@ class Plan:
     settled: list[frozenset[type]]
     """For each step, the types of result that can be stored without a second look."""
     shared: bytes
-    """For each step, 1 if its result has several readers."""
+    """For each step, 1 if its result has several readers, or is a part of an input and so the caller's."""
     plumbing: dict[int, tuple[Plumbing, ...]]
     """For a step with plumbing: what to evaluate after it, in order."""
 
@@ -163,12 +163,13 @@ def make_plan(graph: Graph) -> Plan:
     readers += [0] * (len(template) - len(readers))  # constants: never released
     seen = [ANY_RESULT] * size
     shared = bytearray(size)
-    for step in range(size):
+    of_caller = _parts_of_inputs(graph, is_step)
+    for step, position in enumerate(order):
+        shared[step] = uses[step] > 1 or of_caller[first + position]
         if step in plumbing:
             seen[step] = frozenset()
-        elif uses[step] > 1 or step in output_slots:
+        elif shared[step] or step in output_slots:
             seen[step] = PLAIN_RESULT
-        shared[step] = uses[step] > 1
     on_loop_bytes = bytes(on_loop)
     return Plan(
         graph=graph,
@@ -205,7 +206,7 @@ class _Constants:
     def slot(self, value: Any) -> int:
         """The slot of a constant."""
         if type(value) not in (int, str, bool, type(None)):
-            return self._add(guard_constant(value))
+            return self._add(guard(value))
         key = (type(value), value)
         slot = self._small.get(key)
         if slot is None:
@@ -243,6 +244,16 @@ def _roots(graph: Graph) -> list[int]:
             if origin >= first and graph.nodes[origin - first].spec.kind in (Kind.KERNEL, Kind.RECORDED):
                 root[node.number] = origin
     return root
+
+
+def _parts_of_inputs(graph: Graph, is_step: list[bool]) -> list[bool]:
+    """For each number, whether it is an input, or an attribute or item of one."""
+    first = len(graph.inputs)
+    of_caller = [True] * first + [False] * len(graph.nodes)
+    for node in graph.nodes:
+        if node.spec.kind is Kind.PLUMBING and node.reads and is_step[node.number - first]:
+            of_caller[node.number] = of_caller[node.reads[0]]
+    return of_caller
 
 
 def _plumbing(

@@ -4,7 +4,8 @@ A *setting* is a number of threads and its *origin*: the API beats the environme
 environment and the CPUs are looked at when the number is first asked for, so that importing this reads nothing.
 
 *Subscribers* are the parts of this package that obey the number (the lanes). Each is told the number as soon as
-there is one, and again at every set, always under the lock: the last number told is the last one set.
+there is one, and again at every set, always under the lock: the last number told is the last one set. What a
+subscriber does about it may take longer and call user code: it returns that as a function, called without the lock.
 
 Today there is one setting, inter-op threads. The intra-op setting belongs beside it in `Settings`: the default of
 either depends on whether the other was given, so that one lock must guard both.
@@ -24,6 +25,8 @@ from typing import SupportsIndex
 from dataflow.threads import cpus
 
 __all__ = ["Origin", "Setting", "Settings", "get_num_interop_threads", "process_settings", "set_num_interop_threads"]
+
+Subscriber = Callable[[int], Callable[[], object] | None]
 
 INTEROP_VARIABLE = "DATAFLOW_NUM_INTEROP_THREADS"
 
@@ -56,7 +59,7 @@ class Settings:
         self._usable_cpus = usable_cpus
         self._lock = threading.Lock()
         self._interop: Setting | None = None  # written under the lock, read without; None: not asked for yet
-        self._subscribers: dict[object, Callable[[int], None]] = {}
+        self._subscribers: dict[object, Subscriber] = {}
 
     def interop(self) -> Setting:
         """How many kernels may execute at once, and where that number came from.
@@ -73,7 +76,9 @@ class Settings:
             setting = self._interop
             if setting is not None:
                 return setting
-            self._change_interop(found)
+            acts = self._change_interop(found)
+        for act in acts:
+            act()
         if complaint is not None:
             warnings.warn(complaint, RuntimeWarning, stacklevel=3)
         return found
@@ -82,21 +87,25 @@ class Settings:
         """Let at most `n` kernels execute at once; see `set_num_interop_threads`."""
         setting = Setting(_thread_count(n, "set_num_interop_threads"), Origin.API)
         with self._lock:
-            self._change_interop(setting)
+            acts = self._change_interop(setting)
+        for act in acts:
+            act()
 
-    def subscribe(self, callback: Callable[[int], None]) -> Callable[[], None]:
+    def subscribe(self, callback: Subscriber) -> Callable[[], None]:
         """Tell `callback` the number of inter-op threads; the function returned ends that.
 
         It is told now if there is a number, otherwise when the first one is asked for or set, and then at every set:
         who has called `interop()` has been told, and may rely on what it was told alone. It is told under the lock,
         in the thread that set or asked: it must not call back into these settings (a deadlock), not block and not
-        raise. Nor may anyone hold a lock that the callback takes while calling in here.
+        raise. Nor may anyone hold a lock that the callback takes while calling in here. If it returns a
+        function, that is called right after, without the lock.
         """
         token = object()
         with self._lock:
             self._subscribers[token] = callback
-            if self._interop is not None:
-                callback(self._interop.value)
+            act = callback(self._interop.value) if self._interop is not None else None
+        if act is not None:
+            act()
 
         def unsubscribe() -> None:
             with self._lock:
@@ -109,11 +118,11 @@ class Settings:
         interop = f"{setting.value} from {setting.origin.value}" if setting else "not asked for yet"
         return f"<Settings interop={interop}>"
 
-    def _change_interop(self, setting: Setting) -> None:
-        """Store and tell, in one piece: called with the lock held."""
+    def _change_interop(self, setting: Setting) -> list[Callable[[], object]]:
+        """Store and tell, in one piece, with the lock held; returns what is to be called without it."""
         self._interop = setting
-        for callback in self._subscribers.values():
-            callback(setting.value)
+        acts = [callback(setting.value) for callback in self._subscribers.values()]
+        return [act for act in acts if act is not None]
 
     def _interop_from_environment(self) -> tuple[Setting, str | None]:
         """The number for a process that set none, and what is to be warned about."""

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import random
+import sys
 import threading
 import warnings
 import weakref
@@ -994,3 +995,42 @@ def test_a_loop_that_is_torn_down_with_a_run_on_it(caplog: pytest.LogCaptureFixt
         coroutine.close()
     asyncio.run(flow.quiet())
     assert p.run(5) == 5
+
+
+def test_no_kernel_sees_its_arguments_emptied(run_async: Runner, caplog: pytest.LogCaptureFixture) -> None:
+    """A stop lets go of all values but those of the kernels that have started, and of the parts they are read by."""
+
+    @flow.op
+    def pair(x: int) -> tuple[int, int]:
+        return x, x + 1
+
+    @flow.op
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    @flow.pipeline
+    def pipeline(x: Any) -> Any:
+        for _ in range(40):
+            left, right = pair(x)[0], pair(x)[1]
+            x = add(left, right)
+        return x
+
+    async def main() -> None:
+        rng = random.Random(1)
+        for _ in range(300):
+            task = asyncio.create_task(pipeline(1))
+            for _ in range(rng.randrange(6)):
+                await asyncio.sleep(0)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await flow.quiet()
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with caplog.at_level(logging.ERROR, "dataflow"):
+            run_async(main())
+    finally:
+        sys.setswitchinterval(before)
+    assert not caplog.records

@@ -955,3 +955,86 @@ def test_debug_with_async_ops_on_a_running_loop_is_refused(run_async: Runner) ->
     run_async(main())
     with pytest.raises(KeyError):
         p.debug(1)
+
+
+def test_a_task_factory_of_the_users_own(run_async: Runner) -> None:
+    """One of before 3.11 knows no context, which asyncio allows; one that fails is an error of the run, and no hang."""
+
+    @flow.op
+    async def on_loop(x: int) -> int:
+        await asyncio.sleep(0)
+        return x + 1
+
+    @flow.op
+    def kernel(x: int) -> int:
+        return x * 2
+
+    @flow.pipeline
+    def pipeline(x: Any) -> Any:
+        return on_loop(kernel(x)), on_loop(x)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, asyncio.BaseEventLoop):
+            loop.set_task_factory(lambda loop, coro: asyncio.Task(coro, loop=loop))  # type: ignore[arg-type]
+        assert await pipeline(1) == (3, 2)
+
+        def refuse(loop: Any, coro: Any, **_: Any) -> Any:
+            raise OSError("no more tasks")
+
+        loop.set_task_factory(refuse)
+        try:
+            with pytest.raises(OSError, match="no more tasks"):
+                await pipeline(1)
+        finally:
+            loop.set_task_factory(None)
+        assert await pipeline(1) == (3, 2)
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("inner_way", ["run", "debug"])
+@pytest.mark.parametrize("outer_way", ["run", "debug"])
+def test_the_note_is_the_inner_operators_in_every_way(inner_way: str, outer_way: str) -> None:
+    @flow.op
+    def fails(x: int) -> int:
+        raise KeyError(x)
+
+    inner = flow.pipeline(lambda x: fails(x))
+
+    @flow.op
+    def calls(x: int) -> Any:
+        return getattr(inner, inner_way)(x)
+
+    outer = flow.pipeline(lambda x: calls(x))
+    for _ in range(2):
+        with pytest.raises(KeyError) as caught:
+            getattr(outer, outer_way)(1)
+        (note,) = caught.value.__notes__
+        assert "operator 'fails'" in note
+
+
+def test_the_note_tells_shapes_within_dicts() -> None:
+    @flow.op
+    def fails(weights: Any) -> Any:
+        raise KeyError
+
+    with pytest.raises(KeyError) as caught:
+        flow.pipeline(lambda x: fails(x)).run({"a": np.ones((2, 3)), "b": 1})
+    assert "on dict(float64[2, 3])" in caught.value.__notes__[0]
+
+
+def test_debug_tells_observers_and_names_plumbing() -> None:
+    @flow.op
+    def pair(x: int) -> tuple[int, int]:
+        return x, x
+
+    good, bad = flow.pipeline(lambda x: pair(x)[0]), flow.pipeline(lambda x: pair(x)[5])
+    told: list[Any] = []
+    end = flow.observe(told.append)
+    assert good.debug(1) == 1
+    with pytest.raises(IndexError) as caught:
+        bad.debug(1)
+    end()
+    assert "operator 'getitem'" in caught.value.__notes__[0]
+    assert [getattr(event, "outcome", "started") for event in told] == ["started", "done", "started", "failed"]

@@ -297,6 +297,170 @@ def test_a_small_run_takes_its_turn_among_light_kernels(run_async: Runner) -> No
     run_async(main())
 
 
+def test_light_kernels_that_the_last_lane_leaves_are_not_forgotten(run_async: Runner) -> None:
+    """The sweeper is inside a kernel, the other lane ends while no watcher is awake: now a slot is free."""
+    flow.set_num_interop_threads(2)
+    pool = lanes.process_pool()
+    meeting = Meeting()
+    gates = {"before": threading.Event(), "beside": threading.Event()}
+    inside: list[str] = []
+    gated = False
+
+    @flow.op
+    def stay(x: Any, name: str) -> Any:
+        if not gated:
+            time.sleep(5 * LIGHT)
+            return x
+        inside.append(name)
+        assert gates[name].wait(20)
+        return x
+
+    @flow.pipeline
+    def first(x: Any) -> Any:
+        return meeting.one(stay(x, "before"))
+
+    @flow.pipeline
+    def second(x: Any) -> Any:
+        return meeting.two(x)
+
+    @flow.pipeline
+    def third(x: Any) -> Any:
+        return stay(x, "beside")
+
+    async def main() -> None:
+        nonlocal gated
+        for _ in range(20):
+            await asyncio.gather(first(0), second(0), third(0))
+        gated = True
+        meeting.barrier = threading.Barrier(2)
+        runs = [asyncio.create_task(first(0)), asyncio.create_task(third(0))]
+        while len(inside) < 2:
+            await asyncio.sleep(0)
+        runs.append(asyncio.create_task(second(0)))  # waits: both slots are taken
+        while not pool.queued:
+            await asyncio.sleep(0)
+        while pool._watching:
+            pool._look(late=False)
+            await asyncio.sleep(0)
+        gates["before"].set()  # its lane goes on to `one`, as the sweeper, and waits there for `two`
+        while not meeting.barrier.n_waiting:
+            await asyncio.sleep(0)
+        gates["beside"].set()
+        assert await asyncio.gather(*runs) == [1, 0, 2]
+
+    run_async(main())
+
+
+def test_a_lane_gives_way_though_its_own_run_left_the_queue(run_async: Runner) -> None:
+    """While its batch is claimed nothing of the big run is ready, and a lane that comes by drops it from the queue."""
+    flow.set_num_interop_threads(2)
+    pool = lanes.process_pool()
+    count, ended, asked, go_on = 0, False, threading.Event(), threading.Event()
+
+    @flow.op
+    def tiny(x: int) -> int:
+        nonlocal count
+        count += 1
+        if asked.is_set() and count == 5_000:
+            assert go_on.wait(20)
+        return x + 1
+
+    @flow.op
+    def look(x: int) -> bool:
+        return ended
+
+    @flow.pipeline
+    def big(x: Any) -> Any:
+        for _ in range(100_000):
+            x = tiny(x)
+        return x
+
+    @flow.pipeline
+    def small(x: Any) -> Any:
+        return look(x)
+
+    async def main() -> None:
+        nonlocal count, ended
+        await Meeting().learn(small, 0)
+        await Meeting().learn(big, 0)
+        count = 0
+        asked.set()
+        running = asyncio.create_task(big(0))
+
+        def note_end(_: Any) -> None:
+            nonlocal ended
+            ended = True
+
+        running.add_done_callback(note_end)
+        while count < 5_000:
+            await asyncio.sleep(0)
+        with pool._lock:
+            for run in list(pool._queue):
+                run.queued = False
+                pool._queue.remove(run)
+        small_one = asyncio.create_task(small(0))
+        while not pool._queue:
+            await asyncio.sleep(0)
+        go_on.set()
+        await small_one
+        assert count < 100_000
+        assert await running == 100_000
+
+    run_async(main())
+
+
+def test_a_kernel_that_works_off_an_inner_run_leaves_light_kernels_of_others_to_others(run_async: Runner) -> None:
+    """It executes light kernels all the time, so no watcher ever finds it stuck."""
+    flow.set_num_interop_threads(2)
+    count = 0
+    beside: list[int] = []
+
+    @flow.op
+    def tiny(x: int) -> int:
+        nonlocal count
+        count += 1
+        return x + 1
+
+    @flow.op
+    def look(x: int) -> int:
+        beside.append(count)
+        return x
+
+    @flow.pipeline
+    def inner(x: Any) -> Any:
+        for _ in range(100_000):
+            x = tiny(x)
+        return x
+
+    @flow.op
+    def waits(x: int) -> int:
+        return inner.run(x)
+
+    @flow.pipeline
+    def outer(x: Any) -> Any:
+        return waits(x)
+
+    @flow.pipeline
+    def small(x: Any) -> Any:
+        return look(x)
+
+    async def main() -> None:
+        nonlocal count
+        await Meeting().learn(inner, 0)
+        await Meeting().learn(small, 0)
+        for _ in range(3):
+            count = 0
+            running = asyncio.create_task(outer(0))
+            while not count:
+                await asyncio.sleep(0)
+            first = count
+            await small(0)
+            assert beside[-1] < 100_000 or first > 50_000, "it waited for the inner run to end"
+            assert await running == 100_000
+
+    run_async(main())
+
+
 variable = contextvars.ContextVar("variable", default="unset")
 
 
@@ -440,6 +604,52 @@ def test_no_more_threads_than_the_run_needs_and_the_process_ends() -> None:
         """)
         == "1"
     )
+
+
+def test_what_a_run_held_is_let_go_of_without_a_lock_of_ours(run_async: Runner) -> None:
+    """The last reference to a cancelled run may be the queue's: a destructor may ask and set."""
+    flow.set_num_interop_threads(1)
+    freed = threading.Event()
+    inside, go_on = threading.Event(), threading.Event()
+
+    class Curious:
+        def __del__(self) -> None:
+            flow.parallel_info()
+            flow.set_num_interop_threads(flow.get_num_interop_threads())
+            freed.set()
+
+    held: contextvars.ContextVar[Any] = contextvars.ContextVar("held")
+
+    @flow.op
+    def stay() -> None:
+        inside.set()
+        assert go_on.wait(20)
+
+    @flow.op
+    def never() -> None:
+        raise AssertionError
+
+    stays, waits = flow.pipeline(lambda: stay()), flow.pipeline(lambda: never())
+
+    async def main() -> None:
+        first = asyncio.create_task(stays())
+        await asyncio.to_thread(inside.wait, 20)
+        context = contextvars.copy_context()
+        context.run(held.set, Curious())
+        second = context.run(lambda: asyncio.get_running_loop().create_task(waits()))
+        del context
+        while not lanes.process_pool().queued:
+            await asyncio.sleep(0)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        del second
+        go_on.set()
+        await first
+        while not freed.is_set():
+            await asyncio.sleep(0)
+
+    run_async(main())
 
 
 def test_an_idle_pool_holds_no_run(run_async: Runner) -> None:

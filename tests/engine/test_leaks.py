@@ -922,3 +922,23 @@ def test_one_run_leaves_none_of_its_objects(run_async: Runner) -> None:
     run_async(main())
     left = [item for item in gc.get_objects() if isinstance(item, (Run, Segment, Scheduler, Lane))]
     assert left == []
+
+
+@pytest.mark.parametrize("way", ["run", "debug"])
+@pytest.mark.parametrize("where", HELD)
+def test_the_blocking_ways_hold_nothing_once_their_error_is_dropped(where: str, way: str) -> None:
+    if (where, way) == ("nested_on_loop", "debug"):
+        return  # its inner await needs a loop that stays
+    watched = Watched()
+    pipeline = Failing(watched).pipelines[where]
+    mine = watched(np.zeros(BIG))
+    gc.disable()
+    try:
+        with suppress(ValueError):
+            getattr(pipeline, way)(mine)
+        del mine
+        while flow.parallel_info()["interop_threads"]["busy"]:
+            pass
+        assert watched.alive == 0
+    finally:
+        gc.enable()

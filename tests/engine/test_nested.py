@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import random
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 
 import dataflow as flow
+from dataflow.engine.lanes import process_pool
 
 Runner = Callable[[Any], Any]
 
@@ -742,3 +745,131 @@ def test_a_loop_that_is_gone_frees_the_kernel_that_waits(closed: bool) -> None:
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert done.stdout.split() in (["CancelledError"], ["RuntimeClosed"])
+
+
+class Layers:
+    """A kernel runs a pipeline, whose async op awaits a pipeline, whose kernel …; each layer counts what executes."""
+
+    def __init__(self, threads: int) -> None:
+        flow.set_num_interop_threads(threads)
+        self.lock = threading.Lock()
+        self.inside = self.peak = 0
+        work = self.work
+
+        @flow.op
+        def leaf(x: int) -> int:
+            work()
+            return x + 1
+
+        @flow.pipeline
+        def leaves(x: Any) -> Any:
+            return leaf(x)
+
+        @flow.op
+        async def asks(x: int) -> int:
+            return await leaves(x)
+
+        @flow.pipeline
+        def inner(x: Any) -> Any:
+            return leaf(asks(leaf(x))), asks(x)
+
+        @flow.op
+        def runs(x: int) -> int:
+            work()
+            deep, _ = inner.run(x)
+            work()
+            return deep
+
+        @flow.pipeline
+        def middle(x: Any) -> Any:
+            return add(runs(x), leaf(x))
+
+        @flow.op
+        def runs_again(x: int) -> int:
+            return middle.run(x)
+
+        @flow.pipeline
+        def outer(x: Any) -> Any:
+            return [runs_again(x) for _ in range(4)], [runs(x) for _ in range(4)], [leaf(x) for _ in range(8)]
+
+        self.pipeline, self.expected = outer, lambda x: ([2 * x + 4] * 4, [x + 3] * 4, [x + 1] * 8)
+
+    def work(self) -> None:
+        with self.lock:
+            self.inside += 1
+            self.peak = max(self.peak, self.inside)
+        time.sleep(0)
+        with self.lock:
+            self.inside -= 1
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_kernels_that_wait_for_async_ops_that_wait_for_kernels(run_async: Runner, threads: int) -> None:
+    """A kernel that only waits lends its slot, so there is no deadlock; and never do more execute than may."""
+    layers = Layers(threads)
+
+    async def main() -> None:
+        for _ in range(10):
+            results = await asyncio.wait_for(asyncio.gather(layers.pipeline(1), layers.pipeline(2)), 20)
+            assert results == [layers.expected(1), layers.expected(2)]
+
+    run_async(main())
+    assert layers.peak <= threads
+    pool = process_pool()
+    while pool.busy:
+        pass
+    assert (pool._slots, len(pool._returning)) == (threads, 0)
+
+
+def test_lending_while_the_limit_changes_and_runs_are_cancelled(run_async: Runner) -> None:
+    layers = Layers(2)
+
+    async def main() -> None:
+        rng = random.Random(3)
+        for _ in range(60):
+            tasks = [asyncio.create_task(layers.pipeline(1)) for _ in range(3)]
+            for _ in range(rng.randrange(30)):
+                flow.set_num_interop_threads(rng.randint(1, 4))
+                await asyncio.sleep(0)
+            rng.choice(tasks).cancel()
+            done = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 20)
+            for result in done:
+                assert isinstance(result, asyncio.CancelledError) or result == layers.expected(1)
+        await flow.quiet()
+
+    run_async(main())
+    pool = process_pool()
+    while pool.busy:
+        pass
+    assert (pool._slots, len(pool._returning)) == (pool.limit, 0)
+
+
+def test_a_run_elsewhere_goes_on_while_a_kernel_waits_for_an_async_op(run_async: Runner) -> None:
+    """With one thread: the kernel's async op ends only after the other run."""
+    flow.set_num_interop_threads(1)
+    other_done: asyncio.Event | None = None
+
+    @flow.op
+    async def waits(x: int) -> int:
+        assert other_done is not None
+        await other_done.wait()
+        return x
+
+    inner = flow.pipeline(lambda x: waits(x))
+
+    @flow.op
+    def runs(x: int) -> int:
+        return inner.run(x)
+
+    outer, other = flow.pipeline(lambda x: runs(x)), flow.pipeline(lambda x: add(x, 1))
+
+    async def main() -> None:
+        nonlocal other_done
+        other_done = asyncio.Event()
+        running = asyncio.create_task(outer(1))
+        await asyncio.sleep(0)
+        assert await asyncio.wait_for(other(1), 20) == 2
+        other_done.set()
+        assert await running == 1
+
+    run_async(main())

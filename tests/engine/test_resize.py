@@ -101,6 +101,43 @@ def test_growing_from_within_a_kernel(run_async: Runner) -> None:
     assert run_async(pipeline()) == [0, 1, 2]
 
 
+def test_growing_frees_what_is_claimed_behind_a_kernel_that_waits_for_it(run_async: Runner) -> None:
+    """One lane has both kernels, learned to be light, in one batch; the first waits for the second."""
+    flow.set_num_interop_threads(1)
+    second_ran = threading.Event()
+    inside = threading.Event()
+    waits = False
+
+    @flow.op
+    def first(x: int) -> int:
+        if waits:
+            inside.set()
+            assert second_ran.wait(20)
+        return x
+
+    @flow.op
+    def second(x: int) -> int:
+        if waits:
+            second_ran.set()
+        return x
+
+    @flow.pipeline
+    def both(x: Any) -> Any:
+        return first(x), second(x)
+
+    async def main() -> None:
+        nonlocal waits
+        for _ in range(50):
+            await both(1)
+        waits = True
+        running = asyncio.create_task(both(1))
+        await asyncio.to_thread(inside.wait, 20)
+        flow.set_num_interop_threads(2)
+        assert await running == (1, 1)
+
+    run_async(main())
+
+
 def test_growing_is_for_all_runs_that_wait(run_async: Runner, gate: Gate) -> None:
     flow.set_num_interop_threads(1)
 
