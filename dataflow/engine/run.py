@@ -13,7 +13,8 @@ Rules:
    stopped, all are emptied but those that a step in flight reads or makes.
 3. A *segment* is what a lane has claimed: `todo`, from which steps are popped one by one to be started, and `done`.
    Popping is atomic, and that pop is what starts a step. So whoever holds the lock may `reap` a segment at any
-   moment: empty its `todo` (a stop, a shrinking pool, a lane that is stuck in a kernel) and report its `done`.
+   moment: empty its `todo` (a stop, a shrinking pool, a lane that is stuck in a kernel) and report its `done`. The
+   lane pops the next step and whoever reaps the last one: what they have popped when they meet is in order.
    A lane keeps its segment as long as it serves the run; `proceed` reports it and fills it anew.
 4. After a stop no step starts, because every `todo` is emptied under the lock; a kernel that still runs keeps the
    run *stray* until it returns, and its result is dropped.
@@ -381,9 +382,11 @@ class Run:
         unstarted: list[int] = []
         while todo:
             try:
-                unstarted.append(todo.pop())
+                # The last step first: its lane, which takes the next one, must never get one behind what we took.
+                unstarted.append(todo.pop(0))
             except IndexError:  # its lane was quicker
                 break
+        unstarted.reverse()
         if unstarted:
             self.core.give_back(unstarted)
         steps: list[int] = []

@@ -1,0 +1,74 @@
+"""A run and its segments: what a lane has claimed may be taken from it at any moment."""
+
+from __future__ import annotations
+
+from contextvars import copy_context
+from typing import Any
+
+import pytest
+
+import dataflow as flow
+from dataflow.engine.run import Run
+from dataflow.engine.scheduler import State
+
+
+@flow.op
+def successor(x: int) -> int:
+    return x + 1
+
+
+@flow.pipeline
+def chain(x: Any) -> Any:
+    for _ in range(10):
+        x = successor(x)
+    return x
+
+
+class Silent(Run):
+    """Nobody waits for it."""
+
+    __slots__ = ()
+
+    def _changed(self) -> None:
+        pass
+
+
+class Racing(list[int]):
+    """A `todo` from which its lane pops in between, when whoever reaps it has popped `after` times."""
+
+    def __init__(self, steps: list[int], after: int) -> None:
+        super().__init__(steps)
+        self.after = after
+        self.started: list[int] = []
+
+    def pop(self, *where: Any) -> int:
+        if self.after == 0:
+            self.started.append(super().pop())
+        self.after -= 1
+        return super().pop(*where)
+
+
+@pytest.mark.parametrize("after", range(10))
+@pytest.mark.parametrize("stop", [False, True])
+def test_a_lane_never_starts_a_step_behind_one_that_was_taken_from_it(after: int, stop: bool) -> None:
+    """The steps of a sweep depend on each other: one that is started has all those before it behind it."""
+    plan, inputs = chain._bind(chain._plans, None, (0,), {})
+    for step in range(len(plan)):
+        plan.costs.seconds[step] = 1e-6
+    plan.costs._stale = True
+    run = Silent(plan, inputs, copy_context())
+    run.begin()
+    segment = run.claim(light=True)
+    assert segment is not None
+    assert segment.sweep
+    racing = segment.todo = Racing(segment.todo, after)
+    if stop:
+        run.stop()
+    else:
+        run.relieve(segment)
+    assert racing.started == [0]
+    assert not racing
+    states = [run.core.state(step) for step in range(len(plan))]
+    taken = State.CANCELLED if stop else State.WAITING
+    assert states == [State.RUNNING] + [taken] * 9
+    run.core.check()
