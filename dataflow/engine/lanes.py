@@ -161,6 +161,10 @@ class Pool:
                         self._sweeper = None
                 if not run.settled:
                     self._wait(run, wait)
+        except BaseException:  # a bug of ours: the kernel gets it, and nothing waits for our segment
+            if lane.segment is not None:
+                run.proceed(lane.segment, light=False, again=False)
+            raise
         finally:
             here.run = outer
             with self._lock:

@@ -188,10 +188,12 @@ class Run:
             if self.driven and self.core.ready:
                 changed = True
         self._trash = []
-        if changed:
-            self._changed()
-        if back:  # last: whoever waits for it finds everything gone
-            strays.leave()
+        try:
+            if changed:
+                self._changed()
+        finally:
+            if back:  # last: whoever waits for it finds everything gone
+                strays.leave()
         return filled
 
     def relieve(self, segment: Segment, *, stuck: bool = False) -> None:

@@ -68,7 +68,6 @@ class HostedRun(Run):
         with self.lock:
             self.loop_steps = 0
         self.tasks.clear()  # theirs is a thread that is gone
-        self._tell()
 
     def news(self) -> None:
         """See to what `begin` has brought about."""
@@ -182,6 +181,10 @@ class NestedRun(HostedRun):
                 self._loop_gone()
                 break
         self.bell.clear()
+
+    def _loop_gone(self) -> None:
+        super()._loop_gone()
+        self.bell.set()
 
     def _changed(self) -> None:
         if self.loop_steps:

@@ -1034,3 +1034,29 @@ def test_no_kernel_sees_its_arguments_emptied(run_async: Runner, caplog: pytest.
     finally:
         sys.setswitchinterval(before)
     assert not caplog.records
+
+
+def test_a_run_that_outlives_its_loop_is_not_waited_for_ever(run_async: Runner) -> None:
+    """Its awaiter was never told, and its loop is closed when its kernel returns."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    @flow.op
+    def stay() -> None:
+        inside.set()
+        assert go_on.wait(20)
+
+    pipeline = flow.pipeline(lambda: stay())
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(pipeline())
+    while not inside.is_set():
+        loop.run_until_complete(asyncio.sleep(0))
+    loop.close()  # with the task on it, which is dropped
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        del task
+        gc.collect()
+    go_on.set()
+    run_async(flow.quiet())
+    assert flow.parallel_info()["interop_threads"]["overrunning"] == 0
+    assert run_async(flow.pipeline(lambda x: x + 1)(1)) == 2

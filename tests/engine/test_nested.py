@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import dataflow as flow
+from dataflow.engine import lanes
 from dataflow.engine.lanes import process_pool
 
 Runner = Callable[[Any], Any]
@@ -873,3 +874,20 @@ def test_a_run_elsewhere_goes_on_while_a_kernel_waits_for_an_async_op(run_async:
         assert await running == 1
 
     run_async(main())
+
+
+def test_a_bug_while_an_inner_run_is_worked_off(run_async: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, broken = lanes.execute, True
+
+    def execute(run: Any, segment: Any) -> float:
+        if broken and run.plan.graph.name == "inner":
+            raise ZeroDivisionError("a bug of ours")
+        return real(run, segment)
+
+    monkeypatch.setattr(lanes, "execute", execute)
+    flow.set_num_interop_threads(1)
+    with pytest.raises(ZeroDivisionError, match="a bug of ours"):
+        run_async(middle(1))
+    run_async(flow.quiet())
+    broken = False
+    assert run_async(middle(1)) == 12
