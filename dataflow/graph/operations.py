@@ -9,16 +9,18 @@ import inspect
 import operator
 import sys
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import EllipsisType, NoneType
 from typing import Any, Final
 
 import numpy as np
 
 from dataflow.graph.nodes import Kind, OpSpec
+from dataflow.graph.unpacking import unpack
 
 __all__ = [
     "CALL",
+    "CHANGES_ITSELF",
     "CHANGES_ITS_ARGUMENT",
     "CONSTANT_GETITEM",
     "GETITEM",
@@ -31,6 +33,7 @@ __all__ = [
     "place_of_out",
     "recorded",
     "ufunc_method_call",
+    "unpacking",
 ]
 
 
@@ -85,6 +88,12 @@ def ufunc_method_call(ufunc: np.ufunc, name: str) -> OpSpec:
     return recorded(getattr(ufunc, name), f"{ufunc.__name__}.{name}")
 
 
+@lru_cache(maxsize=64)
+def unpacking(count: int) -> OpSpec:
+    """The tuple behind `a, b = node`, which has as many items as there are names."""
+    return OpSpec(partial(unpack, count=count), f"unpack_{count}", Kind.PLUMBING)
+
+
 # ------------------------------------------------------------------------------------------------ constant indices
 
 _INDEX_LEAVES = frozenset({int, NoneType, EllipsisType, str})  # by exact type: True is an index of another kind
@@ -109,6 +118,13 @@ CHANGES_ITS_ARGUMENT: Final[frozenset[Any]] = frozenset(
     {np.copyto, np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal}
 )
 """Numpy's functions that write into an argument without being told to by `out`."""
+
+CHANGES_ITSELF: Final[frozenset[str]] = frozenset(
+    {"fill", "itemset", "put", "setfield", "setflags", "sort"}  # of arrays
+    | {"append", "clear", "discard", "extend", "popitem", "reverse", "setdefault", "update"}  # of lists, dicts and sets
+)
+"""Methods whose point is to change the object, while others may read it. Not those that other types have as well and
+that make something new there (`resize` of images, `partition` and `insert` of strings and indices)."""
 
 
 @lru_cache(maxsize=1024)

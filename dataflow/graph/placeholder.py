@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import operator
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from threading import get_ident
 from types import CodeType, FrameType
 from typing import Any, cast
@@ -26,6 +26,7 @@ from dataflow.graph.nodes import OpSpec, Ref
 from dataflow.graph.operations import (
     CALL,
     CHANGES_ITS_ARGUMENT,
+    CHANGES_ITSELF,
     CONSTANT_GETITEM,
     GETITEM,
     POWER,
@@ -37,10 +38,12 @@ from dataflow.graph.operations import (
     place_of_out,
     recorded,
     ufunc_method_call,
+    unpacking,
 )
 from dataflow.graph.recording import (
     NO_KWARGS,
     NOT_THE_USER,
+    NUMPY,
     OWN_THREAD,
     Trace,
     Traced,
@@ -48,6 +51,7 @@ from dataflow.graph.recording import (
     stranger,
     trace_of_context,
 )
+from dataflow.graph.unpacking import names_to_unpack
 
 __all__ = ["Placeholder", "input_placeholder", "is_placeholder", "record"]
 
@@ -153,7 +157,11 @@ _CHOOSE = (
     "its value is not known yet; use np.where for a choice per element, `&`, `|` and"
     " `~` for and, or and not, or name the argument that decides in static="
 )
-_INDEX_IT = "how many items it has is not known yet; index it: node[0], node[1]"
+_INDEX_IT = (
+    "how many items it has is not known yet; index it (node[0], node[1]), unpack it into names (a, b = node), or pass"
+    " how many as a static= argument"
+)
+_ASK_NOT = "its value is not known yet; make the call inside an op, or name the argument in static="
 _CONVERT = "its value is not known yet; keep it as a node (node.astype), or convert it, or index with it, inside an op"
 _AS_ARRAY = (
     "its value is not known yet; use it as the array it will be (np.stack for an array of nodes), or convert it inside"
@@ -207,6 +215,8 @@ class Placeholder(Traced):
         return record(GETITEM, (self, key), NO_KWARGS)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Placeholder:
+        if sys._getframe(1).f_code.co_filename.startswith(NUMPY):
+            raise self._refuse_callable()
         return record(CALL, (self, *args), kwargs)
 
     __add__, __radd__ = _pair(operator.add, "add")
@@ -265,8 +275,19 @@ class Placeholder(Traced):
             raise refusal(f"numpy.{spec.name} writes into an array (out=)", _NOT_IN_PLACE)
         return record(spec, args, kwargs)
 
+    def __iter__(self) -> Iterator[Placeholder]:
+        count = names_to_unpack(sys._getframe(1))
+        if count is None:
+            raise self._refuse_iteration()
+        whole = _pending(self, unpacking(count), ())
+        parts = []
+        for place in range(count):  # no comprehension: `_pending` looks two frames up
+            parts.append(_pending(whole, CONSTANT_GETITEM, (place,)))  # noqa: PERF401
+        return iter(parts)
+
     __bool__ = _refused("bool() of {!r}", _CHOOSE)
-    __iter__ = _refused("iteration over {!r}", _INDEX_IT)
+    _refuse_callable = _refused("numpy took {!r} for a function", _ASK_NOT)
+    _refuse_iteration = _refused("iteration over {!r}", _INDEX_IT)
     __next__ = _refused("next() of {!r}", _INDEX_IT)
     __reversed__ = _refused("reversed() of {!r}", "its length is not known yet; index it: node[::-1]")
     __len__ = _refused("len() of {!r}", "its length is not known yet; use node.shape[0], or a static= argument")
@@ -309,6 +330,8 @@ class PendingPlaceholder(Placeholder):
         source, spec, rest, *_ = self._call
         if rest:  # an index
             return record(CALL, (self, *args), kwargs)
+        if spec.name in CHANGES_ITSELF:
+            raise refusal(f".{spec.name}() of {source!r} changes it", _NOT_IN_PLACE)
         return record(method_call(spec.name), (source, *args), kwargs)
 
     def _read(self) -> Ref:

@@ -25,7 +25,9 @@ from dataflow.graph.nodes import Node, OpSpec, Ref
 __all__ = [
     "NOT_THE_USER",
     "NO_KWARGS",
+    "NUMPY",
     "OWN_THREAD",
+    "PACKAGE",
     "Trace",
     "Traced",
     "current",
@@ -46,11 +48,13 @@ _tuple_new = tuple.__new__  # Node(...) takes twice as long: a NamedTuple's cons
 class Trace:
     """One recording: the nodes of one body, in the order of its calls. Made and closed by `trace`."""
 
-    __slots__ = ("inputs", "name", "nodes", "owner", "thread")
+    __slots__ = ("inputs", "name", "nodes", "owner", "refused", "thread")
 
     def __init__(self, name: str, inputs: tuple[str, ...], owner: object | None = None) -> None:
         self.name = name
         self.inputs = inputs
+        self.refused: list[str] = []
+        """What was refused so far. If the body goes on after that, it goes a way that it would not go on values."""
         self.nodes: list[Node] = []
         self.owner = owner
         self.thread = get_ident()  # 0 once closed, which is no thread's identity: one comparison checks both
@@ -111,9 +115,11 @@ def current() -> Trace | None:
 
 # ------------------------------------------------------------------------------------------------ the user's line
 
+PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+NUMPY: Final = os.path.dirname(os.path.abspath(np.__file__)) + os.sep
 NOT_THE_USER: Final = (
-    os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
-    os.path.dirname(os.path.abspath(np.__file__)) + os.sep,
+    PACKAGE,
+    NUMPY,
     copy.__file__,  # a refused copy or deepcopy is the caller's doing
 )
 """Files whose frames are passed over."""
@@ -142,7 +148,11 @@ def refusal(what: str, remedy: str, where: str = "") -> TraceError:
     if not where:
         frame = _user_frame()
         where = "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
-    return TraceError(f"{what}, at {where}: {remedy}")
+    message = f"{what}, at {where}: {remedy}"
+    recording = current()
+    if recording is not None and recording.thread == get_ident():
+        recording.refused.append(message)
+    return TraceError(message)
 
 
 def stranger(placeholder: Traced, where: str = "") -> TraceError:

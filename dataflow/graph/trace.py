@@ -15,10 +15,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from dataflow.errors import TraceError
 from dataflow.graph.freeze import Scan
 from dataflow.graph.nodes import Graph
 from dataflow.graph.placeholder import Placeholder, input_placeholder, is_placeholder, record
-from dataflow.graph.recording import NOT_THE_USER, Trace, current, trace_of_context
+from dataflow.graph.provoked import provoked_at
+from dataflow.graph.recording import NOT_THE_USER, Trace, current, refusal, trace_of_context
 
 __all__ = ["Placeholder", "Trace", "current", "is_placeholder", "record", "trace"]
 
@@ -29,14 +31,26 @@ def trace(
     """Run `body` once on one placeholder per input; the graph of what it recorded and returned.
 
     With an `owner` (an instance, not a class), input 0 stands for it: wherever it is an argument, the graph has Ref(0).
-    Raises TraceError for what cannot be recorded; any other exception of the body passes through.
+    Raises TraceError for what cannot be recorded, also if the body, or numpy, caught the refusal and went on: on values
+    it would have gone another way. If a placeholder provoked an error of numpy or Python, that is the cause of a
+    TraceError; any other exception of the body passes through.
     """
     recording = Trace(name, inputs, owner)
     token = trace_of_context.set(recording)
     try:
         returned = body([input_placeholder(recording, number) for number in range(len(inputs))])
+        if recording.refused:
+            raise TraceError(f"{recording.refused[0]} (the refusal was caught, and {name!r} went on without the value)")
         output = Scan(recording, {}, None, _declared(body)).whole(returned)
         return Graph(name, inputs, tuple(recording.nodes), output)
+    except TraceError:
+        raise
+    except Exception as error:
+        where = provoked_at(error)
+        if where is None:
+            raise
+        what = f"{type(error).__name__} because of a placeholder while {name!r} is traced: {error}"
+        raise refusal(what, "its value is not known yet; do this inside an op", where) from error
     finally:
         trace_of_context.reset(token)
         recording.close()

@@ -1,0 +1,97 @@
+"""Whether it was a placeholder that made numpy or Python raise: then the user is told where, as for any refusal.
+
+    np.zeros(x.shape)       TypeError in C, called from the user's line; that line loads `x`, a placeholder
+    np.quantile(…, x)       ValueError in numpy's Python, in a frame whose locals hold a placeholder
+    raise ValueError(…)     the user's own: passes through, whatever its frame holds
+    blur()                  our own TypeError on wrong arguments: passes through
+
+Only errors that nobody caught are looked at, once, when a trace has failed anyway: cost does not matter here.
+"""
+
+from __future__ import annotations
+
+import dis
+from collections.abc import Iterator
+from types import CodeType, FrameType, TracebackType
+from typing import Any
+
+from dataflow.errors import DataflowError
+from dataflow.graph.recording import NOT_THE_USER, PACKAGE, Traced
+
+__all__ = ["provoked_at"]
+
+_RAISES = frozenset({"RAISE_VARARGS", "RERAISE"})
+
+
+def provoked_at(error: Exception) -> str | None:
+    """The user's line, `file:line`, if a placeholder provoked this error; None if it is the user's own, or ours."""
+    steps = list(_steps(error.__traceback__))
+    last_of_user = max((i for i, (frame, *_) in enumerate(steps) if not _passed_over(frame)), default=None)
+    if last_of_user is None:
+        return None
+    frame, lasti, line = steps[last_of_user]
+    inner = [frame for frame, *_ in steps[last_of_user + 1 :]]
+    if inner and all(frame.f_code.co_filename.startswith(PACKAGE) for frame in inner):
+        return None
+    if not inner and _operation(frame.f_code, lasti) in _RAISES:
+        return None
+    if (
+        _refused_before(error)
+        or "<placeholder" in str(error)
+        or any(_holds(value) for frame in inner for value in frame.f_locals.values())
+        or any(_holds(value) for value in _loaded(frame, lasti))
+    ):
+        return f"{frame.f_code.co_filename}:{line}"
+    return None
+
+
+def _steps(traceback: TracebackType | None) -> Iterator[tuple[FrameType, int, int]]:
+    while traceback is not None:
+        yield traceback.tb_frame, traceback.tb_lasti, traceback.tb_lineno
+        traceback = traceback.tb_next
+
+
+def _passed_over(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith((*NOT_THE_USER, "<__array_function__"))
+
+
+def _refused_before(error: BaseException | None) -> bool:
+    """Whether a refusal of ours is behind it: numpy often answers one with an error of its own."""
+    seen = 0
+    while error is not None and seen < 100:
+        if isinstance(error, DataflowError):
+            return True
+        error, seen = error.__cause__ or error.__context__, seen + 1
+    return False
+
+
+def _operation(code: CodeType, lasti: int) -> str:
+    return dis.opname[code.co_code[lasti]] if 0 <= lasti < len(code.co_code) else ""
+
+
+def _loaded(frame: FrameType, lasti: int) -> Iterator[Any]:
+    """The values of the variables in the expression that this instruction evaluates."""
+    positions = list(frame.f_code.co_positions())
+    line, end_line, column, end_column = positions[lasti // 2]
+    for instruction in dis.get_instructions(frame.f_code):
+        at = positions[instruction.offset // 2]
+        if not instruction.opname.startswith("LOAD_") or at[0] is None or at[1] is None or line is None:
+            continue
+        if at[2] is None or at[3] is None or column is None or end_column is None or end_line is None:
+            within = at[0] == line  # Python was told to keep no columns
+        else:
+            within = (line, column) <= (at[0], at[2]) and (at[1], at[3]) <= (end_line, end_column)
+        if within:
+            names = instruction.argval if isinstance(instruction.argval, tuple) else (instruction.argval,)
+            for name in names:
+                if isinstance(name, str):
+                    yield frame.f_locals.get(name, frame.f_globals.get(name))
+
+
+def _holds(value: Any, depth: int = 3) -> bool:
+    if isinstance(value, Traced):
+        return True
+    if depth and isinstance(value, (list, tuple, dict)):
+        items = value.values() if isinstance(value, dict) else value
+        return any(_holds(item, depth - 1) for item in list(items)[:100])
+    return False
