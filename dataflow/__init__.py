@@ -6,6 +6,8 @@ Operators are declared with `op`, composed with `pipeline`, and awaited. Those t
 at the same time, on at most `get_num_interop_threads()` threads; the event loop stays free.
 """
 
+from dataflow.control import cond
+from dataflow.control import map_ as map
 from dataflow.engine.info import ParallelInfo, parallel_info
 from dataflow.engine.run import checkpoint
 from dataflow.engine.runtime import quiet
@@ -20,9 +22,11 @@ from dataflow.errors import (
     TraceError,
 )
 from dataflow.events import observe
+from dataflow.graph.marks import after, label, scope
 from dataflow.graph.nodes import Graph
 from dataflow.op import Call, Op, op
 from dataflow.pipeline import BoundPipeline, Pipeline, pipeline
+from dataflow.task import Task
 from dataflow.threads.settings import get_num_interop_threads, set_num_interop_threads
 
 __all__ = [
@@ -39,13 +43,19 @@ __all__ = [
     "ParallelInfo",
     "Pipeline",
     "RuntimeClosed",
+    "Task",
     "TraceError",
+    "after",
     "checkpoint",
+    "cond",
     "get_num_interop_threads",
+    "label",
+    "map",
     "observe",
     "op",
     "parallel_info",
     "pipeline",
     "quiet",
+    "scope",
     "set_num_interop_threads",
 ]

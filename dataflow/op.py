@@ -6,14 +6,19 @@ An operator called while a pipeline's body is traced records a node; called anyw
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
+from contextvars import copy_context
 from functools import partial, update_wrapper
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
+from dataflow.engine.runtime import default_runtime
 from dataflow.graph.nodes import Kind, OpSpec
 from dataflow.graph.placeholder import record
-from dataflow.graph.recording import current
+from dataflow.graph.plan import Plan, make_plan
+from dataflow.graph.recording import current, refusal
+from dataflow.graph.trace import trace
+from dataflow.task import Task
 
 __all__ = ["Call", "Op", "op", "pickled_as"]
 
@@ -21,6 +26,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
+T = TypeVar("T")
 
 
 if TYPE_CHECKING:
@@ -44,7 +50,7 @@ else:
 class Op(Generic[P, R]):
     """An operator. Made by `op`; immutable, safe to share, and as good as the plain function outside of a trace."""
 
-    def __init__(self, fn: Callable[P, R], *, name: str | None = None) -> None:
+    def __init__(self, fn: Callable[P, R], *, name: str | None = None, writes: Iterable[str] = ()) -> None:
         if isinstance(fn, Op):
             raise TypeError(f"op: {fn!r} is an operator already; use {fn.name}.options(...) to change its options")
         if isinstance(fn, (staticmethod, classmethod)):
@@ -55,8 +61,12 @@ class Op(Generic[P, R]):
             raise TypeError(f"op: name must be a str, got {type(name).__name__}")
         self._fn = fn
         kind = Kind.ASYNC if _is_coroutine_function(fn) else Kind.KERNEL
-        self._spec = OpSpec(fn, name or _name_of(fn), kind, _declared_at(fn))
+        self._writes = (writes,) if isinstance(writes, str) else tuple(writes)
+        name = name or _name_of(fn)
+        self._spec = OpSpec(fn, name, kind, _declared_at(fn), _places(self._writes, fn, name))
         self._arity: tuple[int, int] | None = None
+        self._plans: dict[tuple[int, tuple[str, ...]], Plan] = {}
+        """For `start`: the plan of one call, for each number of arguments."""
         update_wrapper(self, fn)
 
     @property
@@ -64,9 +74,13 @@ class Op(Generic[P, R]):
         """What the operator is called in errors, tables and pictures."""
         return self._spec.name
 
-    def options(self, *, name: str | None = None) -> Op[P, R]:
+    def options(self, *, name: str | None = None, writes: Iterable[str] | None = None) -> Op[P, R]:
         """The same operator with other options; those not given stay as they are."""
-        return Op(self._fn, name=self.name if name is None else name)
+        return Op(
+            self._fn,
+            name=self.name if name is None else name,
+            writes=self._writes if writes is None else writes,
+        )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The plain function; while a pipeline is traced, a new node of it, as a placeholder."""
@@ -81,6 +95,47 @@ class Op(Generic[P, R]):
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         """On an instance: the bound method, with `instance` as its first argument (a constant of the graph)."""
         return self if instance is None else MethodType(self, instance)
+
+    @overload
+    def start(self: Op[P, Call[T]], /, *args: Any, **kwargs: Any) -> Task[T]: ...
+    @overload
+    def start(self, /, *args: Any, **kwargs: Any) -> Task[R]: ...
+    def start(self, /, *args: Any, **kwargs: Any) -> Task[Any]:
+        """Begin now, and return a Task; needs a running event loop (RuntimeError).
+
+        Arguments may be Tasks, also inside lists, tuples and dicts: then it begins when these are done, with their
+        results. If one of them fails, this fails with the same exception. Cancelling the Task stops it as cancelling an
+        awaited pipeline does. Wrong arguments are a TypeError here; in the body of a pipeline it is a TraceError.
+        """
+        if current() is not None:
+            raise refusal(
+                f"{self.name}.start() starts a task, which a body cannot do", f"call {self.name}(...) instead"
+            )
+        signature = _signature(self._fn)
+        if signature is not None:
+            try:
+                signature.bind(*args, **kwargs)
+            except TypeError as exc:
+                raise TypeError(f"{self.name}() {exc}") from None
+        return Task(self._run, self.name, args, kwargs)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it runs on the event loop."""
+        return self._spec.kind is Kind.ASYNC
+
+    def _run(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        """A run of one node."""
+        key = len(args), tuple(kwargs)
+        plan = self._plans.get(key)
+        if plan is None:
+            names = tuple(f"argument {place}" for place in range(len(args))) + key[1]
+
+            def body(given: list[Any]) -> Any:
+                return record(self._spec, tuple(given[: len(args)]), dict(zip(kwargs, given[len(args) :], strict=True)))
+
+            plan = self._plans[key] = make_plan(trace(self.name, names, body))
+        return default_runtime().execute(plan, [*args, *kwargs.values()], copy_context())
 
     def __repr__(self) -> str:
         return f"<{'async ' if self._spec.kind is Kind.ASYNC else ''}op {self.name}>"
@@ -109,8 +164,8 @@ def op(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Op[P, Call[R]]: ...
 @overload
 def op(fn: Callable[P, R], /) -> Op[P, R]: ...
 @overload
-def op(*, name: str | None = None) -> _OpDecorator: ...
-def op(fn: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
+def op(*, name: str | None = None, writes: Iterable[str] = ()) -> _OpDecorator: ...
+def op(fn: Callable[..., Any] | None = None, /, *, name: str | None = None, writes: Iterable[str] = ()) -> Any:
     """Declare an operator: `@op`, or `@op(name=...)`.
 
     A plain `def` is a kernel: in a run it is executed on an inter-op thread, in its own copy of the caller's
@@ -119,12 +174,15 @@ def op(fn: Callable[..., Any] | None = None, /, *, name: str | None = None) -> A
 
     `name` is what errors, tables and pictures call it; by default the function's name.
 
+    `writes=("acc",)` names the parameters that the function writes into: each gets the array itself if it is an
+    operator's result that nobody else reads, and else a copy.
+
     Works on methods: `self` becomes a constant of the graph. Called outside of a pipeline's body, an operator is
     the plain function. Raises TypeError for what is no function.
     """
     if fn is None:
-        return partial(Op, name=name)
-    return Op(fn, name=name)
+        return partial(Op, name=name, writes=writes)
+    return Op(fn, name=name, writes=writes)
 
 
 class _OpDecorator(Protocol):
@@ -156,6 +214,19 @@ def _declared_at(fn: Callable[..., Any]) -> str:
         fn = fn.func
     code = getattr(inspect.unwrap(fn), "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else ""
+
+
+def _places(writes: tuple[str, ...], fn: Callable[..., Any], name: str) -> tuple[int | str, ...]:
+    """Where the arguments with these names are in a call: by position or, if they can only be named, by name."""
+    signature = _signature(fn) if writes else None
+    places: list[int | str] = []
+    for wanted in writes:
+        parameters = signature.parameters if signature is not None else {}
+        found = parameters.get(wanted)
+        if found is None or found.kind in (found.VAR_POSITIONAL, found.VAR_KEYWORD):
+            raise TypeError(f"op {name!r}: writes names {wanted!r}, which is no single parameter of {name}{signature}")
+        places.append(wanted if found.kind is found.KEYWORD_ONLY else list(parameters).index(wanted))
+    return tuple(places)
 
 
 def _signature(fn: Callable[..., Any]) -> inspect.Signature | None:

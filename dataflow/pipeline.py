@@ -14,18 +14,20 @@ import inspect
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextvars import copy_context
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
+from dataflow.binding import Binding, static_key
 from dataflow.engine.runtime import default_runtime
 from dataflow.graph.nodes import Graph
+from dataflow.graph.passes import replaced, selected
 from dataflow.graph.placeholder import Placeholder, is_placeholder
 from dataflow.graph.plan import Plan, make_plan
 from dataflow.graph.recording import current
 from dataflow.graph.trace import trace
-from dataflow.op import Call, pickled_as
+from dataflow.op import Call, Op, pickled_as
 
 __all__ = ["BoundPipeline", "Pipeline", "pipeline"]
 
@@ -40,7 +42,9 @@ CACHED_PLANS = 128
 class Pipeline(Generic[P, R]):
     """A pipeline. Made by `pipeline`; may be called from any number of tasks, threads and loops at once."""
 
-    def __init__(self, fn: Callable[P, R], *, name: str | None = None, static: Iterable[str] = ()) -> None:
+    def __init__(
+        self, fn: Callable[P, R], *, name: str | None = None, static: Iterable[str] = (), tree: Iterable[str] = ()
+    ) -> None:
         if isinstance(fn, Pipeline) or not callable(fn):
             raise TypeError(f"pipeline: expected a function, got {type(fn).__name__}")
         self._fn = fn
@@ -51,12 +55,19 @@ class Pipeline(Generic[P, R]):
                 "Call async operators in it without `await`, and return instead of `yield`"
             )
         self._signature = inspect.signature(fn)
-        self._static = _names(static, self._signature, self._name)
+        self._open = self._signature
+        """What is left to give, when some arguments are bound."""
+        self._bound: dict[str, Any] = {}
+        self._static = _names("static", static, self._signature, self._name)
+        self._tree = _names("tree", tree, self._signature, self._name)
+        if both := self._static & self._tree:
+            raise TypeError(f"pipeline {self._name!r}: {', '.join(sorted(both))} cannot be both static and a tree")
+        self._passes: tuple[Callable[[Graph], Graph], ...] = ()
         self._plans = _Plans()
         self._owners: dict[int, tuple[weakref.ref[Any], _Plans]] = {}
         self._class: type | None = None
         """Where this is a method."""
-        self._positional = _only_positional(self._signature) if not self._static else None
+        self._positional = _only_positional(self._signature) if not self._static | self._tree else None
         update_wrapper(self, fn)
 
     @property
@@ -74,7 +85,7 @@ class Pipeline(Generic[P, R]):
         While another pipeline is traced, this one's body is recorded into it instead.
         """
         if current() is not None:
-            return cast(Call[R], self._fn(*args, **kwargs))
+            return cast(Call[R], self._inlined(args, kwargs))
         plan, inputs = self._bind(self._plans, None, args, kwargs)
         return cast(Call[R], _call(plan, inputs))
 
@@ -113,6 +124,56 @@ class Pipeline(Generic[P, R]):
         """
         self._plans = _Plans()
         self._owners = {}
+
+    def bind(self, /, **fixed: Any) -> Pipeline[..., R]:
+        """The same pipeline with these arguments fixed; what is left keeps its order.
+
+        Fixed arguments are what they would be in a call: inputs, unless they are static. Raises TypeError for names
+        that are no parameters, or are fixed already.
+        """
+        allowed = {n for n, p in self._open.parameters.items() if p.kind not in (*_VARIADIC, p.POSITIONAL_ONLY)}
+        unknown = sorted(fixed.keys() - allowed)
+        if unknown:
+            raise TypeError(
+                f"{self._name}.bind() got {', '.join(unknown)}, which {self._name}{self._open} does not take"
+            )
+        derived = self._derived()
+        derived._bound = {**self._bound, **fixed}
+        left = [parameter for name, parameter in self._open.parameters.items() if name not in fixed]
+        derived._open = self._open.replace(parameters=left)
+        derived._positional = None
+        derived.__dict__["__signature__"] = derived._open
+        return derived
+
+    def select(self, /, *labels: str) -> Pipeline[P, Any]:
+        """The pipeline of the nodes with these labels and of what they need; nothing else runs.
+
+        Gives the value of the node, or a tuple of several. A label that no node has is a GraphError when it is traced.
+        """
+        if not labels or not all(isinstance(name, str) for name in labels):
+            raise TypeError(f"{self._name}.select() takes labels of nodes, such as flow.label gives")
+        return self._derived(partial(selected, labels=labels))
+
+    def replace(self, functions: Mapping[Op[..., Any], Callable[..., Any]], /) -> Pipeline[P, R]:
+        """The same pipeline with other functions for some operators: for tests, with fakes of what is slow or far away.
+
+        `functions` maps operators to functions or operators; one that is never called is a GraphError when the pipeline
+        is traced.
+        """
+        specs = {}
+        for old, new in functions.items():
+            if not isinstance(old, Op):
+                raise TypeError(f"{self._name}.replace() replaces operators, not {type(old).__name__}")
+            specs[old._fn] = (new if isinstance(new, Op) else Op(new))._spec
+        return self._derived(partial(replaced, functions=specs))
+
+    def _derived(self, graph_pass: Callable[[Graph], Graph] | None = None) -> Pipeline[Any, Any]:
+        derived: Pipeline[Any, Any] = object.__new__(Pipeline)
+        derived.__dict__.update(self.__dict__)
+        derived._plans, derived._owners = _Plans(), {}
+        if graph_pass is not None:
+            derived._passes = (*self._passes, graph_pass)
+        return derived
 
     @overload
     def __get__(self, instance: None, owner: type) -> Pipeline[P, R]: ...
@@ -154,7 +215,14 @@ class Pipeline(Generic[P, R]):
                 if any(is_placeholder(arg) for arg in args):
                     self._stray_placeholder()
                 return plan, inputs
-        binding = self._sort(args, kwargs, owner)
+        try:
+            bound = self._all_arguments(self._open.bind(*((owner,) if owner is not None else ()), *args, **kwargs))
+        except TypeError as exc:
+            raise TypeError(f"{self._name}() {exc}") from None
+        return self._plan(plans, owner, bound)
+
+    def _plan(self, plans: _Plans, owner: Any, bound: inspect.BoundArguments) -> tuple[Plan, list[Any]]:
+        binding = self._sort(bound, owner)
         plan = plans.get(binding.key)
         if plan is None:
             with plans.tracing:  # concurrent first calls trace once
@@ -166,16 +234,41 @@ class Pipeline(Generic[P, R]):
             self._stray_placeholder()
         return plan, binding.inputs
 
+    def _all_arguments(self, bound: inspect.BoundArguments) -> inspect.BoundArguments:
+        """The arguments of a call and the fixed ones, in the order of the parameters."""
+        if not self._bound:
+            return bound
+        given = {**self._bound, **bound.arguments}
+        ordered = OrderedDict((name, given[name]) for name in self._signature.parameters if name in given)
+        return inspect.BoundArguments(self._signature, ordered)
+
     def _graph(self, plans: _Plans, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
-        bound = self._signature.bind_partial(*((owner,) if owner is not None else ()), *args, **kwargs)
-        for name, parameter in self._signature.parameters.items():
+        if self._class is not None and owner is None and args and isinstance(args[0], self._class):
+            owner, args = args[0], args[1:]
+            plans = self._plans_of(owner)
+        bound = self._open.bind_partial(*((owner,) if owner is not None else ()), *args, **kwargs)
+        for name, parameter in self._open.parameters.items():
             if parameter.default is not parameter.empty or parameter.kind in _VARIADIC or name in bound.arguments:
                 continue
-            if name in self._static:
-                raise TypeError(f"{self._name}.graph() needs a value for {name!r}, which is static")
+            for names, what in ((self._static, "static"), (self._tree, "a tree")):
+                if name in names:
+                    raise TypeError(f"{self._name}.graph() needs a value for {name!r}, which is {what}")
             bound.arguments[name] = _ANYTHING
-        plan, _ = self._bind(plans, owner, bound.args[1:] if owner is not None else bound.args, bound.kwargs)
+        ordered = OrderedDict((n, bound.arguments[n]) for n in self._open.parameters if n in bound.arguments)
+        plan, _ = self._plan(plans, owner, self._all_arguments(inspect.BoundArguments(self._open, ordered)))
         return plan.graph
+
+    def _inlined(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record the body into the pipeline that is being traced."""
+        if self._passes:
+            raise TypeError(
+                f"{self._name!r} was changed by select() or replace(), and cannot be called in the body of another "
+                "pipeline: await it in an async operator, or change the outer pipeline"
+            )
+        if not self._bound:
+            return self._fn(*args, **kwargs)
+        bound = self._all_arguments(self._open.bind(*args, **kwargs))
+        return self._fn(*bound.args, **bound.kwargs)
 
     def _stray_placeholder(self) -> None:
         raise TypeError(
@@ -183,20 +276,18 @@ class Pipeline(Generic[P, R]):
             "a placeholder stands for a value only while its pipeline is traced"
         )
 
-    def _sort(self, args: tuple[Any, ...], kwargs: dict[str, Any], owner: Any) -> _Binding:
+    def _sort(self, bound: inspect.BoundArguments, owner: Any) -> Binding:
         """Sort the arguments of a call into inputs and Python values (see the module docstring)."""
-        try:
-            bound = self._signature.bind(*((owner,) if owner is not None else ()), *args, **kwargs)
-        except TypeError as exc:
-            raise TypeError(f"{self._name}() {exc}") from None
-        binding = _Binding(bound)
+        binding = Binding(bound)
         for position, (name, parameter) in enumerate(self._signature.parameters.items()):
             if owner is not None and position == 0:
                 binding.add_input(name, owner, (name, None))
             elif name not in bound.arguments:
                 binding.key_parts.append((name, "omitted"))
             elif name in self._static:
-                binding.key_parts.append((name, *_static_key(bound.arguments[name], name, self._name)))
+                binding.key_parts.append((name, *static_key(bound.arguments[name], name, self._name)))
+            elif name in self._tree:
+                binding.add_tree(name, bound.arguments[name])
             elif parameter.kind is parameter.VAR_POSITIONAL:
                 for index, value in enumerate(bound.arguments[name]):
                     binding.add(f"{name}[{index}]", value, (name, index))
@@ -207,13 +298,16 @@ class Pipeline(Generic[P, R]):
                 binding.add(name, bound.arguments[name], (name, None))
         return binding
 
-    def _trace(self, binding: _Binding, owner: Any) -> Graph:
+    def _trace(self, binding: Binding, owner: Any) -> Graph:
         def body(placeholders: list[Placeholder]) -> Any:
             bound = binding.with_placeholders(placeholders, method=owner is not None)
             return self._fn(*bound.args, **bound.kwargs)
 
         body.__wrapped__ = self._fn  # type: ignore[attr-defined]  # errors name the user's body, not this one
-        return trace(self._name, tuple(binding.names), body, owner=owner)
+        graph = trace(self._name, tuple(binding.names), body, owner=owner)
+        for graph_pass in self._passes:
+            graph = graph_pass(graph)
+        return graph
 
     def _plans_of(self, owner: Any) -> _Plans:
         """The plans of a method's pipeline for one instance; identity counts, not equality."""
@@ -258,7 +352,7 @@ class BoundPipeline(Generic[P, R]):
         """See `Pipeline.__call__`."""
         of = self._of
         if current() is not None:
-            return cast(Call[R], of._fn(self._owner, *args, **kwargs))
+            return cast(Call[R], of._inlined((self._owner, *args), kwargs))
         plan, inputs = self._bind(args, kwargs)
         return cast(Call[R], _call(plan, inputs))
 
@@ -280,6 +374,18 @@ class BoundPipeline(Generic[P, R]):
         self._of._refuse_trace("graph")
         return self._of._graph(self._of._plans_of(self._owner), self._owner, args, kwargs)
 
+    def bind(self, /, **fixed: Any) -> BoundPipeline[..., R]:
+        """See `Pipeline.bind`."""
+        return BoundPipeline(self._of.bind(**fixed), self._owner)
+
+    def select(self, /, *labels: str) -> BoundPipeline[P, Any]:
+        """See `Pipeline.select`."""
+        return BoundPipeline(self._of.select(*labels), self._owner)
+
+    def replace(self, functions: Mapping[Op[..., Any], Callable[..., Any]], /) -> BoundPipeline[P, R]:
+        """See `Pipeline.replace`."""
+        return BoundPipeline(self._of.replace(functions), self._owner)
+
     def __repr__(self) -> str:
         return f"<pipeline {self._of.name} of {self._owner!r}>"
 
@@ -290,21 +396,32 @@ class BoundPipeline(Generic[P, R]):
 @overload
 def pipeline(fn: Callable[P, R], /) -> Pipeline[P, R]: ...
 @overload
-def pipeline(*, name: str | None = None, static: Iterable[str] = ()) -> Callable[[Callable[P, R]], Pipeline[P, R]]: ...
-def pipeline(fn: Callable[..., Any] | None = None, /, *, name: str | None = None, static: Iterable[str] = ()) -> Any:
+def pipeline(
+    *, name: str | None = None, static: Iterable[str] = (), tree: Iterable[str] = ()
+) -> Callable[[Callable[P, R]], Pipeline[P, R]]: ...
+def pipeline(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    static: Iterable[str] = (),
+    tree: Iterable[str] = (),
+) -> Any:
     """Declare a pipeline: `@pipeline`, or `@pipeline(static=("depth",))`.
 
     The body runs once, on placeholders, when the pipeline is first called; what it does with them is recorded.
     Globals, closures, time and randomness are read at that moment and then stay as they are (see `retrace`).
 
     `static` names the parameters that the body sees as Python values, for loops and branches: one graph for each
-    type and value; they must be hashable. `name` is what errors, tables and pictures call the pipeline.
+    type and value; they must be hashable. `tree` names parameters that take a dict, list or tuple, nested, whose
+    structure the body sees and whose leaves are inputs: weights, say. `name` is what errors, tables and pictures call
+    the pipeline.
 
-    Raises TypeError for an `async def` or generator body, and for names in `static` that are no parameters.
+    Raises TypeError for an `async def` or generator body, and for names in `static` or `tree` that are no parameters.
     """
     if fn is None:
-        return lambda body: Pipeline(body, name=name, static=static)
-    return Pipeline(fn, name=name, static=static)
+        return lambda body: Pipeline(body, name=name, static=static, tree=tree)
+    return Pipeline(fn, name=name, static=static, tree=tree)
 
 
 def _call(plan: Plan, inputs: list[Any]) -> Any:
@@ -318,52 +435,6 @@ _ALL_GIVEN: Hashable = ()
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _ANYTHING = object()
 """Stands for an input that `graph()` was not given."""
-
-
-class _Binding:
-    """The arguments of one call, sorted."""
-
-    __slots__ = ("_places", "bound", "inputs", "key_parts", "names")
-
-    def __init__(self, bound: inspect.BoundArguments) -> None:
-        self.bound = bound
-        self.names: list[str] = []
-        self.inputs: list[Any] = []
-        self.key_parts: list[tuple[Hashable, ...]] = []
-        self._places: list[tuple[str, int | str | None]] = []
-
-    @property
-    def key(self) -> Hashable:
-        """Equal keys share a plan."""
-        return tuple(self.key_parts)
-
-    def add(self, label: str, value: Any, place: tuple[str, int | str | None]) -> None:
-        """One argument: an input, unless it is None."""
-        if value is None:
-            self.key_parts.append((label, "None"))
-            return
-        if place[1] is not None:
-            self.key_parts.append((label, "given"))
-        self.add_input(label, value, place)
-
-    def add_input(self, label: str, value: Any, place: tuple[str, int | str | None]) -> None:
-        """One argument that is an input, whatever it is."""
-        self.names.append(label)
-        self.inputs.append(value)
-        self._places.append(place)
-
-    def with_placeholders(self, placeholders: list[Placeholder], *, method: bool) -> inspect.BoundArguments:
-        """The same arguments with a placeholder for each input; the body of a method gets its real `self`."""
-        arguments: dict[str, Any] = {}
-        for name, value in self.bound.arguments.items():
-            kind = self.bound.signature.parameters[name].kind
-            arguments[name] = list(value) if kind is _VARIADIC[0] else dict(value) if kind is _VARIADIC[1] else value
-        for (name, key), placeholder in list(zip(self._places, placeholders, strict=True))[method:]:
-            if key is None:
-                arguments[name] = placeholder
-            else:
-                arguments[name][key] = placeholder
-        return inspect.BoundArguments(self.bound.signature, OrderedDict(arguments))
 
 
 class _Plans:
@@ -392,14 +463,14 @@ class _Plans:
                 self._plans.popitem(last=False)
 
 
-def _names(static: Iterable[str], signature: inspect.Signature, name: str) -> frozenset[str]:
-    if isinstance(static, str):
-        raise TypeError(f"pipeline {name!r}: static must be a collection of names, e.g. static=({static!r},)")
-    names = frozenset(static)
+def _names(option: str, given: Iterable[str], signature: inspect.Signature, name: str) -> frozenset[str]:
+    if isinstance(given, str):
+        raise TypeError(f"pipeline {name!r}: {option} must be a collection of names, e.g. {option}=({given!r},)")
+    names = frozenset(given)
     allowed = {n for n, parameter in signature.parameters.items() if parameter.kind not in _VARIADIC}
     unknown = sorted(names - allowed)
     if unknown:
-        raise TypeError(f"pipeline {name!r}: static names {', '.join(unknown)}, no parameter of {name}{signature}")
+        raise TypeError(f"pipeline {name!r}: {option} names {', '.join(unknown)}, no parameter of {name}{signature}")
     return names
 
 
@@ -409,23 +480,3 @@ def _only_positional(signature: inspect.Signature) -> int | None:
     if all(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters):
         return len(signature.parameters)
     return None
-
-
-def _static_key(value: Any, name: str, pipeline_name: str) -> tuple[Hashable, ...]:
-    """Type and value, also within tuples: 1, 1.0 and True are three graphs."""
-    try:
-        hash(value)
-    except TypeError:
-        raise TypeError(
-            f"{pipeline_name}(): {name!r} is static and must be hashable, got {type(value).__name__}; "
-            "pass a tuple instead of a list, or do not declare it static"
-        ) from None
-    return (_typed(value),)
-
-
-def _typed(value: Any) -> Hashable:
-    if type(value) is tuple:
-        return (tuple, *map(_typed, value))
-    if type(value) is float:
-        return (float, value.hex())  # 0.0 and -0.0 are equal, and nan is not
-    return (type(value), value)

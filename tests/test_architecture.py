@@ -31,6 +31,8 @@ LAYERS = {
     "dask": 4,
     "distributed": 4,
     "onnx": 4,
+    "binding": 3,
+    "task": 3,
     "op": 3,
     "pipeline": 3,
     "control": 3,

@@ -128,7 +128,7 @@ def test_graph_traces_ahead_of_time_and_runs_nothing() -> None:
     assert len(traces) == 1
     assert pipeline.run(1, 2) == 3
     assert len(traces) == 1
-    assert str(graph).splitlines()[0] == "Graph <lambda>(x, y): 1 nodes"
+    assert str(graph).splitlines()[0] == "Graph <lambda>(x, y): 1 node"
 
 
 def test_an_error_in_the_body_leaves_it_as_it_is_and_nothing_is_kept(run_async: Runner) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from dataflow.errors import OperatorError
-from dataflow.graph.nodes import Kind, Node
+from dataflow.graph.nodes import Graph, Kind, Node
 
 __all__ = ["also_failed", "annotate", "arrive", "cut", "wrong_result"]
 
@@ -30,7 +30,7 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _NEVER_RAW = (StopIteration, asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit)
 
 
-def annotate(exc: BaseException, node: Node, pipeline: str, values: Any, run: int) -> None:
+def annotate(exc: BaseException, node: Node, graph: Graph, values: Any, run: int) -> None:
     """Only the note, unless an inner run has left one: its is nearer to the cause."""
     inner = False
     entry = exc.__traceback__  # begins in our caller, which still runs: its locals hold the exception
@@ -39,13 +39,13 @@ def annotate(exc: BaseException, node: Node, pipeline: str, values: Any, run: in
         number = _delivered(entry)
         inner = number is not None and number > run
         entry = entry.tb_next
-    _set_note(exc, _note(exc, node, pipeline, values), keep=inner)
+    _set_note(exc, _note(exc, node, graph, values), keep=inner)
 
 
-def arrive(exc: BaseException, node: Node, pipeline: str, values: Any, run: int) -> BaseException:
+def arrive(exc: BaseException, node: Node, graph: Graph, values: Any, run: int) -> BaseException:
     """The exception that the awaiter of this run gets for `exc`, which this node's operator raised on these values."""
     nested = cut(exc, run)
-    note = _note(exc, node, pipeline, values)
+    note = _note(exc, node, graph, values)
     if isinstance(exc, _NEVER_RAW):
         error: BaseException = OperatorError(
             f"operator {node.spec.name!r} raised {type(exc).__name__}, which cannot be passed on as it is"
@@ -66,7 +66,7 @@ def also_failed(error: BaseException, others: list[tuple[Node, BaseException]]) 
 def cut(exc: BaseException, run: int) -> bool:
     """Cut our frames, and those of earlier deliveries, off the traceback; returns whether an inner run's are left."""
     traceback = exc.__traceback__
-    while traceback is not None and _ours(traceback.tb_frame):
+    while traceback is not None and _ours(traceback.tb_frame) and _delivered(traceback) is None:
         traceback = traceback.tb_next
     entries: list[TracebackType] = []
     border = None
@@ -135,9 +135,11 @@ def _ours(frame: FrameType) -> bool:
     return frame.f_code.co_filename.startswith(_PACKAGE)
 
 
-def _note(exc: BaseException, node: Node, pipeline: str, values: Any) -> str:
+def _note(exc: BaseException, node: Node, graph: Graph, values: Any) -> str:
     spec = node.spec
-    text = f"{_PREFIX}in operator {spec.name!r}, node {node.number} of pipeline {pipeline!r}"
+    label, scope = graph.labels.get(node.number), graph.scopes.get(node.number)
+    named = f"{node.number}{f' {label!r}' if label else ''}{f' in scope {scope!r}' if scope else ''}"
+    text = f"{_PREFIX}in operator {spec.name!r}, node {named} of pipeline {graph.name!r}"
     if spec.declared:
         text += f", declared at {spec.declared}"
     if spec.kind in (Kind.RECORDED, Kind.PLUMBING) or not spec.declared:

@@ -228,7 +228,7 @@ class Run:
             self._changed()
             return
         node = self.blamed(step)
-        error = arrive(exc, node, self.plan.graph.name, self.seen_by(step), self.number)
+        error = arrive(exc, node, self.plan.graph, self.seen_by(step), self.number)
         with self.lock:
             stops = self._fail(step)
             late = not stops and (self._error is None)

@@ -294,7 +294,7 @@ class Runtime:
                         result = run.settle(step, result)
                 except BaseException as exc:
                     if isinstance(exc, Exception):
-                        annotate(exc, run.blamed(step), plan.graph.name, run.seen_by(step), number)
+                        annotate(exc, run.blamed(step), plan.graph, run.seen_by(step), number)
                     run.tell_ended(Phase.FAILED.value)
                     raise
                 run.values[step] = result

@@ -10,17 +10,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dataflow.graph.fill import fill, holds_ref, renumber
-from dataflow.graph.guard import guard
+from dataflow.graph.guard import guard, writable
 from dataflow.graph.nodes import Node, Ref
 
-__all__ = ["Caller", "make_call"]
+__all__ = ["Caller", "make_call", "writing"]
 
 Caller = Callable[[list[Any]], Any]
 
 
-def make_call(node: Node, slot_of: Sequence[int], constant: Callable[[Any], int]) -> Caller:
-    """The function that calls this node's operator on values; `constant` gives a constant its slot."""
-    fn = node.spec.fn
+def make_call(
+    node: Node, slot_of: Sequence[int], constant: Callable[[Any], int], fn: Callable[..., Any] | None = None
+) -> Caller:
+    """The function that calls this node's operator, or `fn`, on values; `constant` gives a constant its slot."""
+    fn = node.spec.fn if fn is None else fn
     if node.nested:
         return _filled(fn, node, slot_of)
 
@@ -68,3 +70,27 @@ def _filler(argument: Any, slot_of: Sequence[int]) -> Caller:
         return lambda v: value
     template = guard(renumber(argument, slot_of))  # its constants are as much the user's as those outside
     return lambda v: fill(template, v)
+
+
+def writing(node: Node, owned: Callable[[int], bool]) -> Callable[..., Any]:
+    """The operator, given copies of what it writes into; but what is `owned`, by its number, is given as it is."""
+    fn = node.spec.fn
+    given: dict[int | str, Any] = dict(enumerate(node.args))
+    given.update(node.kwargs.items())
+    refs = [argument for argument in given.values() if type(argument) is Ref]
+    copied = {
+        place: not (type(given[place]) is Ref and owned(given[place]) and refs.count(given[place]) == 1)
+        for place in node.spec.writes
+        if place in given
+    }
+
+    def write(*args: Any, **kwargs: Any) -> Any:
+        positional = list(args)
+        for place, copy in copied.items():
+            if isinstance(place, int):
+                positional[place] = writable(positional[place], copy=copy)
+            else:
+                kwargs[place] = writable(kwargs[place], copy=copy)
+        return fn(*positional, **kwargs)
+
+    return write

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ANY_RESULT", "PLAIN_RESULT", "guard", "guard_result", "own"]
+__all__ = ["ANY_RESULT", "PLAIN_RESULT", "guard", "guard_result", "own", "writable"]
 
 PLAIN_RESULT: frozenset[type] = frozenset(
     [type(None), bool, int, float, complex, str, bytes, np.bool_, np.float64, np.float32, np.int64, np.int32]
@@ -117,6 +117,15 @@ def _with_items(container: Any, items: dict[Any, Any], put: Callable[[Any, Any, 
     for key, item in items.items():
         put(same_kind, key, item)
     return same_kind
+
+
+def writable(value: Any, *, copy: bool) -> Any:
+    """What an operator gets that writes into its argument: arrays that are read-only, or all if `copy`, as copies."""
+    if isinstance(value, np.ndarray):
+        return value.copy(order="K") if copy or not value.flags.writeable else value
+    if _is_container(value):
+        return _rebuild(value, lambda item: writable(item, copy=copy))
+    return value
 
 
 def own(result: Any, arguments: Any, constants: Any = ()) -> Any:

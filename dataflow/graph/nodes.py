@@ -12,12 +12,13 @@ Rules that hold for every graph:
    Everything else in an argument is a constant.
 2. A node refers only to smaller numbers, so the order of recording is a topological order and no graph has a loop.
 3. `Node.reads` holds the distinct numbers that the node's arguments refer to, in order of first appearance.
+4. What `after` says of a node refers only to smaller numbers, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from types import CodeType
 from typing import Any, NamedTuple
@@ -56,6 +57,8 @@ class OpSpec:
     kind: Kind
     declared: str = ""
     """Where the user declared it, `file:line`; empty for what a body merely used (numpy's functions)."""
+    writes: tuple[int | str, ...] = ()
+    """The arguments that it writes into, by position or by keyword."""
 
 
 class Node(NamedTuple):
@@ -96,12 +99,19 @@ class Graph:
     nodes: tuple[Node, ...]
     output: Any
     """What the body returned, with a Ref wherever it held a placeholder."""
+    after: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    """For nodes recorded inside `flow.after`: what they start after besides what they read."""
+    labels: Mapping[int, str] = field(default_factory=dict)
+    """The nodes that `flow.label` named."""
+    scopes: Mapping[int, str] = field(default_factory=dict)
+    """The nodes recorded inside `flow.scope`, with the names of their scopes: "encoder/block3"."""
 
     def __len__(self) -> int:
         return len(self.nodes)
 
     def __repr__(self) -> str:
-        return f"<Graph {self.name}({', '.join(self.inputs)}): {len(self.nodes)} nodes>"
+        count = f"{len(self.nodes)} node{'s' * (len(self.nodes) != 1)}"
+        return f"<Graph {self.name}({', '.join(self.inputs)}): {count}>"
 
     def __str__(self) -> str:
         """One line a value: its number, what makes it, what it reads."""
@@ -109,5 +119,9 @@ class Graph:
         lines += [f"  {number:>4}  input {name}" for number, name in enumerate(self.inputs)]
         for node in self.nodes:
             reads = ", ".join(map(str, node.reads))
-            lines.append(f"  {node.number:>4}  {node.spec.name}({reads})")
+            scope, label = self.scopes.get(node.number), self.labels.get(node.number)
+            line = f"  {node.number:>4}  {f'{scope}/' if scope else ''}{node.spec.name}({reads})"
+            if node.number in self.after:
+                line += f" after {', '.join(map(str, self.after[node.number]))}"
+            lines.append(f"{line} {label!r}" if label is not None else line)
         return "\n".join([*lines, f"  returns {self.output!r}"])

@@ -154,7 +154,7 @@ def _refused(doing: str, remedy: str) -> Callable[..., Any]:
 
 
 _CHOOSE = (
-    "its value is not known yet; use np.where for a choice per element, `&`, `|` and"
+    "its value is not known yet; use np.where for a choice per element, flow.cond for a choice per run, `&`, `|` and"
     " `~` for and, or and not, or name the argument that decides in static="
 )
 _INDEX_IT = (

@@ -32,7 +32,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from dataflow.graph.call import Caller, make_call
+from dataflow.graph.call import Caller, make_call, writing
 from dataflow.graph.costs import Costs
 from dataflow.graph.fill import Template, output_template
 from dataflow.graph.guard import ANY_RESULT, PLAIN_RESULT, guard
@@ -101,8 +101,9 @@ def make_plan(graph: Graph) -> Plan:
     # Dependencies among steps, still in the graph's numbers (less the inputs).
     deps: list[tuple[int, ...]] = [()] * len(nodes)
     for position, node in enumerate(nodes):
-        if is_step[position] and node.reads:
-            deps[position] = tuple({root[read] - first: None for read in node.reads if read >= first})
+        if is_step[position] and (node.reads or graph.after):
+            needed = (*node.reads, *graph.after.get(node.number, ()))
+            deps[position] = tuple({root[number] - first: None for number in needed if number >= first})
     order = _priority_order([i for i, step in enumerate(is_step) if step], deps)
 
     # Slots: steps in order of priority, then plumbing, inputs, constants.
@@ -160,6 +161,15 @@ def make_plan(graph: Graph) -> Plan:
         if not readers[step]:  # its own last reader, see rule 3
             readers[step] = 1
             reads[step] = (*reads[step], step)
+    for step, position in enumerate(order):
+        if nodes[position].spec.writes:
+
+            def owned(number: int) -> bool:
+                """Whether a number is a kernel's result that one step reads."""
+                slot = slot_of[number]
+                return slot < size and uses[slot] == 1 and slot not in output_slots
+
+            calls[step] = make_call(nodes[position], slot_of, constants.slot, writing(nodes[position], owned))
     readers += [0] * (len(template) - len(readers))  # constants: never released
     seen = [ANY_RESULT] * size
     shared = bytearray(size)

@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from dataflow.errors import TraceError
-from dataflow.graph.nodes import Node, OpSpec, Ref
+from dataflow.graph.nodes import Kind, Node, OpSpec, Ref
 
 __all__ = [
     "NOT_THE_USER",
@@ -48,7 +48,19 @@ _tuple_new = tuple.__new__  # Node(...) takes twice as long: a NamedTuple's cons
 class Trace:
     """One recording: the nodes of one body, in the order of its calls. Made and closed by `trace`."""
 
-    __slots__ = ("inputs", "name", "nodes", "owner", "refused", "thread")
+    __slots__ = (
+        "after",
+        "afters",
+        "inputs",
+        "labels",
+        "name",
+        "nodes",
+        "owner",
+        "refused",
+        "scope",
+        "scopes",
+        "thread",
+    )
 
     def __init__(self, name: str, inputs: tuple[str, ...], owner: object | None = None) -> None:
         self.name = name
@@ -57,6 +69,12 @@ class Trace:
         """What was refused so far. If the body goes on after that, it goes a way that it would not go on values."""
         self.nodes: list[Node] = []
         self.owner = owner
+        self.after: tuple[int, ...] = ()
+        """What is recorded now starts after these, too."""
+        self.scope = ""
+        self.afters: dict[int, tuple[int, ...]] = {}
+        self.labels: dict[str, int] = {}
+        self.scopes: dict[int, str] = {}
         self.thread = get_ident()  # 0 once closed, which is no thread's identity: one comparison checks both
 
     @property
@@ -81,6 +99,10 @@ class Trace:
     ) -> Ref:
         """Append a node of these fields, frozen and checked by the caller; what refers to it."""
         number = len(self.inputs) + len(self.nodes)
+        if self.after and spec.kind is not Kind.PLUMBING:
+            self.afters[number] = self.after
+        if self.scope:
+            self.scopes[number] = self.scope
         self.nodes.append(_tuple_new(Node, (number, spec, args, kwargs, reads, nested, code, lasti)))
         return Ref(number)
 
@@ -88,6 +110,7 @@ class Trace:
         """Let go of everything: a placeholder that outlives its trace keeps neither nodes nor owner alive."""
         self.thread = 0
         self.nodes = []
+        self.afters, self.labels, self.scopes = {}, {}, {}
         self.owner = None
 
     def __repr__(self) -> str:

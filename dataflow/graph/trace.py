@@ -42,7 +42,8 @@ def trace(
         if recording.refused:
             raise TraceError(f"{recording.refused[0]} (the refusal was caught, and {name!r} went on without the value)")
         output = Scan(recording, {}, None, _declared(body)).whole(returned)
-        return Graph(name, inputs, tuple(recording.nodes), output)
+        labels = {number: label for label, number in recording.labels.items()}
+        return Graph(name, inputs, tuple(recording.nodes), output, recording.afters, labels, recording.scopes)
     except TraceError:
         raise
     except Exception as error:

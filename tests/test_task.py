@@ -1,0 +1,224 @@
+"""Tasks: operators started eagerly, with Tasks as arguments."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dataflow as flow
+
+Runner = Callable[[Any], Any]
+
+
+@flow.op
+def add(x: Any, y: Any = 1, *more: Any, scale: Any = 1) -> Any:
+    return (x + y + sum(more)) * scale
+
+
+@flow.op
+async def later(x: Any) -> Any:
+    await asyncio.sleep(0)
+    return x + 1
+
+
+@flow.op
+def fails(x: Any) -> Any:
+    raise KeyError(x)
+
+
+@flow.op
+def gather(x: Any) -> Any:
+    return x
+
+
+def test_fork_and_join(run_async: Runner) -> None:
+    async def main() -> None:
+        left, right = add.start(1, 2), later.start(10)
+        joined = add.start(left, right, left, scale=right)
+        assert await joined == (3 + 11 + 3) * 11
+        assert await joined == await joined
+        assert (await left, await right) == (3, 11)
+        assert await gather.start([left, (right, {"k": left}), "text"]) == [3, (11, {"k": 3}), "text"]
+        assert joined.done()
+        assert joined.result() == 187
+        assert joined.exception() is None
+        assert repr(joined) == "<Task add: done>"
+
+    run_async(main())
+
+
+def test_they_begin_at_once_and_side_by_side(run_async: Runner) -> None:
+    flow.set_num_interop_threads(2)
+    barrier = threading.Barrier(2)
+
+    @flow.op
+    def meet(x: int) -> int:
+        barrier.wait(20)
+        return x
+
+    async def main() -> None:
+        tasks = [meet.start(1), meet.start(2)]
+        assert [await task for task in tasks] == [1, 2]
+
+    run_async(main())
+
+
+def test_a_graph_that_only_running_shows(run_async: Runner) -> None:
+    """Collatz: how long the chain is depends on the values."""
+
+    @flow.op
+    def half(x: int) -> int:
+        return x // 2
+
+    @flow.op
+    def grow(x: int) -> int:
+        return 3 * x + 1
+
+    async def steps(x: int) -> int:
+        count = 0
+        while x != 1:
+            x = await (grow if x % 2 else half).start(x)
+            count += 1
+        return count
+
+    async def main() -> None:
+        assert await asyncio.gather(*[steps(x) for x in (1, 6, 7, 27)]) == [0, 8, 16, 111]
+
+    run_async(main())
+
+
+def test_failures_go_on_to_what_needs_them(run_async: Runner) -> None:
+    async def main() -> None:
+        bad = fails.start(7)
+        dependent = add.start([bad] and bad, 1)
+        for task in (bad, dependent):
+            with pytest.raises(KeyError) as caught:
+                await task
+            assert "operator 'fails'" in caught.value.__notes__[0]
+        assert isinstance(dependent.exception(), KeyError)
+
+    run_async(main())
+
+
+def test_cancelling_one_leaves_what_it_needs_to_others(run_async: Runner) -> None:
+    go = asyncio.Event
+
+    async def main() -> None:
+        gate = go()
+
+        @flow.op
+        async def wait(x: int) -> int:
+            await gate.wait()
+            return x
+
+        shared = wait.start(5)
+        first, second = add.start(shared), add.start(shared, 10)
+        await asyncio.sleep(0)
+        assert first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert first.cancelled()
+        assert repr(first) == "<Task add: cancelled>"
+        gate.set()
+        assert await second == 15
+        third = wait.start(1)
+        needs = add.start(third)
+        third.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await needs
+
+    run_async(main())
+
+
+def test_a_cancelled_kernel_never_starts(run_async: Runner) -> None:
+    flow.set_num_interop_threads(1)
+    inside, go_on = threading.Event(), threading.Event()
+    ran: list[int] = []
+
+    @flow.op
+    def block() -> None:
+        inside.set()
+        assert go_on.wait(20)
+
+    @flow.op
+    def note(x: int) -> None:
+        ran.append(x)
+
+    async def main() -> None:
+        blocking = block.start()
+        await asyncio.to_thread(inside.wait, 20)
+        queued = note.start(1)
+        await asyncio.sleep(0)
+        queued.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await queued
+        go_on.set()
+        await blocking
+
+    run_async(main())
+    assert not ran
+
+
+def test_methods_and_arrays(run_async: Runner) -> None:
+    class Model:
+        @flow.op
+        def forward(self, x: Any) -> Any:
+            return x * 2
+
+    async def main() -> None:
+        mine = np.ones(3)
+        model = Model()
+        result = await Model.forward.start(model, mine)
+        result += 1
+        assert mine.tolist() == [1, 1, 1]
+        inplace = flow.op(lambda x: x.__iadd__(1), name="inplace")
+        with pytest.raises(ValueError, match="read-only"):
+            await inplace.start(mine)
+
+    run_async(main())
+
+
+def test_misuse_is_refused(run_async: Runner) -> None:
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        add.start(1)
+
+    async def main() -> None:
+        with pytest.raises(TypeError, match=r"add\(\) got an unexpected keyword argument 'z'"):
+            add.start(1, z=1)
+        with pytest.raises(TypeError, match=r"later\(\) missing a required argument: 'x'"):
+            later.start()
+        with pytest.raises(flow.TraceError, match=r"add.start\(\) starts a task, .*: call add"):
+            flow.pipeline(lambda x: add.start(x)).graph()
+        with pytest.raises(TypeError, match="has no truth value: await it"):
+            bool(task := add.start(1))
+        del task
+
+    run_async(main())
+
+
+def test_a_task_that_is_done_keeps_its_result_and_nothing_else(run_async: Runner) -> None:
+    class Array(np.ndarray[Any, Any]):
+        pass
+
+    async def main() -> None:
+        mine = np.ones(3).view(Array)
+        gone = weakref.ref(mine)
+        task = gather.start([1])
+        other = add.start(mine, task.done() or 1)
+        await task
+        await other
+        del mine
+        assert gone() is None
+
+    gc.disable()
+    try:
+        run_async(main())
+    finally:
+        gc.enable()
