@@ -25,6 +25,7 @@ __all__ = ["Call", "Op", "op", "pickled_as"]
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+Q = ParamSpec("Q")
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -91,7 +92,7 @@ class Op(Generic[P, R]):
     @overload
     def __get__(self, instance: None, owner: type) -> Op[P, R]: ...
     @overload
-    def __get__(self: Op[Concatenate[S, P], R], instance: S, owner: type | None = None) -> Callable[P, R]: ...
+    def __get__(self: Op[Concatenate[S, Q], T], instance: S, owner: type | None = None) -> Callable[Q, T]: ...
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         """On an instance: the bound method, with `instance` as its first argument (a constant of the graph)."""
         return self if instance is None else MethodType(self, instance)

@@ -33,7 +33,9 @@ __all__ = ["BoundPipeline", "Pipeline", "pipeline"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Q = ParamSpec("Q")
 S = TypeVar("S")
+T = TypeVar("T")
 
 CACHED_PLANS = 128
 """Plans that a pipeline keeps; the one longest not used goes first."""
@@ -179,8 +181,8 @@ class Pipeline(Generic[P, R]):
     def __get__(self, instance: None, owner: type) -> Pipeline[P, R]: ...
     @overload
     def __get__(
-        self: Pipeline[Concatenate[S, P], R], instance: S, owner: type | None = None
-    ) -> BoundPipeline[P, R]: ...
+        self: Pipeline[Concatenate[S, Q], T], instance: S, owner: type | None = None
+    ) -> BoundPipeline[Q, T]: ...
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """On an instance: the pipeline with `self` fixed; its graphs are kept as long as the instance lives."""
         return self if instance is None else BoundPipeline(self, instance)

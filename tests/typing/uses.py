@@ -1,0 +1,111 @@
+"""Right and wrong uses, for type checkers: never run. Each says what its line reveals, or that it is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, reveal_type
+
+import dataflow as flow
+
+
+@flow.op
+def kernel(x: int, times: int = 1) -> str:
+    return str(x) * times
+
+
+@flow.op
+async def fetch(url: str) -> bytes:
+    return url.encode()
+
+
+@flow.op(name="named", writes=("x",))
+def named(x: int) -> float:
+    return x / 2
+
+
+@flow.op(name="named later")
+async def named_later(x: int) -> float:
+    return x / 2
+
+
+@flow.pipeline
+def body(x: int, url: str) -> tuple[str, float]:
+    data = fetch(url)
+    kernel(data)  # the result of an async operator may be an argument of any type
+    kernel(x, times=data[0])
+    kernel("x")  # error
+    kernel(x, 1, 2)  # error
+    reveal_type(kernel(x))  # reveal: str
+    with flow.after(data), flow.scope("s"):
+        reveal_type(flow.label(named(x), "n"))  # reveal: float
+    inner = deep(x)
+    return inner + "!", named(inner)
+
+
+@flow.pipeline(static=("depth",))
+def deep(x: int, depth: int = 2) -> str:
+    return kernel(x, depth)
+
+
+class Model:
+    @flow.op
+    def layer(self, x: int) -> float:
+        return x / 2
+
+    @flow.op
+    async def load(self, url: str) -> bytes:
+        return url.encode()
+
+    @flow.pipeline
+    def forward(self, x: int) -> float:
+        self.layer("x")  # error
+        return self.layer(x)
+
+
+async def program() -> None:
+    reveal_type(kernel(1, 2))  # reveal: str
+    reveal_type(await fetch("u"))  # reveal: bytes
+    reveal_type(named(1))  # reveal: float
+    reveal_type(await named_later(1))  # reveal: float
+    reveal_type(kernel.name)  # reveal: str
+    reveal_type(kernel.options(name="other")(1))  # reveal: str
+    await kernel(1)  # error
+    kernel()  # error
+    fetch(1)  # error
+    kernel.options(nam="x")  # error
+
+    reveal_type(await body(1, "u"))  # reveal: tuple[str, float]
+    reveal_type(body.run(1, "u"))  # reveal: tuple[str, float]
+    reveal_type(body.debug(1, url="u"))  # reveal: tuple[str, float]
+    reveal_type(await deep(1))  # reveal: str
+    reveal_type(await deep.bind(depth=3)(1))  # reveal: str
+    reveal_type(await body.replace({kernel: str})(1, "u"))  # reveal: tuple[str, float]
+    await body(1)  # error
+    await body("x", "u")  # error
+    body.run(1, 2)  # error
+    deep.run(1, deph=2)  # error
+    coroutine: Coroutine[Any, Any, str] = deep(1)
+    await coroutine
+
+    model = Model()
+    reveal_type(model.layer(1))  # reveal: float
+    reveal_type(await model.load("u"))  # reveal: bytes
+    reveal_type(await model.forward(1))  # reveal: float
+    reveal_type(model.forward.run(1))  # reveal: float
+    model.layer("x")  # error
+    await model.forward()  # error
+
+    task = kernel.start(1)
+    reveal_type(await task)  # reveal: str
+    reveal_type(await fetch.start("u"))  # reveal: bytes
+    reveal_type(await kernel.start(fetch.start("u"), times=task))  # reveal: str
+    reveal_type(task.done())  # reveal: bool
+
+    reveal_type(flow.map(named, [1, 2]))  # reveal: list[float]
+    reveal_type(flow.cond(True, named, named, 1))  # reveal: float
+    end: Callable[[], None] = flow.observe(print)
+    end()
+    flow.set_num_interop_threads(2)
+    flow.set_num_interop_threads(2.5)  # error
+    reveal_type(flow.get_num_interop_threads())  # reveal: int
+    flow.pipeline(static=3)  # error
