@@ -21,6 +21,7 @@ PRINTS = {
     "03_inception": r"(?s)1 at once: .*\n4 at once: .* s at 1 inter-op thread, .* x",
     "04_inside_an_app": r"(?s)\d+ ticks .*largest gap was .* ms.*mean change 35\.0.*cancelled is True",
     "05_interop_threads": r"(?s)set to 4, get says 4, .*set to 1, get says 1, kernels at once: 1\n.*set to 2",
+    "06_model": r"full attention: \d+ nodes, \d+ ms\ncausal attention: \d+ nodes, \d+ ms",
 }
 """A pattern that the output of each must hold."""
 

@@ -228,3 +228,98 @@ def test_a_kernel_that_returns_no_value_says_so(run_async: Runner, make: Callabl
 
     with pytest.raises(TypeError, match=r"'forgot' .*returned (an awaitable|a generator)"):
         run_async(pipeline(1))
+
+
+# writes=
+
+
+@flow.op(writes=("acc",))
+def accumulate(acc: Any, x: Any) -> Any:
+    acc += x
+    return acc
+
+
+@flow.op
+def zeros(n: int) -> Any:
+    return np.zeros(n)
+
+
+def test_what_nobody_else_reads_is_written_into_as_it_is(run_async: Runner) -> None:
+    seen: list[int] = []
+
+    @flow.op(writes=["acc"])
+    def watched(acc: Any, x: Any) -> Any:
+        seen.append(acc.__array_interface__["data"][0])
+        acc += x
+        return acc
+
+    @flow.pipeline
+    def chain(x: Any) -> Any:
+        acc = zeros(3)
+        for _ in range(5):
+            acc = watched(acc, x)
+        return acc
+
+    np.testing.assert_array_equal(run_async(chain(np.ones(3))), [5.0] * 3)
+    assert len(set(seen)) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda x, c: (accumulate(x, 1), x),  # the caller's
+        lambda x, c: (accumulate(c, 1), c),  # a constant
+        lambda x, c: (accumulate(z := zeros(3), 1), z),  # returned as well
+        lambda x, c: (accumulate(z := zeros(3), 1), accumulate(z, 0)),  # read twice
+        lambda x, c: (accumulate(z := zeros(3), z + 1), z),
+        lambda x, c: (accumulate(x[:], 1), x),  # a part of the caller's
+        lambda x, c: (accumulate(acc=x, x=1), x),
+    ],
+)
+def test_everything_else_is_copied(run_async: Runner, body: Callable[[Any, Any], Any]) -> None:
+    mine, constant = np.zeros(3), np.zeros(3)
+    pipeline = flow.pipeline(lambda x: body(x, constant))
+    for _ in range(2):
+        written, other = run_async(pipeline(mine))
+        np.testing.assert_array_equal(written, [1.0] * 3)
+        np.testing.assert_array_equal(other, [0.0] * 3)
+    assert not mine.any()
+    assert not constant.any()
+    assert mine.flags.writeable
+
+
+def test_writes_into_containers_and_keyword_only_arguments(run_async: Runner) -> None:
+    @flow.op(writes=("into", "state"))
+    def put(x: float, into: Any, *, state: Any) -> Any:
+        into[0][0] = state["s"][0] = x
+        return into[0], state["s"]
+
+    mine = np.zeros(2)
+    pipeline = flow.pipeline(lambda x: put(7.0, [x], state={"s": x}))
+    into, state = run_async(pipeline(mine))
+    assert (into[0], state[0], mine[0]) == (7, 7, 0)
+    assert put(7.0, [mine], state={"s": mine})[0] is mine  # the plain function writes
+    assert mine[0] == 7
+
+
+@pytest.mark.parametrize(
+    ("declare", "message"),
+    [
+        (
+            lambda: flow.op(writes=("b",))(lambda a: a),
+            r"writes names 'b', .* no single parameter of <lambda>\(a\)",
+        ),
+        (lambda: flow.op(writes="args")(lambda *args: 0), "writes names 'args', which is no single parameter"),
+        (lambda: accumulate.options(writes=("y",)), "writes names 'y'"),
+    ],
+)
+def test_writes_must_name_parameters(declare: Callable[[], Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        declare()
+
+
+def test_options_keep_what_they_do_not_change(run_async: Runner) -> None:
+    renamed = accumulate.options(name="other")
+    assert run_async(flow.pipeline(lambda x: renamed(x, 1))(np.zeros(1))) == [1.0]
+    with pytest.raises(ValueError, match="read-only"):
+        run_async(flow.pipeline(lambda x: accumulate.options(writes=())(x, 1))(np.zeros(1)))

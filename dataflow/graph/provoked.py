@@ -20,6 +20,8 @@ from dataflow.graph.recording import NOT_THE_USER, PACKAGE, Traced
 
 __all__ = ["provoked_at"]
 
+_BY_VALUE = (TypeError, ValueError, AttributeError, BufferError)
+"""What Python itself raises for a value that it cannot use; a missing key or name is another matter."""
 _RAISES = frozenset({"RAISE_VARARGS", "RERAISE"})
 
 
@@ -33,7 +35,7 @@ def provoked_at(error: Exception) -> str | None:
     inner = [frame for frame, *_ in steps[last_of_user + 1 :]]
     if inner and all(frame.f_code.co_filename.startswith(PACKAGE) for frame in inner):
         return None
-    if not inner and _operation(frame.f_code, lasti) in _RAISES:
+    if not inner and (_operation(frame.f_code, lasti) in _RAISES or not isinstance(error, _BY_VALUE)):
         return None
     if (
         _refused_before(error)
