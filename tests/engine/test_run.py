@@ -72,3 +72,6 @@ def test_a_lane_never_starts_a_step_behind_one_that_was_taken_from_it(after: int
     taken = State.CANCELLED if stop else State.WAITING
     assert states == [State.RUNNING] + [taken] * 9
     run.core.check()
+    segment.done = racing.started  # its lane comes back
+    run.proceed(segment, light=True, again=False)
+    assert not run._segments
