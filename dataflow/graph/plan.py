@@ -65,6 +65,8 @@ class Plan:
     calls: list[Caller]
     settled: list[frozenset[type]]
     """For each step, the types of result that can be stored without a second look."""
+    usual: list[type | None]
+    """For each step, one of these types: that of its last result, which one comparison finds again. Any is right."""
     shared: bytes
     """For each step, 1 if its result has several readers, or is a part of an input and so the caller's."""
     plumbing: dict[int, tuple[Plumbing, ...]]
@@ -193,6 +195,7 @@ def make_plan(graph: Graph) -> Plan:
         costs=Costs([nodes[position].spec for position in order], on_loop_bytes),
         calls=calls,
         settled=seen,
+        usual=[None] * size,
         shared=bytes(shared),
         plumbing=plumbing,
         nodes=[nodes[position] for position in order],
