@@ -45,7 +45,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from functools import partial
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from time import perf_counter
 from types import FrameType
 
@@ -118,8 +118,8 @@ class Pool:
         """Lanes without a slot and with nothing to do; the one that came last is woken first."""
         self._watching = False
         self._patience = LINGER
-        self._bell: Lock | None = None
-        """Held while the watcher sleeps for want of anything to watch; released to wake it."""
+        self._bell: Event | None = None
+        """Set to wake the watcher, which sleeps for want of anything to watch."""
 
     def __repr__(self) -> str:
         return f"<Pool limit={self._limit} lanes={len(self._lanes)} queued={len(self._queue)}>"
@@ -346,19 +346,23 @@ class Pool:
 
     def _work(self, lane: Lane) -> None:
         """The job on the executor."""
-        while True:
-            run = self._next_run(lane)
-            if run is None:
-                if self._rest(lane):
+        try:
+            while (run := self._next_run(lane)) is not None or self._rest(lane):
+                if run is None:
                     continue
-                return
-            here.run = lane.run = run
-            try:
-                self._serve(lane, run)
-            except BaseException as exc:  # a bug of ours; a kernel's exceptions end in execute()
-                self._rescue(lane, run, exc)
-            here.run = lane.run = lane.segment = None
-            del run  # before anything waits
+                here.run = lane.run = run
+                try:
+                    self._serve(lane, run)
+                except BaseException as exc:  # a bug of ours; a kernel's exceptions end in execute()
+                    self._rescue(lane, run, exc)
+                here.run = lane.run = lane.segment = None
+                del run  # before anything waits
+        except BaseException:  # another bug of ours: nobody must wait for this lane
+            with self._lock:
+                self._leave(lane)
+                if lane in self._resting:
+                    self._resting.remove(lane)
+            logger.exception("a lane has ended")
 
     def _rest(self, lane: Lane) -> bool:
         """Wait a moment for something to do; False: the lane ends."""
@@ -522,10 +526,9 @@ class Pool:
             self._watching = True
             self._patience = LINGER
             if self._bell is not None:
-                self._bell.release()
+                self._bell.set()
                 return
-            self._bell = bell = Lock()
-            bell.acquire()
+            self._bell = bell = Event()
         # A daemon: it holds nothing that an exit would have to wait for.
         watcher = Thread(target=self._keep_watch, args=(bell,), name="dataflow-watcher", daemon=True)
         try:
@@ -534,13 +537,14 @@ class Pool:
             with self._lock:
                 self._watching, self._bell = False, None
 
-    def _keep_watch(self, bell: Lock) -> None:
+    def _keep_watch(self, bell: Event) -> None:
         try:
             while True:
                 before = perf_counter()
                 time.sleep(DELAY)
                 if not self._look(late=perf_counter() - before > 2 * DELAY):
-                    bell.acquire()
+                    bell.wait()
+                    bell.clear()
         except BaseException:  # a bug of ours: the next one who needs a watcher starts another
             with self._lock:
                 self._watching, self._bell = False, None
@@ -574,14 +578,14 @@ class Pool:
                 lane.doubted = seen == lane.looked_at
                 lane.looked_at = seen
             self._patience = LINGER if worth else self._patience - 1
-            if self._patience < 0:
-                self._watching = False
+            # Decided under the lock: if it is to sleep, whoever needs it from here on rings the bell.
+            go_on = self._watching = self._patience >= 0
         for run, segment in stuck:
             run.relieve(segment, stuck=True)
             self.offer(run)
         if waiting is not None:
             self.offer(waiting)
-        return self._watching
+        return go_on
 
 
 def execute(run: Run, segment: Segment) -> float:
