@@ -50,6 +50,7 @@ from time import perf_counter
 from types import FrameType
 
 from dataflow.engine.run import END, Run, Segment, here
+from dataflow.graph.plan import SEVERAL
 from dataflow.threads.settings import process_settings
 
 logger = logging.getLogger("dataflow")
@@ -618,7 +619,7 @@ def execute(run: Run, segment: Segment) -> float:
 def _work_off(run: Run, segment: Segment, mine: Context) -> bool:
     """Execute light kernels in the context `mine`; returns whether it is used up and something is left."""
     plan, values, base = run.plan, run.values, run.context
-    calls, usual, settled, releases, sweep = plan.calls, plan.usual, plan.settled, plan.releases, segment.sweep
+    calls, usual, settled, last_read, sweep = plan.calls, plan.usual, plan.settled, plan.last_read, segment.sweep
     step = END
     try:
         for step in iter(segment.todo.pop, END):
@@ -629,13 +630,15 @@ def _work_off(run: Run, segment: Segment, mine: Context) -> bool:
                 else:
                     result = run.settle(step, result)
             values[step] = result
-            if last_read := releases[step]:
+            slot = last_read[step]
+            if slot >= 0:
                 if sweep:
-                    for slot in last_read:
+                    values[slot] = None
+            elif slot == SEVERAL:
+                for slot in plan.releases[step]:
+                    if sweep or slot == step:  # nobody reads it: a batch must not hold it back
                         values[slot] = None
-                elif step in last_read:  # nobody reads it: a batch must not hold it back
-                    values[step] = None
-                result = None  # it may have been what nobody reads
+                result = None
             try:
                 if mine != base:
                     return True
@@ -650,7 +653,7 @@ def _work_off(run: Run, segment: Segment, mine: Context) -> bool:
 def _work_off_timed(run: Run, segment: Segment, mine: Context) -> bool:
     """The same for kernels that are worth two looks at the clock, which tell what each of them costs."""
     plan, values, base = run.plan, run.values, run.context
-    calls, usual, settled, releases = plan.calls, plan.usual, plan.settled, plan.releases
+    calls, usual, settled, last_read = plan.calls, plan.usual, plan.settled, plan.last_read
     costs = plan.costs
     seconds = costs.seconds
     step = END
@@ -664,7 +667,7 @@ def _work_off_timed(run: Run, segment: Segment, mine: Context) -> bool:
                 else:
                     result = run.settle(step, result)
             values[step] = result
-            if step in releases[step]:
+            if last_read[step] == SEVERAL and step in plan.releases[step]:
                 values[step] = None
             result = None
             now = perf_counter()

@@ -343,8 +343,8 @@ class Run:
                     original.setflags(write=True)
                 values[slot] = original
             result = self.plan.output.build(values)
-            self._drop_values()
-            self._trash = []
+            self._originals = {}
+            values.clear()  # in place: frames of what kernels raised and caught may refer to the list
             return result
         with self.lock:
             self._drop_values()
@@ -487,6 +487,8 @@ class Run:
     def _drop_values(self) -> None:
         """Let go of everything this run holds, but what a lane may be about to hand to a kernel it has started."""
         values, plan = self.values, self.plan
+        if not values:
+            return
         kept: set[int] = set()
         for step in self.core.in_flight:
             kept.update(plan.reads[step], (step,), (slot for slot, *_ in plan.plumbing.get(step, ())))

@@ -125,6 +125,10 @@ class Steps(Protocol):
         """For each step, the slots that it reads last if the steps run in order."""
 
     @property
+    def numbers(self) -> list[int]:
+        """The steps in order."""
+
+    @property
     def on_loop(self) -> bytes:
         """For each step, 1 if it runs on the event loop, 0 if it is a kernel."""
 
@@ -499,7 +503,7 @@ class Scheduler:
         length = min(SWEEP_STEPS, int(BATCH_SECONDS / max(self._seconds[first], 1e-7)) + 1)
         self._swept = min(first + length, self.size)
         self._log.append(("sweep", range(first, self._swept)))
-        return list(range(first, self._swept))
+        return self._steps.numbers[first : self._swept]
 
     def _end_sweep(self, unstarted: set[int]) -> None:
         """Bring the books up to date; the claimed steps but these run on, and become running in the usual sense."""

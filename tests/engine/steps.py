@@ -46,9 +46,11 @@ class FakeSteps:
     on_loop: bytes = field(init=False)
     sources: list[int] = field(init=False)
     costs: FakeCosts = field(init=False)
+    numbers: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         size = len(self.kinds)
+        self.numbers = list(range(size))
         reads = [[a for a, b in self.edges if b == step] for step in range(size)]
         read = {a for a, _ in self.edges} | self.outputs
         for step in range(size):
