@@ -61,8 +61,10 @@ BATCH_SECONDS = 100e-6
 """Expected length of a batch: some twenty times what claiming and reporting it costs."""
 BATCH_STEPS = 32
 """Steps of a batch outside of a sweep: the results that it holds back cost memory."""
-SWEEP_STEPS = 1024
-"""Steps of a batch of a sweep, which holds nothing back; a stop is seen between any two of them."""
+SWEEP_SECONDS = 250e-6
+"""The same for a sweep, which holds nothing back: then claiming and reporting are three percent of it."""
+SWEEP_STEPS = 2048
+"""Steps of a batch of a sweep; a stop is seen between any two of them."""
 WIDE = 64
 """From so many newly ready steps on, sorting the whole heap is quicker than sifting them in one by one."""
 LOG_EVENTS = 256
@@ -500,7 +502,7 @@ class Scheduler:
         if self._swept > first or first == self.size:
             return []
         # The first step stands for its neighbours: costs are no more than guesses.
-        length = min(SWEEP_STEPS, int(BATCH_SECONDS / max(self._seconds[first], 1e-7)) + 1)
+        length = min(SWEEP_STEPS, int(SWEEP_SECONDS / max(self._seconds[first], 1e-7)) + 1)
         self._swept = min(first + length, self.size)
         self._log.append(("sweep", range(first, self._swept)))
         return self._steps.numbers[first : self._swept]
