@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import platform
 import random
 import statistics
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from time import perf_counter
 from typing import Any
 
 import threadpoolctl
 
-__all__ = ["Figure", "interleaved", "machine", "seconds"]
+__all__ = ["Figure", "interleaved", "machine", "new_event_loop"]
 
 
-@dataclass(frozen=True)
+PACKAGES = ("numpy", "uvloop", "dask", "tawazi", "apache-hamilton", "onnxruntime")
+
+
+@dataclass(frozen=True, slots=True)
 class Figure:
     """The median of some measurements and their quartiles, in one unit."""
 
@@ -40,28 +43,30 @@ class Figure:
         return f"{self.median:.3g} ({self.low:.3g}–{self.high:.3g})"
 
 
-def seconds(run: Callable[[], Any]) -> float:
-    """What one call takes; the garbage of others is collected before."""
-    gc.collect()
-    before = perf_counter()
-    run()
-    return perf_counter() - before
-
-
-def interleaved(cases: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+async def interleaved(cases: Mapping[str, Callable[[], Awaitable[float]]], rounds: int) -> dict[str, list[float]]:
     """What each case measures, once per round, in an order that changes from round to round."""
     rng = random.Random(0)
     measured: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(repeats):
+    for _ in range(rounds):
+        gc.collect()
         for name in rng.sample(list(cases), len(cases)):
-            measured[name].append(cases[name]())
+            measured[name].append(await cases[name]())
     return measured
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's where that is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 def machine() -> str:
     """One line on what a figure was measured with."""
     blas = [f"{lib['internal_api']} {lib['version']} {lib.get('architecture', '')}" for lib in _blas()]
-    versions = " ".join(f"{name} {_version(name)}" for name in ("numpy", "uvloop", "dask") if _version(name))
+    versions = " ".join(f"{name} {_version(name)}" for name in PACKAGES if _version(name))
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (
         f"{platform.machine()}, {usable} CPUs, Python {sys.version.split()[0]}, {versions}, "
