@@ -13,12 +13,15 @@ for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
 import argparse  # noqa: E402
 import asyncio  # noqa: E402
 from dataclasses import replace  # noqa: E402
+from functools import partial  # noqa: E402
+from pathlib import Path  # noqa: E402
 from time import perf_counter  # noqa: E402
 
 from tests.benchmarks.adapters import left_out  # noqa: E402
 from tests.benchmarks.check import check_all  # noqa: E402
 from tests.benchmarks.effort import FULL, QUICK, Effort  # noqa: E402
 from tests.benchmarks.measure import machine, new_event_loop  # noqa: E402
+from tests.benchmarks.metg import metg  # noqa: E402
 from tests.benchmarks.sections import SECTIONS  # noqa: E402
 
 
@@ -30,9 +33,12 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, help="nodes of a graph of empty kernels (default: 10,000)")
     parser.add_argument("--threads", type=int, help="inter-op threads (default: 2)")
     parser.add_argument("--rounds", type=int, help="rounds of measuring (default: 7, with --quick 3)")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw efficiency against granularity (metg)")
     options = parser.parse_args()
     given = {name: getattr(options, name) for name in ("nodes", "threads", "rounds") if getattr(options, name)}
     effort = replace(QUICK if options.quick else FULL, **given)
+    if options.plot:
+        SECTIONS["metg"] = partial(metg, plot=options.plot)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_measure(options.only, effort))
 
