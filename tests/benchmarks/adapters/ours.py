@@ -1,59 +1,51 @@
-"""An awaited pipeline, at the threads asked for and at one."""
+"""dataflow: an awaited pipeline."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 import dataflow as flow
-from tests.benchmarks.adapters.adapter import Adapter, Prepared
+from tests.benchmarks.adapters.job import Job, OnLoop
 from tests.benchmarks.kernels import Kernel
 from tests.benchmarks.patterns import Tasks, sinks
 
-__all__ = ["OURS", "OURS_ALONE", "at_threads", "pipeline_of"]
+__all__ = ["declare", "one_thread", "ours"]
 
 
-def pipeline_of(tasks: Tasks, kernel: Kernel) -> flow.Pipeline[[], list[Any]]:
-    """The pipeline with a node for each task; not traced yet."""
+def ours(tasks: Tasks, kernel: Kernel, threads: int, stack: ExitStack) -> Job:
+    """On `threads` inter-op threads."""
+    pipeline = declare(tasks, kernel)
+    pipeline.graph()
+    return _Awaited(pipeline, threads, stack)
+
+
+def one_thread(tasks: Tasks, kernel: Kernel, threads: int, stack: ExitStack) -> Job:
+    """On one inter-op thread, whatever `threads` says."""
+    return ours(tasks, kernel, 1, stack)
+
+
+def declare(tasks: Tasks, kernel: Kernel) -> flow.Pipeline[[], list[Any]]:
+    """The pipeline that calls an operator for each task; its body has not run yet."""
     operator, last = flow.op(kernel), sinks(tasks)
 
-    def body() -> Any:
+    def pattern() -> list[Any]:
         values: list[Any] = []
         for task in tasks:
             values.append(operator(*[values[i] for i in task]))
         return [values[i] for i in last]
 
-    return flow.pipeline(body)
+    return flow.pipeline(pattern)
 
 
-def at_threads(threads: int, stack: ExitStack) -> None:
-    """Set the inter-op threads until the stack is closed."""
-    stack.callback(flow.set_num_interop_threads, flow.get_num_interop_threads())
-    flow.set_num_interop_threads(threads)
+class _Awaited(OnLoop):
+    def __init__(self, pipeline: flow.Pipeline[[], list[Any]], threads: int, stack: ExitStack) -> None:
+        super().__init__(pipeline, stack)
+        self._threads = threads
+        stack.callback(flow.set_num_interop_threads, flow.get_num_interop_threads())
 
-
-def _prepare(tasks: Tasks, kernel: Kernel, threads: int, stack: ExitStack) -> Prepared:
-    pipeline = pipeline_of(tasks, kernel)
-    pipeline.graph()
-    at_threads(threads, stack)
-
-    async def run() -> list[Any]:
-        return await pipeline()
-
-    return Prepared(run, partial(_take_turn, threads))
-
-
-def _take_turn(threads: int) -> bool:
-    if flow.get_num_interop_threads() == threads:
-        return False
-    flow.set_num_interop_threads(threads)
-    return True
-
-
-def _prepare_alone(tasks: Tasks, kernel: Kernel, threads: int, stack: ExitStack) -> Prepared:
-    return _prepare(tasks, kernel, 1, stack)
-
-
-OURS = Adapter("dataflow", _prepare)
-OURS_ALONE = Adapter("dataflow, one thread", _prepare_alone)
+    def ready(self) -> None:
+        """The setting is the process's: jobs with another one may have run since, and new threads start in a run."""
+        if flow.get_num_interop_threads() != self._threads:
+            flow.set_num_interop_threads(self._threads)
+            self.run()
