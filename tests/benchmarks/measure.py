@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import os
-import platform
 import random
+import re
 import statistics
-import sys
-from collections.abc import Awaitable, Callable, Mapping
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
-from typing import Any
+from time import perf_counter
+from typing import Any, TypeVar
 
-import threadpoolctl
+from tests.benchmarks.adapters import Job
 
-__all__ = ["Figure", "interleaved", "machine", "new_event_loop"]
+__all__ = ["SPARSE", "Figure", "Options", "frozen", "interleaved", "pin_threads", "run_seconds", "seconds"]
+
+Case = TypeVar("Case")
+
+SPARSE = 3
+"""What is slow takes part in every third round."""
 
 
-PACKAGES = ("numpy", "uvloop", "dask", "tawazi", "apache-hamilton", "onnxruntime")
+@dataclass(frozen=True)
+class Options:
+    """How thoroughly to measure."""
+
+    threads: int
+    """Inter-op threads."""
+    quick: bool
+    """A minute for everything, and not ten."""
+    nodes: int
+    """Nodes of a graph, where the measure does not say otherwise."""
+    repeats: int
+    """Rounds."""
+
+    def either(self, thorough: Any, quick: Any) -> Any:
+        """The one that applies."""
+        return quick if self.quick else thorough
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Figure:
     """The median of some measurements and their quartiles, in one unit."""
 
@@ -31,8 +52,12 @@ class Figure:
     high: float
 
     @staticmethod
-    def of(values: list[float], scale: float = 1.0) -> Figure:
-        """The figure of these values, each times `scale`."""
+    def of(values: Sequence[float], scale: float = 1.0) -> Figure:
+        """The figure of these values, each times `scale`.
+
+        >>> print(Figure.of([1, 2, 3, 4, 100], scale=2))
+        6 (4–8)
+        """
         ordered = sorted(value * scale for value in values)
         if len(ordered) < 2:
             return Figure(ordered[0], ordered[0], ordered[0])
@@ -40,48 +65,72 @@ class Figure:
         return Figure(median, low, high)
 
     def __str__(self) -> str:
-        return f"{self.median:.3g} ({self.low:.3g}–{self.high:.3g})"
+        if self.low == self.high:
+            return _digits(self.median)
+        return f"{_digits(self.median)} ({_digits(self.low)}–{_digits(self.high)})"
 
 
-async def interleaved(cases: Mapping[str, Callable[[], Awaitable[float]]], rounds: int) -> dict[str, list[float]]:
-    """What each case measures, once per round, in an order that changes from round to round."""
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    """What one call takes; the garbage of others is collected before."""
+    gc.collect()
+    before = perf_counter()
+    run()
+    return perf_counter() - before
+
+
+def run_seconds(job: Job) -> float:
+    """What one run of a job takes."""
+    job.ready()
+    return seconds(job.run)
+
+
+def interleaved(
+    cases: Mapping[Case, Callable[[], float]], repeats: int, sparse: Collection[Case] = ()
+) -> dict[Case, list[float]]:
+    """What each case measures, once per round, in an order that changes from round to round.
+
+    Those in `sparse` take part in the first of every `SPARSE` rounds only.
+    """
     rng = random.Random(0)
-    measured: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(rounds):
-        gc.collect()
-        for name in rng.sample(list(cases), len(cases)):
-            measured[name].append(await cases[name]())
+    measured: dict[Case, list[float]] = {name: [] for name in cases}
+    for number in range(repeats):
+        taking_part = [name for name in cases if number % SPARSE == 0 or name not in sparse]
+        for name in rng.sample(taking_part, len(taking_part)):
+            measured[name].append(cases[name]())
     return measured
 
 
-def new_event_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's where that is installed."""
+@contextmanager
+def frozen() -> Iterator[None]:
+    """What exists now is none of the garbage collector's business: one adapter's graph must not slow another's run."""
+    gc.collect()
+    gc.freeze()
     try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
+        yield
+    finally:
+        gc.unfreeze()
 
 
-def machine() -> str:
-    """One line on what a figure was measured with."""
-    blas = [f"{lib['internal_api']} {lib['version']} {lib.get('architecture', '')}" for lib in _blas()]
-    versions = " ".join(f"{name} {_version(name)}" for name in PACKAGES if _version(name))
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return (
-        f"{platform.machine()}, {usable} CPUs, Python {sys.version.split()[0]}, {versions}, "
-        f"BLAS {', '.join(blas) or 'none found'} at one thread"
-    )
+def pin_threads() -> None:
+    """Give each thread of each pool a CPU of its own, as far as there are CPUs; the main thread may go anywhere.
 
-
-def _blas() -> list[dict[str, Any]]:
-    import numpy.linalg  # noqa: F401  # loads it
-
-    return [lib for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"]
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
+    Left alone, two threads may share one CPU for a whole run. Threads that a pool starts later, or for one run, are not
+    reached. Does nothing where the system has no such call.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    cpus = sorted(os.sched_getaffinity(0))
+    pools: defaultdict[str, list[threading.Thread]] = defaultdict(list)
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread():
+            pools[re.sub(r"[_-]?\d+$", "", thread.name)].append(thread)
+    for pool in pools.values():
+        for thread, cpu in zip(pool, cpus * len(pool)):
+            try:
+                os.sched_setaffinity(thread.native_id or 0, {cpu})
+            except ProcessLookupError:  # it has just ended
+                pass

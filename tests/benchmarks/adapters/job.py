@@ -16,7 +16,7 @@ from typing import Any
 from tests.benchmarks.kernels import Kernel
 from tests.benchmarks.patterns import Tasks
 
-__all__ = ["Adapter", "Blocking", "Job", "OnLoop"]
+__all__ = ["Adapter", "Blocking", "Job", "OnLoop", "loop_factory"]
 
 
 class Job:
@@ -49,7 +49,7 @@ class OnLoop(Job):
 
     def __init__(self, main: Callable[[], Awaitable[list[Any]]], stack: ExitStack) -> None:
         self._main = main
-        self._loop = stack.enter_context(asyncio.Runner(loop_factory=_loop_factory())).get_loop()
+        self._loop = stack.enter_context(asyncio.Runner(loop_factory=loop_factory())).get_loop()
 
     def run(self) -> list[Any]:
         return self._loop.run_until_complete(self.awaited())
@@ -58,7 +58,8 @@ class OnLoop(Job):
         return await self._main()
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Of uvloop; None, which is asyncio's own, where it is not installed."""
     try:
         import uvloop
     except ImportError:

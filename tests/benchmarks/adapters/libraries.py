@@ -54,7 +54,12 @@ def hamilton_threads(tasks: Tasks, kernel: Kernel, threads: int, stack: ExitStac
     # It walks the graph by recursion, some frames a node.
     stack.callback(sys.setrecursionlimit, sys.getrecursionlimit())
     sys.setrecursionlimit(100_000)
-    built = driver.Builder().with_modules(_hamilton_module(tasks, kernel)).with_adapters(adapter).build()
+    module = _hamilton_module(tasks, kernel)
+    sys.modules[module.__name__] = module  # it takes only functions whose module can be imported
+    try:
+        built = driver.Builder().with_modules(module).with_adapters(adapter).build()
+    finally:
+        del sys.modules[module.__name__]
 
     def run() -> list[Any]:
         results = built.execute(last)

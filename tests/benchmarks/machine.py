@@ -1,0 +1,48 @@
+"""What the figures were measured with, in one line."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import threadpoolctl
+
+__all__ = ["machine"]
+
+PACKAGES = ["numpy", "uvloop", "dask", "apache-hamilton", "tawazi", "onnxruntime"]
+
+
+def machine() -> str:
+    """CPU, Python, versions of what is compared, and the BLAS kernel in use."""
+    blas = [f"{lib['internal_api']} {lib['version']} {lib.get('architecture', '')}".strip() for lib in _blas()]
+    versions = ", ".join(f"{name} {version}" for name in PACKAGES if (version := _version(name)))
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (
+        f"{_cpu()} ({platform.machine()}), {usable} CPUs, Python {sys.version.split()[0]}, {versions}, "
+        f"BLAS {', '.join(blas) or 'unknown'} at one thread"
+    )
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.system()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.system())
+
+
+def _blas() -> list[dict[str, Any]]:
+    import numpy.linalg  # noqa: F401  # loads it
+
+    return [lib for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"]
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
