@@ -11,7 +11,7 @@ from typing import Any
 
 import threadpoolctl
 
-__all__ = ["machine"]
+__all__ = ["Usage", "machine"]
 
 PACKAGES = ["numpy", "uvloop", "dask", "apache-hamilton", "tawazi", "onnxruntime"]
 
@@ -25,6 +25,30 @@ def machine() -> str:
         f"{_cpu()} ({platform.machine()}), {usable} CPUs, Python {sys.version.split()[0]}, {versions}, "
         f"BLAS {', '.join(blas) or 'unknown'} at one thread"
     )
+
+
+class Usage:
+    """How much of the CPUs others used since it was made: figures taken beside a busy neighbour are worth little."""
+
+    def __init__(self) -> None:
+        self._before = self._read()
+
+    def __str__(self) -> str:
+        before, now = self._before, self._read()
+        if before is None or now is None or now[0] <= before[0]:
+            return "What else ran on the machine is not known."
+        others = (now[1] - before[1]) / (now[0] - before[0])
+        return f"Others used {max(0.0, others):.0%} of the CPUs meanwhile."
+
+    def _read(self) -> tuple[float, float] | None:
+        """Seconds of all CPUs so far, and those in which they worked, but not for this process."""
+        try:
+            fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+        except OSError:
+            return None
+        # user nice system idle iowait irq softirq steal
+        ticks, own = [int(field) / os.sysconf("SC_CLK_TCK") for field in fields], os.times()
+        return sum(ticks), sum(ticks) - ticks[3] - ticks[4] - own.user - own.system
 
 
 def _cpu() -> str:

@@ -37,6 +37,8 @@ class Options:
     """Nodes of a graph, where the measure does not say otherwise."""
     repeats: int
     """Rounds."""
+    pin: bool = True
+    """Whether threads are pinned where speed-ups are measured."""
 
     def either(self, thorough: Any, quick: Any) -> Any:
         """The one that applies."""
@@ -116,7 +118,7 @@ def frozen() -> Iterator[None]:
 
 
 def pin_threads() -> None:
-    """Give each thread of each pool a CPU of its own, as far as there are CPUs; the main thread may go anywhere.
+    """Give each thread of each pool a CPU of its own, if there are enough; the main thread may go anywhere.
 
     Left alone, two threads may share one CPU for a whole run. Threads that a pool starts later, or for one run, are not
     reached. Does nothing where the system has no such call.
@@ -129,7 +131,9 @@ def pin_threads() -> None:
         if thread is not threading.main_thread():
             pools[re.sub(r"[_-]?\d+$", "", thread.name)].append(thread)
     for pool in pools.values():
-        for thread, cpu in zip(pool, cpus * len(pool)):
+        if len(pool) > len(cpus):
+            continue  # nobody knows which of them will be busy at once
+        for thread, cpu in zip(pool, cpus):
             try:
                 os.sched_setaffinity(thread.native_id or 0, {cpu})
             except ProcessLookupError:  # it has just ended

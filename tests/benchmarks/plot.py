@@ -28,7 +28,8 @@ def plot(kinds: Sequence[tuple[str, Sequence[Curve]]], note: str, path: Path, pa
                 _draw(axes, curve, limit=curve is curves[0])
         for share in SHARES:
             axes.axhline(share, color="grey", linewidth=0.5)
-        axes.set(xscale="log", ylim=(0, 105), xlabel="mean granularity: µs of a thread per task", ylabel="% of the ideal")
+        axes.set(xscale="log", ylim=(0, 105))
+        axes.set(xlabel="mean granularity: µs of a thread per task", ylabel="% of the ideal")
         axes.set_title(f"{pattern}, kernels of {kernel}", fontsize=10)
         axes.legend(fontsize=7, loc="lower right")
     figure.supxlabel(note, fontsize=6)

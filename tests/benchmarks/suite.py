@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 
 from tests.benchmarks.adapters import missing
-from tests.benchmarks.machine import machine
+from tests.benchmarks.machine import Usage, machine
 from tests.benchmarks.measure import Options
 from tests.benchmarks.measures.build import build
 from tests.benchmarks.measures.fairness import fairness
@@ -49,12 +49,12 @@ def main(arguments: list[str] | None = None) -> None:
     print(flush=True)
     began = perf_counter()
     for name in only:
-        before = perf_counter()
+        before, usage = perf_counter(), Usage()
         for section in MEASURES[name](options):
             print(section, flush=True)
             if picture and section.curves:
                 plot(section.curves, machine(), picture)
-        print(f"{name}: {perf_counter() - before:.0f} s", file=sys.stderr, flush=True)
+        print(f"Took {perf_counter() - before:.0f} s. {usage}\n", flush=True)
     print(f"Measured in {perf_counter() - began:.0f} s.")
 
 
@@ -68,12 +68,15 @@ def _parse(arguments: list[str] | None) -> tuple[Options, list[str], Path | None
     parser.add_argument("--nodes", type=_positive, default=10_000, help="nodes of a graph (default: %(default)s)")
     parser.add_argument("--threads", type=_positive, default=2, help="inter-op threads (default: %(default)s)")
     parser.add_argument("--repeats", type=_positive, help="rounds of measuring (default: 9, with --quick 3)")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw efficiency against granularity (needs metg)")
+    parser.add_argument("--no-pin", action="store_true", help="leave threads where the system puts them")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw what metg finds")
     given = parser.parse_args(arguments)
     if given.plot and "metg" not in given.only:
         parser.error("--plot draws what the measure metg finds: add it to --only")
+    if given.plot and find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib: pip install matplotlib")
     repeats = given.repeats or (3 if given.quick else 9)
-    return Options(given.threads, given.quick, given.nodes, repeats), given.only, given.plot
+    return Options(given.threads, given.quick, given.nodes, repeats, not given.no_pin), given.only, given.plot
 
 
 def _measures(text: str) -> list[str]:

@@ -1,12 +1,12 @@
 """One graph, run in every way: `ADAPTERS`, in the order of the tables.
 
-    job.py         Adapter, and what it prepares: a Job
-    serial.py      the limits
-    ours.py        dataflow
-    standard.py    by hand, with the standard library
-    libraries.py   dask, tawazi, hamilton
-    onnx.py        onnxruntime, which runs no Python functions
-    check.py       every adapter gives what the bare loop gives, and calls every kernel once
+job.py         Adapter, and what it prepares: a Job
+serial.py      the limits
+ours.py        dataflow
+standard.py    by hand, with the standard library
+libraries.py   dask, tawazi, hamilton
+onnx.py        onnxruntime, which runs no Python functions
+check.py       every adapter gives what the bare loop gives, and calls every kernel once
 """
 
 from tests.benchmarks.adapters.job import Adapter, Job

@@ -30,7 +30,7 @@ class Job:
         raise NotImplementedError
 
     async def awaited(self) -> list[Any]:
-        """The same inside a running event loop, which goes on meanwhile: in a thread, unless the job is at home here."""
+        """The same in a running event loop, which goes on meanwhile: in a thread, unless the job is at home here."""
         return await asyncio.to_thread(self.run)
 
 

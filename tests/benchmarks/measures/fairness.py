@@ -18,7 +18,8 @@ from tests.benchmarks.section import Section
 
 __all__ = ["fairness"]
 
-PROBES = 30
+PROBES, READY = 30, (100_000, 20_000)
+SIZES = [100e-6, 1e-3, 5e-3]
 RUNS, RUN_NODES = 200, 500
 
 
@@ -32,9 +33,9 @@ def fairness(options: Options) -> list[Section]:
 
 
 def _behind(loop: asyncio.AbstractEventLoop, options: Options) -> Section:
-    ready = options.either(100_000, 20_000)
+    ready = options.either(*READY)
     rows = []
-    for size in (100e-6, 1e-3, 5e-3):
+    for size in SIZES:
         compute = one_call(size)
         big = declare(make_tasks("wide", ready), compute.kernel)
         big.graph()
@@ -44,8 +45,8 @@ def _behind(loop: asyncio.AbstractEventLoop, options: Options) -> Section:
         rows.append([f"{size * 1e3:g}", Figure.of(times), f"{max(times):.2f}", f"{percentile(waits, 0.5) * 1e3:.3g}"])
     method = (
         f"A run of one node is awaited while a run of {ready:,} ready nodes goes on with the same kernel on "
-        f"{options.threads} threads: the time from the call until its kernel starts, in times of a kernel (as they were "
-        f"measured alone); {options.either(PROBES, 10)} probes each. The big run is cancelled afterwards."
+        f"{options.threads} threads: the time from the call until its kernel starts, in times of a kernel (measured "
+        f"alone); {options.either(PROBES, 10)} probes each. The big run is cancelled afterwards."
     )
     head = ["kernel, ms", "waits, in kernels", "longest", "median wait, ms"]
     return Section("Fair shares: a small run behind a big one", method, head, rows)
@@ -54,11 +55,15 @@ def _behind(loop: asyncio.AbstractEventLoop, options: Options) -> Section:
 async def _probe(big: Any, kernel: Kernel, size: float, probes: int) -> tuple[list[float], float]:
     started: list[float] = []
 
+    @flow.op
     def probe() -> None:
         started.append(perf_counter())
         kernel()
 
-    small = flow.pipeline(flow.op(probe))
+    @flow.pipeline
+    def small() -> None:
+        probe()
+
     small.graph()
     before = perf_counter()
     for _ in range(5):
@@ -81,7 +86,9 @@ async def _probe(big: Any, kernel: Kernel, size: float, probes: int) -> tuple[li
 
 def _many(loop: asyncio.AbstractEventLoop, options: Options) -> Section:
     rows = []
-    for name, kernel in {"empty": nothing, "20 µs": one_call(20e-6).kernel}.items():
+    rounds = options.either(3, 2)
+    kernels = {"empty": nothing} | options.either({"20 µs": one_call(20e-6).kernel}, {})
+    for name, kernel in kernels.items():
         small = declare(make_tasks("stencil_1d", RUN_NODES), kernel)
         big = declare(make_tasks("stencil_1d", RUNS * RUN_NODES), kernel)
         for pipeline in (small, big):
@@ -89,15 +96,15 @@ def _many(loop: asyncio.AbstractEventLoop, options: Options) -> Section:
             pipeline.run()
         figures: list[list[float]] = [[], [], [], []]
         with frozen():
-            for _ in range(max(3, options.repeats // 3)):
+            for _ in range(rounds):
                 for into, value in zip(figures, loop.run_until_complete(_at_once(small, big))):
                     into.append(value)
         scale = 1e6 / (RUNS * RUN_NODES)
         cells = [Figure.of(values, scale) for values in figures[:3]]
         rows.append([name, *cells, Figure.of(figures[3])])
     method = (
-        f"{RUNS} runs of {RUN_NODES} nodes (stencil_1d): µs a node, median (quartiles) of {max(3, options.repeats // 3)} "
-        f"rounds, {options.threads} threads. The last column says how fair the shares of the runs at once were: when the "
+        f"{RUNS} runs of {RUN_NODES} nodes (stencil_1d): µs a node, median (quartiles) of {rounds} rounds, "
+        f"{options.threads} threads. The last column says how fair the shares of the runs at once were: when the "
         f"median run had ended, as a share of the time that all took (near 1 if they all take turns, 0.5 one by one)."
     )
     head = ["kernel", "one run of as many nodes", "runs one after another", "runs at once", "the median run ends at"]

@@ -22,7 +22,8 @@ def growth(options: Options) -> list[Section]:
     """Microseconds a node by size of the graph."""
     sizes = options.either(SIZES, SIZES[:3])
     others = [adapter for adapter in adapters() if adapter.name in CONTESTED]
-    names = [adapter.name for adapter in (BARE, ONE_THREAD, OURS, *others)]
+    first = options.either([BARE, ONE_THREAD, OURS], [BARE, OURS])
+    names = [adapter.name for adapter in (*first, *others)]
     rows: dict[str, list[object]] = {name: [name] for name in [*names, BUILD]}
     for size in sizes:
         tasks = make_tasks("stencil_1d", size)
@@ -30,7 +31,7 @@ def growth(options: Options) -> list[Section]:
         slow = [adapter for adapter in others if size <= options.either(adapter.most_nodes, 10_000)]
         with ExitStack() as stack:
             jobs = {}
-            for adapter in [BARE, ONE_THREAD, OURS, *slow]:
+            for adapter in [*first, *slow]:
                 building = partial(adapter.prepare, tasks, nothing, options.threads, stack)
                 kept: list = []
                 taken = seconds(lambda building=building, kept=kept: kept.append(building()))
@@ -39,7 +40,7 @@ def growth(options: Options) -> list[Section]:
                     rows[BUILD].append(Figure.of([taken], 1e6 / len(tasks)))
             with frozen():
                 cases = {name: partial(run_seconds, job) for name, job in jobs.items()}
-                for adapter in (BARE, ONE_THREAD, OURS):
+                for adapter in first:
                     cases[adapter.name]()
                 measured = interleaved(cases, rounds, [adapter.name for adapter in slow])
         for name in names:
@@ -49,8 +50,8 @@ def growth(options: Options) -> list[Section]:
         row.append(f"{figures[-1] / figures[0]:.2f}×")
         row.append(f"{figures[-1] / figures[1]:.2f}×")
     method = (
-        f"µs a node, empty kernels, stencil_1d, {options.threads} threads: median (quartiles) of 3 to {options.repeats} "
-        f"rounds, of one for building. The collector does not look at the graphs themselves."
+        f"µs a node, empty kernels, stencil_1d, {options.threads} threads: median (quartiles) of 3 to "
+        f"{options.repeats} rounds, of one for building. The collector does not look at the graphs themselves."
     )
     head = ["", *[f"{size:,} nodes" for size in sizes], "growth from 1k", "from 10k"]
     return [Section("Growth", method, head, list(rows.values()))]

@@ -17,12 +17,14 @@ from tests.benchmarks.section import Section
 __all__ = ["lag", "percentile"]
 
 TICK = 1e-3
+NODES, SECONDS = (10_000, 2_000), (0.5, 0.2)
+"""Thorough and quick: nodes of a graph, and for how long it is run in each round."""
 QUICK_OTHERS = ["ThreadPoolExecutor + graphlib", "dask.threaded"]
 
 
 def lag(options: Options) -> list[Section]:
     """Milliseconds that a timer comes late: p99 and greatest, beside those of an idle loop."""
-    nodes = options.either(10_000, 2_000)
+    nodes = options.either(*NODES)
     return [
         _section("kernels of 100 µs", one_call(100e-6).kernel, nodes, options),
         _section("empty kernels", nothing, nodes, options),
@@ -51,18 +53,18 @@ def _section(title: str, kernel: Kernel, nodes: int, options: Options) -> Sectio
             tasks = make_tasks("stencil_1d", min(nodes, adapter.most_nodes))
             jobs[adapter.name] = adapter.prepare(tasks, kernel, options.threads, stack)
         cases: dict[str, Callable[[], float]] = {
-            name: partial(_collect, loop, job, lags[name], options.either(0.5, 0.2)) for name, job in jobs.items()
+            name: partial(_collect, loop, job, lags[name], options.either(*SECONDS)) for name, job in jobs.items()
         }
         with frozen():
             interleaved(cases, options.either(3, 1))
     rows = [
-        [name, f"{percentile(found, 0.5) * 1e3:.2f}", f"{percentile(found, 0.99) * 1e3:.2f}", f"{max(found) * 1e3:.2f}", len(found)]
+        [name, *[f"{percentile(found, share) * 1e3:.2f}" for share in (0.5, 0.99, 1)], len(found)]
         for name, found in lags.items()
     ]
     method = (
-        f"ms that a timer of 1 ms comes late on asyncio's own loop, while graphs of {nodes:,} nodes (hamilton and tawazi "
-        f"1,000; stencil_1d) are run again and again on {options.threads} threads for half a second, three times "
-        f"(--quick: shorter). What blocks its caller is called in a thread."
+        f"ms that a timer of 1 ms comes late on asyncio's own loop, while graphs of {nodes:,} nodes (hamilton and "
+        f"tawazi at most 1,000; stencil_1d) are run again and again on {options.threads} threads, "
+        f"{options.either(3, 1)} × {options.either(*SECONDS)} s. What blocks its caller is called in a thread."
     )
     return Section(f"Event-loop lag, {title}", method, ["", "median", "p99", "greatest", "timers"], rows)
 

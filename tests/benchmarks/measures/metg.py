@@ -28,9 +28,12 @@ LONG = [1_000, 3_000, 8_000, 20_000]
 COARSE = [25, 50, 100, 200, 400, 800, 1_600]
 QUICK = [5, 10, 20, 40, 80, 200, 1_000]
 """Granularities in µs: for us, for us on one pattern besides, for the others, and for all with --quick."""
-WORK = 30e-3
-"""Seconds of kernels in a run: enough rows that the start of a run does not count."""
+WORK, QUICK_WORK = 30e-3, 12e-3
+"""Seconds of kernels in a run: enough rows that the start of a run counts little."""
 ROWS = range(8, 193)
+
+PINNED = "Threads that a pool keeps are pinned, each to a CPU of its own."
+UNPINNED = "Threads go where the system puts them."
 
 Kernels = Callable[[float], Compute]
 
@@ -60,16 +63,16 @@ def smallest(points: Sequence[Point], share: float) -> float:
     """The METG at this share: the granularity of its first crossing, interpolated between two sizes of kernels.
 
     The scale of granularities is logarithmic. If the smallest kernels measured reach the share, it is theirs; if none
-    reaches it, infinity.
+    reaches it, infinity. One lucky point is no crossing: the next coarser one has to reach the share as well.
 
     >>> smallest([Point(10e-6, 0.4), Point(20e-6, 0.6), Point(40e-6, 0.9)], 0.9)
     4e-05
     """
     ordered = sorted(points, key=lambda point: point.granularity)
-    for before, point in zip([None, *ordered], ordered):
-        if point.efficiency < share:
+    for before, point, after in zip([None, *ordered], ordered, [*ordered[1:], *ordered[-1:]]):
+        if min(point.efficiency, after.efficiency) < share:
             continue
-        if before is None:
+        if before is None or before.efficiency >= share:
             return point.granularity
         part = (share - before.efficiency) / (point.efficiency - before.efficiency)
         return before.granularity * (point.granularity / before.granularity) ** part
@@ -87,7 +90,7 @@ def metg(options: Options) -> list[Section]:
     many = _curves(series, few, few[:1], options)
     return [
         _section("METG: kernels of one numpy call", "one call that releases the GIL once", one, options),
-        _section("METG: kernels of several numpy calls", "calls of 10 µs, between which it takes the GIL", many, options),
+        _section("METG: kernels of several numpy calls", "calls of 10 µs, which take the GIL each", many, options),
         _speeds({"one call": one, "several calls": many}),
     ]
 
@@ -103,7 +106,7 @@ def _curves(kernels: Kernels, patterns: list[str], contested: list[str], options
             others = adapters(without=(BARE, ONE_THREAD, OURS))
             if options.quick:
                 others = others[:1] + [adapter for adapter in others if adapter.name.startswith("dask")]
-            sizes = options.either(COARSE, QUICK[-3:])
+            sizes = options.either(COARSE, QUICK[-2:])
             curves += _measure(kernels, pattern, dict.fromkeys(others, sizes), options)
     return curves
 
@@ -119,7 +122,7 @@ def _measure(kernels: Kernels, pattern: str, sizes: dict[Adapter, list[int]], op
     curves = {adapter: Curve(adapter.name, pattern) for adapter in sizes}
     for size in sorted({size for some in sizes.values() for size in some}, reverse=True):
         compute = kernels(size * 1e-6)
-        rows = min(max(round(WORK / (WIDTH * size * 1e-6)), ROWS.start), ROWS.stop - 1)
+        rows = min(max(round(options.either(WORK, QUICK_WORK) / (WIDTH * size * 1e-6)), ROWS.start), ROWS.stop - 1)
         tasks = make_tasks(pattern, rows * WIDTH)
         taking_part = [adapter for adapter in sizes if size in sizes[adapter]]
         for adapter, values in _rounds(taking_part, tasks, compute, options).items():
@@ -143,7 +146,8 @@ def _rounds(
 
         def timed(adapter: Adapter) -> float:
             jobs[adapter].ready()
-            pin_threads()
+            if options.pin:
+                pin_threads()
             compute.started()
             taken = run_seconds(jobs[adapter])
             if (started := compute.started()) != len(tasks):
@@ -167,9 +171,10 @@ def _section(title: str, kernel: str, curves: list[Curve], options: Options) -> 
     if "trivial" not in patterns:
         rows[0][1] = f"{cells[curves[0].adapter, 'trivial']} (no dependencies)"
     method = (
-        f"µs of mean granularity from which 50 / 75 / 90 % of the ideal are reached (– not up to the greatest measured). "
-        f"{options.threads} threads, width {WIDTH}, {ROWS.start} to {ROWS.stop - 1} rows; the kernel is {kernel}. "
-        f"Threads that a pool keeps are pinned, each to a CPU. Every kernel was counted in every run."
+        f"µs of mean granularity from which 50 / 75 / 90 % of the ideal are reached (–: not by the greatest kernels "
+        f"measured). {options.threads} threads, width {WIDTH}, {ROWS.start} to {ROWS.stop - 1} rows; the kernel is "
+        f"{kernel}. "
+        f"{PINNED if options.pin else UNPINNED} Every kernel was counted in every run."
     )
     return Section(title, method, ["", *patterns], rows)
 

@@ -19,7 +19,7 @@ import numpy as np
 import dataflow as flow
 from dataflow.graph.nodes import Graph, Ref
 from tests.benchmarks.adapters.job import loop_factory
-from tests.benchmarks.measure import Figure, Options, interleaved, seconds
+from tests.benchmarks.measure import Figure, Options, interleaved, pin_threads, seconds
 from tests.benchmarks.patterns import Tasks
 from tests.benchmarks.section import Section
 
@@ -53,12 +53,13 @@ def network(options: Options) -> list[Section]:
         loop = stack.enter_context(asyncio.Runner(loop_factory=loop_factory())).get_loop()
         for count in AT_ONCE:
             batch = list(pictures[:count])
-            np.testing.assert_allclose(loop.run_until_complete(_requests(infer, batch)), list(map(function, batch)), rtol=1e-4)
+            maps = loop.run_until_complete(_requests(infer, batch))
+            np.testing.assert_allclose(maps, list(map(function, batch)), rtol=1e-4)
             rows.append(_row(loop, infer, batch, tasks, costs, options))
     method = (
         f"The graph of demos/03_inception.py ({len(tasks)} nodes, {sum(costs) * 1e3:.3g} ms of kernels), BLAS at one "
         f"thread: ms, median (quartiles) of {options.either(options.repeats, 3)} rounds. The bound is a list schedule, "
-        f"longest path first, of the kernels' medians as measured alone, which know nothing of shared caches and memory."
+        f"longest path first, of the kernels' medians when they run alone: they do not share caches and memory."
     )
     head = ["requests at once", "1 thread", f"{options.threads} threads", "speed-up", "bound", "reached", "plain numpy"]
     return [Section("A multi-branch network", method, head, rows)]
@@ -78,6 +79,8 @@ def _row(
         if flow.get_num_interop_threads() != threads:
             flow.set_num_interop_threads(threads)
             loop.run_until_complete(_requests(infer, batch))
+        if options.pin:
+            pin_threads()
         return seconds(lambda: loop.run_until_complete(_requests(infer, batch)))
 
     cases: dict[int, Callable[[], float]] = {threads: partial(timed, threads) for threads in {1, options.threads}}

@@ -16,7 +16,7 @@ __all__ = ["overhead"]
 
 SLOW_NODES = 4_000
 QUICK_SLOW_NODES = 1_000
-QUICK_PATTERNS = ["wide", "chain", "stencil_1d", "reduction"]
+QUICK_PATTERNS = ["wide", "chain", "stencil_1d"]
 
 
 def overhead(options: Options) -> list[Section]:

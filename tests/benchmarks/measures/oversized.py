@@ -20,30 +20,32 @@ from tests.benchmarks.section import Section
 __all__ = ["oversized"]
 
 TOO_MANY = 64
+NODES = 1_000, 320
+"""Of kernels of 100 µs, thorough and quick."""
 
 
 def oversized(options: Options) -> list[Section]:
     """Milliseconds of several loads at one, at the right number of, and at 64 inter-op threads."""
     settings = sorted({1, options.threads, TOO_MANY})
-    rows = []
+    rows, rounds = [], max(3, options.repeats * 2 // 3)
     with ExitStack() as stack:
         stack.callback(flow.set_num_interop_threads, flow.get_num_interop_threads())
         loop = stack.enter_context(asyncio.Runner(loop_factory=loop_factory())).get_loop()
         for name, main in _loads(options).items():
             cases = {threads: partial(_timed, loop, main, threads) for threads in settings}
             with frozen():
-                measured = interleaved(cases, max(3, options.repeats * 2 // 3))
+                measured = interleaved(cases, rounds)
             figures = {threads: Figure.of(measured[threads], 1e3) for threads in settings}
             best = min(figure.median for threads, figure in figures.items() if threads != TOO_MANY)
             rows.append([name, *figures.values(), f"{figures[TOO_MANY].median / best:.2f}×"])
-    method = f"ms, median (quartiles) of {max(3, options.repeats * 2 // 3)} rounds; the last column is against the best."
+    method = f"ms, median (quartiles) of {rounds} rounds; the last column is against the best of the others."
     head = ["", *[f"{threads} inter-op threads" for threads in settings], f"{TOO_MANY} / best"]
     return [Section("Inter-op set too high", method, head, rows)]
 
 
 def _loads(options: Options) -> dict[str, Callable[[], Any]]:
     _, infer, pictures = load()
-    nodes = options.either(1_000, 320)
+    nodes = options.either(*NODES)
     kernels = {
         "empty kernels": (nothing, 10 * nodes),
         "10 µs": (one_call(10e-6).kernel, 4 * nodes),
