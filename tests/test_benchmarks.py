@@ -68,7 +68,7 @@ def test_fft_reaches_one_two_four_and_starts_again() -> None:
 
 def test_a_sweep_grows_and_shrinks() -> None:
     # points of its rows: 0 | 0 1 | 0 1 | 1
-    assert make_tasks("dom", 6, width=2) == [(), (0,), (0,), (1, 2), (2,), (3, 4)]
+    assert make_tasks("dom", 6, width=2) == [(), (0,), (0,), (1,), (1, 2), (3, 4)]
 
 
 def test_a_tree_fans_out() -> None:

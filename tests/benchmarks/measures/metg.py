@@ -138,7 +138,7 @@ def _rounds(
 ) -> dict[Adapter, list[tuple[float, float]]]:
     """For each adapter, the bare loop's seconds and its own in each round: speeds drift, so each round is compared."""
     slow = all(adapter.slow for adapter in taking_part)
-    repeats = max(3, options.repeats // 3) if slow else max(3, options.repeats * 5 // 9)
+    repeats = min(options.repeats, max(3, options.repeats // 3 if slow else options.repeats * 5 // 9))
     with ExitStack() as stack:
         jobs = {
             adapter: adapter.prepare(tasks, compute.kernel, options.threads, stack) for adapter in [BARE, *taking_part]

@@ -58,7 +58,7 @@ def network(options: Options) -> list[Section]:
             rows.append(_row(loop, infer, batch, tasks, costs, options))
     method = (
         f"The graph of demos/03_inception.py ({len(tasks)} nodes, {sum(costs) * 1e3:.3g} ms of kernels), BLAS at one "
-        f"thread: ms, median (quartiles) of {options.either(options.repeats, 3)} rounds. The bound is a list schedule, "
+        f"thread: ms, median (quartiles) of {options.repeats} rounds. The bound is a list schedule, "
         f"longest path first, of the kernels' medians when they run alone: they do not share caches and memory."
     )
     head = ["requests at once", "1 thread", f"{options.threads} threads", "speed-up", "bound", "reached", "plain numpy"]
@@ -85,7 +85,7 @@ def _row(
 
     cases: dict[int, Callable[[], float]] = {threads: partial(timed, threads) for threads in {1, options.threads}}
     cases[0] = lambda: seconds(lambda: list(map(function, batch)))
-    measured = interleaved(cases, options.either(options.repeats, 3))
+    measured = interleaved(cases, options.repeats)
     copies = [tuple(i + copy * len(tasks) for i in reads) for copy in range(len(batch)) for reads in tasks]
     bound = len(batch) * sum(costs) / makespan(copies, costs * len(batch), options.threads)
     speed = Figure.of([one / many for one, many in zip(measured[1], measured[options.threads])])

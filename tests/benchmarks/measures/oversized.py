@@ -27,7 +27,7 @@ NODES = 1_000, 320
 def oversized(options: Options) -> list[Section]:
     """Milliseconds of several loads at one, at the right number of, and at 64 inter-op threads."""
     settings = sorted({1, options.threads, TOO_MANY})
-    rows, rounds = [], max(3, options.repeats * 2 // 3)
+    rows, rounds = [], max(1, options.repeats * 2 // 3)
     with ExitStack() as stack:
         stack.callback(flow.set_num_interop_threads, flow.get_num_interop_threads())
         loop = stack.enter_context(asyncio.Runner(loop_factory=loop_factory())).get_loop()
