@@ -10,14 +10,14 @@ from tests.benchmarks.adapters.job import Job, OnLoop
 from tests.benchmarks.kernels import Kernel
 from tests.benchmarks.patterns import Tasks, sinks
 
-__all__ = ["declare", "one_thread", "ours"]
+__all__ = ["Awaited", "declare", "one_thread", "ours"]
 
 
 def ours(tasks: Tasks, kernel: Kernel, threads: int, stack: ExitStack) -> Job:
     """On `threads` inter-op threads."""
     pipeline = declare(tasks, kernel)
     pipeline.graph()
-    return _Awaited(pipeline, threads, stack)
+    return Awaited(pipeline, threads, stack)
 
 
 def one_thread(tasks: Tasks, kernel: Kernel, threads: int, stack: ExitStack) -> Job:
@@ -38,7 +38,9 @@ def declare(tasks: Tasks, kernel: Kernel) -> flow.Pipeline[[], list[Any]]:
     return flow.pipeline(pattern)
 
 
-class _Awaited(OnLoop):
+class Awaited(OnLoop):
+    """A pipeline without arguments, at one number of inter-op threads."""
+
     def __init__(self, pipeline: flow.Pipeline[[], list[Any]], threads: int, stack: ExitStack) -> None:
         super().__init__(pipeline, stack)
         self._threads = threads

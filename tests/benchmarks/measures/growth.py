@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from functools import partial
 
-from tests.benchmarks.adapters import BARE, ONE_THREAD, OURS, adapters
+from tests.benchmarks.adapters import BARE, ONE_THREAD, OURS, Job, adapters
+from tests.benchmarks.adapters.ours import Awaited, declare
 from tests.benchmarks.kernels import nothing
 from tests.benchmarks.measure import Figure, Options, frozen, interleaved, run_seconds, seconds
 from tests.benchmarks.patterns import make_tasks
@@ -22,25 +23,24 @@ def growth(options: Options) -> list[Section]:
     """Microseconds a node by size of the graph."""
     sizes = options.either(SIZES, SIZES[:3])
     others = [adapter for adapter in adapters() if adapter.name in CONTESTED]
-    first = options.either([BARE, ONE_THREAD, OURS], [BARE, OURS])
-    names = [adapter.name for adapter in (*first, *others)]
+    names = [adapter.name for adapter in (BARE, ONE_THREAD, OURS, *others)]
     rows: dict[str, list[object]] = {name: [name] for name in [*names, BUILD]}
     for size in sizes:
         tasks = make_tasks("stencil_1d", size)
         rounds = max(3, options.repeats if size < 100_000 else 3)
         slow = [adapter for adapter in others if size <= options.either(adapter.most_nodes, 10_000)]
         with ExitStack() as stack:
-            jobs = {}
-            for adapter in [*first, *slow]:
-                building = partial(adapter.prepare, tasks, nothing, options.threads, stack)
-                kept: list = []
-                taken = seconds(lambda building=building, kept=kept: kept.append(building()))
-                jobs[adapter.name] = kept[0]
-                if adapter is OURS:
-                    rows[BUILD].append(Figure.of([taken], 1e6 / len(tasks)))
+            pipeline = declare(tasks, nothing)
+            rows[BUILD].append(Figure.of([seconds(pipeline.graph)], 1e6 / len(tasks)))
+            jobs: dict[str, Job] = {
+                ONE_THREAD.name: Awaited(pipeline, 1, stack),
+                OURS.name: Awaited(pipeline, options.threads, stack),
+            }
+            for adapter in [BARE, *slow]:
+                jobs[adapter.name] = adapter.prepare(tasks, nothing, options.threads, stack)
             with frozen():
                 cases = {name: partial(run_seconds, job) for name, job in jobs.items()}
-                for adapter in first:
+                for adapter in (BARE, ONE_THREAD, OURS):
                     cases[adapter.name]()
                 measured = interleaved(cases, rounds, [adapter.name for adapter in slow])
         for name in names:

@@ -25,12 +25,12 @@ __all__ = ["Curve", "Point", "metg", "smallest"]
 SHARES = (0.5, 0.75, 0.9)
 FINE = [2, 4, 6, 9, 13, 18, 25, 35, 50, 70, 100, 150, 250, 500]
 LONG = [1_000, 3_000, 8_000, 20_000]
-COARSE = [25, 50, 100, 200, 400, 800, 1_600]
+COARSE = [50, 100, 200, 400, 800, 1_600]
 QUICK = [5, 10, 20, 40, 80, 200, 1_000]
 """Granularities in µs: for us, for us on one pattern besides, for the others, and for all with --quick."""
-WORK, QUICK_WORK = 30e-3, 12e-3
+WORK, QUICK_WORK = 20e-3, 10e-3
 """Seconds of kernels in a run: enough rows that the start of a run counts little."""
-ROWS = range(8, 193)
+ROWS = range(6, 193)
 
 PINNED = "Threads that a pool keeps are pinned, each to a CPU of its own."
 UNPINNED = "Threads go where the system puts them."
@@ -125,7 +125,9 @@ def _measure(kernels: Kernels, pattern: str, sizes: dict[Adapter, list[int]], op
         rows = min(max(round(options.either(WORK, QUICK_WORK) / (WIDTH * size * 1e-6)), ROWS.start), ROWS.stop - 1)
         tasks = make_tasks(pattern, rows * WIDTH)
         taking_part = [adapter for adapter in sizes if size in sizes[adapter]]
-        for adapter, values in _rounds(taking_part, tasks, compute, options).items():
+        few = size in LONG or all(adapter.slow for adapter in taking_part)
+        repeats = min(options.repeats, max(3, options.repeats // 3 if few else options.repeats * 5 // 9))
+        for adapter, values in _rounds(taking_part, tasks, compute, repeats, options).items():
             speed = Figure.of([bare / wall for bare, wall in values])
             granularity = median(wall for _, wall in values) * options.threads / len(tasks)
             curves[adapter].speeds.append(speed)
@@ -134,11 +136,9 @@ def _measure(kernels: Kernels, pattern: str, sizes: dict[Adapter, list[int]], op
 
 
 def _rounds(
-    taking_part: list[Adapter], tasks: Tasks, compute: Compute, options: Options
+    taking_part: list[Adapter], tasks: Tasks, compute: Compute, repeats: int, options: Options
 ) -> dict[Adapter, list[tuple[float, float]]]:
     """For each adapter, the bare loop's seconds and its own in each round: speeds drift, so each round is compared."""
-    slow = all(adapter.slow for adapter in taking_part)
-    repeats = min(options.repeats, max(3, options.repeats // 3 if slow else options.repeats * 5 // 9))
     with ExitStack() as stack:
         jobs = {
             adapter: adapter.prepare(tasks, compute.kernel, options.threads, stack) for adapter in [BARE, *taking_part]
