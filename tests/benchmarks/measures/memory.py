@@ -22,7 +22,7 @@ GRAPHS: dict[str, Tasks] = {
     "tree of 512": make_tasks("tree", 512),
     "fft of 512": make_tasks("fft", 512),
 }
-DURATION = 100e-6
+DURATION = 50e-6
 
 
 class Live:
@@ -64,8 +64,8 @@ def memory(options: Options) -> list[Section]:
     ]
     rows += [[adapter.name, *[_peak(adapter, tasks, options) for tasks in graphs.values()]] for adapter in adapters()]
     method = (
-        f"Results alive at the worst moment, the greatest of {options.either(5, 1)} runs on {options.threads} threads, "
-        f"kernels of 100 µs. The first two rows are computed: each value is released at its last use, the results of "
+        f"Results alive at the worst moment, the greatest of {options.either(3, 1)} runs on {options.threads} threads, "
+        f"kernels of 50 µs. The first two rows are computed: each value is released at its last use, the results of "
         f"the graph are kept, a result is counted while the inputs of its task are alive."
     )
     return [Section("Live intermediates at peak", method, ["", *graphs], rows)]
@@ -76,7 +76,7 @@ def _peak(adapter: Adapter, tasks: Tasks, options: Options) -> int:
     with ExitStack() as stack:
         job = adapter.prepare(tasks, live.kernel, options.threads, stack)
         job.ready()
-        for _ in range(options.either(5, 1)):
+        for _ in range(options.either(3, 1)):
             gc.collect()  # what an adapter's own reference cycles kept of the run before
             job.run()
     return live.peak
