@@ -46,10 +46,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from functools import partial
 from threading import Event, Lock, Thread
-from time import perf_counter
+from time import perf_counter, thread_time
 from types import FrameType
 
-from dataflow.engine.run import END, Run, Segment, here
+from dataflow.engine.run import END, Run, Segment, Weight, here
 from dataflow.graph.plan import SEVERAL
 from dataflow.threads.settings import process_settings
 
@@ -68,7 +68,7 @@ WORTH = 40e-6
 REST = 10e-3
 """Seconds for which a lane rests. A process that exits waits so long at the most."""
 LINGER = 25
-"""Looks of the watcher that find nothing before it sleeps: waking it costs more than they do."""
+"""Looks of the watcher at an idle pool before it sleeps: waking it costs the next small run more than they do."""
 
 
 class Lane:
@@ -151,11 +151,16 @@ class Pool:
     def offer(self, run: Run) -> None:
         """Kernels of this run became ready: see that lanes take them."""
         with self._lock:
+            comes_new = not run.queued
             lane, watch = self._spread(run, worth=0.0)
+            all_taken = comes_new and run.queued and lane is None and not watch
+            victim = self._victim() if all_taken else None
         if lane is not None:
             self._launch(lane)
         if watch:
             self._watch()
+        if victim is not None and victim[0] is not run:
+            victim[0].relieve(victim[1])  # so that its lane comes back after one kernel, and takes turns
 
     def drive(self, run: Run, wait: Callable[[], object]) -> None:
         """Execute kernels of this run in the calling thread, beside free lanes, until it is settled.
@@ -397,13 +402,13 @@ class Pool:
                 run = self._choose(lane, dropped)
                 victim = self._victim() if run is None and may_take else None
                 if run is None and victim is None:
-                    left = bool(self._queue) or self._victim() is not None
                     self._leave(lane)
+                    left = bool(self._queue) or self._any_unstarted()
             del dropped
             if run is not None:
                 return run
             if victim is None:
-                if left:  # light kernels, which are the sweeper's; it may be stuck, and now there is a slot
+                if left:  # light kernels of the sweeper's, or of a guest: it may be stuck, and now there is a slot
                     self._watch()
                 return None
             run, segment = victim
@@ -437,9 +442,19 @@ class Pool:
         most, found = 0, None
         for lane in (*self._lanes, *self._guests):
             segment, run = lane.segment, lane.run
-            if segment is not None and run is not None and not segment.light and segment.unstarted > most:
+            if (
+                segment is not None
+                and run is not None
+                and segment.weight is not Weight.LIGHT
+                and segment.unstarted > most
+            ):
                 most, found = segment.unstarted, (run, segment)
         return found
+
+    def _any_unstarted(self) -> bool:
+        """Under the lock: whether any lane has claimed something that it has not started."""
+        segments = [lane.segment for lane in (*self._lanes, *self._guests)]
+        return any(segment is not None and segment.unstarted for segment in segments)
 
     def _leave(self, lane: Lane) -> None:
         """Under the lock: the lane's slot is free; the lane rests, if its thread has a future."""
@@ -481,11 +496,11 @@ class Pool:
     def _turn(self, lane: Lane, run: Run, segment: Segment) -> None:
         """Execute one segment, having seen to it that others take what it leaves."""
         lane.turns += 1
-        if segment.light and lane.ended - lane.gave_way > GIVE_WAY:
+        if segment.weight is Weight.LIGHT and lane.ended - lane.gave_way > GIVE_WAY:
             time.sleep(0)
             lane.gave_way = lane.ended
         free = len(self._lanes) < self._slots
-        if (self._sweeper is lane) != segment.light or (free and run.core.ready):
+        if (self._sweeper is lane) != (segment.weight is Weight.LIGHT) or (free and run.core.ready):
             self._share(lane, run, segment)
         elif free and not self._watching and len(segment.todo) > 2:
             self._watch()
@@ -494,7 +509,7 @@ class Pool:
     def _share(self, lane: Lane, run: Run, segment: Segment) -> None:
         """A lane is about to execute a segment: see that others take what it leaves, and who takes light kernels."""
         with self._lock:
-            if segment.light:
+            if segment.weight is Weight.LIGHT:
                 # A guest stays with its run, so it is sweeper only while there is no other.
                 if self._sweeper is None and (lane not in self._guests or len(self._queue) <= run.queued):
                     self._sweeper = lane
@@ -560,9 +575,11 @@ class Pool:
         stuck: list[tuple[Run, Segment]] = []
         met: list[Run] = []  # the last reference to one may be ours: it must not go under the lock
         with self._lock:
-            free = len(self._lanes) < self._slots
-            waiting = next((run for run in self._queue if run.core.ready), None) if free else None
-            worth = free and any(run.core.ready for run in self._queue)
+            if len(self._lanes) >= self._slots:  # whoever frees a slot has us look again
+                self._watching = False
+                return False
+            waiting = next((run for run in self._queue if run.core.ready), None)
+            worth = waiting is not None
             for lane in (*self._lanes, *self._guests):
                 segment, run = lane.segment, lane.run
                 if segment is None or run is None:
@@ -578,7 +595,7 @@ class Pool:
                         self._sweeper = None
                 lane.doubted = seen == lane.looked_at
                 lane.looked_at = seen
-            self._patience = LINGER if worth else self._patience - 1
+            self._patience = LINGER if worth else self._patience - 1 if not self._lanes else -1
             # Decided under the lock: if it is to sleep, whoever needs it from here on rings the bell.
             go_on = self._watching = self._patience >= 0
         for run, segment in stuck:
@@ -594,18 +611,26 @@ def execute(run: Run, segment: Segment) -> float:
 
     Whatever a kernel raises ends the run and never leaves this function.
     """
-    work = _work_off if segment.light else _work_off_timed
+    costs, weight = run.plan.costs, segment.weight
+    work = _work_off_timed if weight is Weight.HEAVY else _work_off
     copy = run.context.copy
+    # Reading it takes half a microsecond, too much for a few light kernels.
+    timed = weight is Weight.UNKNOWN or (weight is Weight.LIGHT and len(segment.claimed) > 8)
+    cpu_began = thread_time() if timed else None
     began = perf_counter()
     mine = copy()
     while mine.run(work, run, segment, mine):
         mine = copy()
     now = perf_counter()
-    if segment.light and segment.frame is None and segment.claimed:
+    if work is _work_off and segment.frame is None and segment.claimed:
+        cpu = thread_time() - cpu_began if cpu_began is not None else now - began
         if segment.stuck:
-            run.plan.costs.stuck(segment.claimed[-1], DELAY)
+            costs.stuck(segment.claimed[-1], DELAY)
+        elif weight is Weight.UNKNOWN:
+            if costs.first_measured(segment.claimed[-1], now - began, cpu):
+                run.reconsider()
         elif not segment.relieved:
-            run.plan.costs.batch(segment.claimed, now - began)
+            costs.batch(segment.claimed, cpu)
     return now
 
 
@@ -614,13 +639,17 @@ def execute(run: Run, segment: Segment) -> float:
 # Each kernel must run in a context of its own. Entering one for each is what costs most, so these run in one copy of
 # the caller's context and give it up as soon as a kernel has changed it. Comparing two contexts that share everything
 # is a comparison of pointers. What kernels hand to others by reference, a copy does not keep apart either.
+#
+# Values go when the run's core says so, at the next report. Three kinds go at once, since a batch must not hold them
+# back: in a sweep, all that the plan says; what the step before this one made, which only this one reads (the two were
+# claimed as a chain, or this one would not read it); and what nobody reads.
 
 
 def _work_off(run: Run, segment: Segment, mine: Context) -> bool:
     """Execute light kernels in the context `mine`; returns whether it is used up and something is left."""
     plan, values, base = run.plan, run.values, run.context
     calls, usual, settled, last_read, sweep = plan.calls, plan.usual, plan.settled, plan.last_read, segment.sweep
-    step = END
+    step = before = END
     try:
         for step in iter(segment.todo.pop, END):
             result = calls[step](values)
@@ -632,13 +661,14 @@ def _work_off(run: Run, segment: Segment, mine: Context) -> bool:
             values[step] = result
             slot = last_read[step]
             if slot >= 0:
-                if sweep:
+                if sweep or slot == before:
                     values[slot] = None
             elif slot == SEVERAL:
                 for slot in plan.releases[step]:
-                    if sweep or slot == step:  # nobody reads it: a batch must not hold it back
+                    if sweep or slot == before or slot == step:
                         values[slot] = None
                 result = None
+            before = step
             try:
                 if mine != base:
                     return True
@@ -656,7 +686,7 @@ def _work_off_timed(run: Run, segment: Segment, mine: Context) -> bool:
     calls, usual, settled, last_read = plan.calls, plan.usual, plan.settled, plan.last_read
     costs = plan.costs
     seconds = costs.seconds
-    step = END
+    step = before = END
     try:
         began = perf_counter()
         for step in iter(segment.todo.pop, END):
@@ -667,12 +697,19 @@ def _work_off_timed(run: Run, segment: Segment, mine: Context) -> bool:
                 else:
                     result = run.settle(step, result)
             values[step] = result
-            if last_read[step] == SEVERAL and step in plan.releases[step]:
-                values[step] = None
+            slot = last_read[step]
+            if slot >= 0:
+                if slot == before:
+                    values[slot] = None
+            elif slot == SEVERAL:
+                for slot in plan.releases[step]:
+                    if slot == before or slot == step:
+                        values[slot] = None
             result = None
+            before = step
             now = perf_counter()
-            if not 0.8 < (now - began) / seconds[step] < 1.25 and costs.measured(step, now - began):
-                run.reconsider()
+            if not 0.8 < (now - began) / seconds[step] < 2.0:
+                costs.measured(step, now - began)
             began = now
             try:
                 if mine != base:

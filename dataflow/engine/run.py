@@ -29,6 +29,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextvars import Context
+from enum import Enum
 from itertools import count
 from threading import Lock, local
 from types import FrameType
@@ -39,12 +40,12 @@ from dataflow.engine.scheduler import Phase, Scheduler
 from dataflow.engine.strays import strays
 from dataflow.errors import InternalError
 from dataflow.events import LateFailure, RunEnded, RunStarted, emit, observed
-from dataflow.graph.costs import LIGHT
+from dataflow.graph.costs import LIGHT, UNKNOWN
 from dataflow.graph.guard import PLAIN_RESULT, guard, guard_result, own
 from dataflow.graph.nodes import Node
 from dataflow.graph.plan import Plan
 
-__all__ = ["Run", "Segment", "checkpoint", "here"]
+__all__ = ["END", "Run", "Segment", "Weight", "checkpoint", "here"]
 
 logger = logging.getLogger("dataflow")
 _numbers = count(1)
@@ -70,6 +71,17 @@ def checkpoint() -> None:
         raise asyncio.CancelledError("the run of this kernel is over")
 
 
+class Weight(Enum):
+    """What is expected of the steps of a segment."""
+
+    LIGHT = "light"
+    """So little that they are for one lane, and measured as a batch."""
+    HEAVY = "heavy"
+    """Each worth two looks at the clock."""
+    UNKNOWN = "unknown"
+    """Nobody knows: one step, to be measured with care."""
+
+
 END = -1
 """Below the first step of a segment's `todo`: who pops it has started all there was."""
 
@@ -77,14 +89,14 @@ END = -1
 class Segment:
     """Steps claimed together by one lane; see rule 3 above."""
 
-    __slots__ = ("claimed", "frame", "light", "relieved", "stuck", "sweep", "todo")
+    __slots__ = ("claimed", "frame", "relieved", "stuck", "sweep", "todo", "weight")
 
     def __init__(self) -> None:
         self.claimed: Sequence[int] = ()
         """What its lane has to report, in the order of starting; without what was taken from it."""
         self.todo: list[int] = [END]
         """What its lane has not started, the next one last."""
-        self.light = False
+        self.weight = Weight.UNKNOWN
         self.sweep = False
         """Whether the steps run in order from first to last, so that the plan says what each one reads last."""
         self.frame: FrameType | None = None
@@ -95,7 +107,7 @@ class Segment:
         """Whether anything was taken away, or reported by another."""
 
     def __repr__(self) -> str:
-        kind = "sweep" if self.sweep else "light" if self.light else "heavy"
+        kind = "sweep" if self.sweep else self.weight.value
         return f"<Segment {kind} {list(self.claimed)}, {self.unstarted} not started>"
 
     @property
@@ -103,13 +115,13 @@ class Segment:
         """How many of its steps have not started."""
         return max(0, len(self.todo) - 1)
 
-    def fill(self, steps: list[int], *, light: bool, sweep: bool) -> None:
+    def fill(self, steps: list[int], weight: Weight, *, sweep: bool) -> None:
         """Claimed anew."""
         self.claimed = steps
         todo = [*steps, END]
         todo.reverse()
         self.todo = todo
-        self.light = light
+        self.weight = weight
         self.sweep = sweep
         self.stuck = self.relieved = False
 
@@ -245,7 +257,7 @@ class Run:
     def relieve(self, segment: Segment, *, stuck: bool = False) -> None:
         """Take from a lane whatever it has claimed and not started, or done and not told."""
         with self.lock:
-            segment.stuck = stuck and segment.light
+            segment.stuck = stuck and segment.weight is Weight.LIGHT
             changed = segment in self._segments and self._reap(segment)
         self._trash = []
         if changed:
@@ -433,7 +445,9 @@ class Run:
         if not steps:
             segment.claimed, segment.todo = (), [END]
             return False
-        segment.fill(steps, light=self.plan.costs.seconds[steps[0]] < LIGHT, sweep=core.sweeping)
+        seconds = self.plan.costs.seconds[steps[0]]
+        weight = Weight.LIGHT if seconds < LIGHT else Weight.HEAVY if seconds != UNKNOWN else Weight.UNKNOWN
+        segment.fill(steps, weight, sweep=core.sweeping)
         return True
 
     def _reap(self, segment: Segment, failed: int = END) -> bool:
