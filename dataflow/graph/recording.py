@@ -8,7 +8,6 @@ placeholder elsewhere is told which of these it was, at which line of his, and w
 
 from __future__ import annotations
 
-import copy
 import os
 import sys
 from collections.abc import Mapping
@@ -23,14 +22,15 @@ from dataflow.errors import TraceError
 from dataflow.graph.nodes import Kind, Node, OpSpec, Ref
 
 __all__ = [
-    "NOT_THE_USER",
     "NO_KWARGS",
     "NUMPY",
     "OWN_THREAD",
     "PACKAGE",
+    "PASSED_OVER",
     "Trace",
     "Traced",
     "current",
+    "of_user",
     "refusal",
     "stranger",
     "trace_of_context",
@@ -140,12 +140,24 @@ def current() -> Trace | None:
 
 PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 NUMPY: Final = os.path.dirname(os.path.abspath(np.__file__)) + os.sep
-NOT_THE_USER: Final = (
-    PACKAGE,
-    NUMPY,
-    copy.__file__,  # a refused copy or deepcopy is the caller's doing
-)
-"""Files whose frames are passed over."""
+_TRACE: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "trace.py")
+_STDLIB: Final = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+_INSTALLED: Final = f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}"
+
+
+class _PassedOver(dict[str, bool]):
+    """Whether the frames of a file are passed over on the way to the user's line; by its name, asked once."""
+
+    def __missing__(self, file: str) -> bool:
+        ours = file.startswith((PACKAGE, NUMPY, "<__array_function__", "<frozen "))
+        # An application that is installed is its author's code, though it lies below the standard library.
+        library = file.startswith(_STDLIB) and not any(place in file for place in _INSTALLED)
+        self[file] = ours or library or file.endswith((".pyx", ".pxd"))
+        return self[file]
+
+
+PASSED_OVER: Final = _PassedOver()
+"""The package, numpy, the standard library (`copy.copy(node)`, `json.dumps(node)`) and compiled code."""
 
 
 def user_line() -> tuple[CodeType | None, int]:
@@ -155,10 +167,22 @@ def user_line() -> tuple[CodeType | None, int]:
 
 
 def _user_frame() -> FrameType | None:
+    """The innermost frame of the user's; one of an installed library only if the body itself is installed."""
     frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code.co_filename.startswith(NOT_THE_USER):
+    library: FrameType | None = None
+    while frame is not None and frame.f_code.co_filename != _TRACE:
+        if of_user(frame):
+            return frame
+        if library is None and not PASSED_OVER[frame.f_code.co_filename]:
+            library = frame
         frame = frame.f_back
-    return frame
+    return library
+
+
+def of_user(frame: FrameType) -> bool:
+    """Whether this runs a file of the user's own, not of the package, Python or a library that is installed."""
+    file = frame.f_code.co_filename
+    return not PASSED_OVER[file] and not any(place in file for place in _INSTALLED)
 
 
 # ------------------------------------------------------------------------------------------------ refusals

@@ -20,7 +20,7 @@ from dataflow.graph.freeze import Scan
 from dataflow.graph.nodes import Graph
 from dataflow.graph.placeholder import Placeholder, input_placeholder, is_placeholder, record
 from dataflow.graph.provoked import provoked_at
-from dataflow.graph.recording import NOT_THE_USER, Trace, current, refusal, trace_of_context
+from dataflow.graph.recording import PASSED_OVER, Trace, current, refusal, trace_of_context
 
 __all__ = ["Placeholder", "Trace", "current", "is_placeholder", "record", "trace"]
 
@@ -60,6 +60,6 @@ def trace(
 def _declared(body: Callable[..., Any]) -> str:
     """Where a body of the user's begins; empty for one that a face wrapped without saying what it wraps."""
     code = getattr(inspect.unwrap(body), "__code__", None)
-    if code is None or code.co_filename.startswith(NOT_THE_USER):
+    if code is None or PASSED_OVER[code.co_filename]:
         return ""
     return f"{code.co_filename}:{code.co_firstlineno}"
