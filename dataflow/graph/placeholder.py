@@ -156,6 +156,16 @@ def _refused(doing: str, remedy: str | Callable[[], str]) -> Callable[..., Any]:
     return refused
 
 
+def _writes_in_place(what: str, frame: FrameType | None) -> TraceError:
+    """For a write; one that numpy does inside a function of its own is told by the name of that function."""
+    asked = ""
+    while frame is not None and frame.f_code.co_filename.startswith(NUMPY):
+        asked, frame = frame.f_code.co_name, frame.f_back
+    if asked:
+        return refusal(f"numpy.{asked} takes no placeholder here: inside, {what}", remedies.BY_VALUE)
+    return refusal(what, remedies.NOT_IN_PLACE)
+
+
 # ------------------------------------------------------------------------------------------------ placeholders
 
 
@@ -240,10 +250,10 @@ class Placeholder(Traced):
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, /, *inputs: Any, **kwargs: Any) -> Placeholder:
         if method == "at":
-            raise refusal(f"numpy.{ufunc.__name__}.at writes into its argument", remedies.NOT_IN_PLACE)
+            raise _writes_in_place(f"numpy.{ufunc.__name__}.at writes into its argument", sys._getframe(1))
         if "out" in kwargs:  # also `array += node`, which numpy sends here so
             what = f"numpy.{ufunc.__name__} writes into an array (out= or an augmented assignment)"
-            raise refusal(what, remedies.NOT_IN_PLACE)
+            raise _writes_in_place(what, sys._getframe(1))
         spec = function_call(ufunc) if method == "__call__" else ufunc_method_call(ufunc, method)
         return record(spec, inputs, kwargs)
 
@@ -252,10 +262,10 @@ class Placeholder(Traced):
     ) -> Placeholder:
         spec = function_call(function)
         if function in CHANGES_ITS_ARGUMENT:
-            raise refusal(f"numpy.{spec.name} writes into its argument", remedies.NOT_IN_PLACE)
+            raise _writes_in_place(f"numpy.{spec.name} writes into its argument", sys._getframe(1))
         place = place_of_out(function)
         if kwargs.get("out") is not None or (place < len(args) and args[place] is not None):
-            raise refusal(f"numpy.{spec.name} writes into an array (out=)", remedies.NOT_IN_PLACE)
+            raise _writes_in_place(f"numpy.{spec.name} writes into an array (out=)", sys._getframe(1))
         return record(spec, args, kwargs)
 
     def __iter__(self) -> Iterator[Placeholder]:

@@ -17,6 +17,7 @@ from dataflow.graph.recording import user_line
 __all__ = [
     "ASK_NOT",
     "AS_TEXT",
+    "BY_VALUE",
     "CHOOSE",
     "INDEX_IT",
     "NOT_IN_PLACE",
@@ -52,6 +53,7 @@ NO_ITEMS: Final = "a node is not changed after it is made; use np.where (np.dele
 NOT_IN_PLACE: Final = (
     "a graph makes new values: use the result (`a = a + b`, np.where(mask, new, old)), or write inside an op"
 )
+BY_VALUE: Final = "its value is not known yet; use np.where or arithmetic on the node, or make the call inside an op"
 NO_KEY: Final = (
     "its value is not known yet, so it is neither found in a set nor as the key of a dict; name the argument in"
     " static=, look it up inside an op, or put placeholders into lists and the values of dicts"

@@ -654,6 +654,12 @@ REFUSALS: list[tuple[Callable[[Any], Any], str, str]] = [
     (lambda x: np.putmask(x, [True], 1), "numpy.putmask writes into its argument", "np.where"),
     (lambda x: np.put_along_axis(x, A, 1, 0), "numpy.put_along_axis writes into its argument", "np.where"),
     (lambda x: np.fill_diagonal(x, 1), "numpy.fill_diagonal writes into its argument", "np.where"),
+    (lambda x: np.full_like(A, x), "numpy.full_like takes no placeholder here: inside, numpy.copyto", "inside an op"),
+    (
+        lambda x: np.nan_to_num(np.ones(3), nan=x),
+        "numpy.nan_to_num takes no placeholder here: inside, ",
+        "np.where or arith",
+    ),
     (lambda x: {x: 1}, "hash() of", "the values of dicts"),
     (lambda x: {"mean": 1}.get(x, 2), "hash() of", "static="),
     (lambda x: {1, 2} - {(x.shape, 1)}, "hash() of <placeholder: shape>", "look it up inside an op"),
