@@ -8,6 +8,7 @@ Rules:
 2. Lists, tuples and dicts are rebuilt, and dataclasses that hold a placeholder: a body that changes them later does not
    change the graph. What is shared within one argument stays shared.
 3. Arrays and all other objects are kept as they are. One that holds a placeholder is refused: nobody would fill it in.
+   So is an array that the body writes to afterwards.
 4. The owner of the trace (a method pipeline's `self`) becomes Ref(0): a graph never holds it.
 
 The scan recurses into the containers of one argument, never over the graph.
@@ -38,7 +39,7 @@ import numpy as np
 
 from dataflow.errors import TraceError
 from dataflow.graph.nodes import Kind, OpSpec, Ref
-from dataflow.graph.recording import NO_KWARGS, Trace, Traced, refusal, stranger, user_line
+from dataflow.graph.recording import NO_KWARGS, Trace, Traced, array_changed, here, refusal, stranger, user_line
 
 __all__ = ["LEAVES", "Scan"]
 
@@ -89,7 +90,7 @@ class Scan:
         if isinstance(value, Traced):
             return self._ref(value)
         if kind is np.ndarray and not value.dtype.hasobject:
-            return value
+            return self._array(value)
         if value is self._trace.owner:
             self._refuse_hidden(_attributes(value), value)
             return self._put(Ref(0))
@@ -100,6 +101,13 @@ class Scan:
         if isinstance(value, tuple | list | dict) or (is_dataclass(value) and not isinstance(value, type)):
             return self._container(value)
         self._refuse_hidden(_contents(value), value)
+        if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+            return self._array(value)
+        return value
+
+    def _array(self, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        if written := self._trace.constants.watch(value, self._where or here()):
+            raise array_changed(written)
         return value
 
     def _put(self, ref: Ref) -> Ref:

@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from dataflow.errors import TraceError
+from dataflow.graph.constants import Constants
 from dataflow.graph.nodes import Kind, Node, OpSpec, Ref
 
 __all__ = [
@@ -29,7 +30,9 @@ __all__ = [
     "PASSED_OVER",
     "Trace",
     "Traced",
+    "array_changed",
     "current",
+    "here",
     "of_user",
     "refusal",
     "stranger",
@@ -51,6 +54,7 @@ class Trace:
     __slots__ = (
         "after",
         "afters",
+        "constants",
         "inputs",
         "labels",
         "name",
@@ -68,6 +72,7 @@ class Trace:
         self.refused: list[str] = []
         """What was refused so far. If the body goes on after that, it goes a way that it would not go on values."""
         self.nodes: list[Node] = []
+        self.constants = Constants()
         self.owner = owner
         self.after: tuple[int, ...] = ()
         """What is recorded now starts after these, too."""
@@ -110,6 +115,7 @@ class Trace:
         """Let go of everything: a placeholder that outlives its trace keeps neither nodes nor owner alive."""
         self.thread = 0
         self.nodes = []
+        self.constants = Constants()
         self.afters, self.labels, self.scopes = {}, {}, {}
         self.owner = None
 
@@ -166,6 +172,12 @@ def user_line() -> tuple[CodeType | None, int]:
     return (None, -1) if frame is None else (frame.f_code, frame.f_lasti)
 
 
+def here() -> str:
+    """The user's line that led here, as `file:line`."""
+    frame = _user_frame()
+    return "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
 def _user_frame() -> FrameType | None:
     """The innermost frame of the user's; one of an installed library only if the body itself is installed."""
     frame: FrameType | None = sys._getframe(2)
@@ -192,19 +204,25 @@ OWN_THREAD: Final = "record in the thread that runs the body; kernels run at the
 
 def refusal(what: str, remedy: str, where: str = "") -> TraceError:
     """The error to raise; `where` is the user's line, unless given because no line of the body runs any more."""
-    if not where:
-        frame = _user_frame()
-        where = "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
-    message = f"{what}, at {where}: {remedy}"
+    message = f"{what}, at {where or here()}: {remedy}"
     recording = current()
     if recording is not None and recording.thread == get_ident():
         recording.refused.append(message)
     return TraceError(message)
 
 
+def array_changed(where: str) -> TraceError:
+    """An array was written to, though a node that was recorded at this line reads it."""
+    return refusal(
+        "an array was written to after a node was recorded that reads it",
+        "every node reads the array as it is in the end; give each its own (array.copy()), or write inside an op",
+        where,
+    )
+
+
 def stranger(placeholder: Traced, where: str = "") -> TraceError:
     """A placeholder met where it may not be used: say which of the four ways led there."""
-    home, here = placeholder._trace, current()
+    home, recording = placeholder._trace, current()
     if not home.open:
         return refusal(
             f"{placeholder!r} is used after the body of {home.name!r} has been traced",
@@ -213,14 +231,14 @@ def stranger(placeholder: Traced, where: str = "") -> TraceError:
         )
     if home.thread != get_ident():
         return refusal(f"{placeholder!r} of {home.name!r} is used in another thread than its body", OWN_THREAD, where)
-    if here is None:
+    if recording is None:
         return refusal(
             f"{placeholder!r} is used outside the context in which the body of {home.name!r} is traced",
             "use it in the body itself, or in functions that the body calls",
             where,
         )
     return refusal(
-        f"{placeholder!r} of {home.name!r} is used while {here.name!r} is traced",
-        f"pass it to {here.name!r} as an argument",
+        f"{placeholder!r} of {home.name!r} is used while {recording.name!r} is traced",
+        f"pass it to {recording.name!r} as an argument",
         where,
     )

@@ -20,7 +20,7 @@ from dataflow.graph.freeze import Scan
 from dataflow.graph.nodes import Graph
 from dataflow.graph.placeholder import Placeholder, input_placeholder, is_placeholder, record
 from dataflow.graph.provoked import provoked_at
-from dataflow.graph.recording import PASSED_OVER, Trace, current, refusal, trace_of_context
+from dataflow.graph.recording import PASSED_OVER, Trace, array_changed, current, refusal, trace_of_context
 
 __all__ = ["Placeholder", "Trace", "current", "is_placeholder", "record", "trace"]
 
@@ -42,6 +42,8 @@ def trace(
         if recording.refused:
             raise TraceError(f"{recording.refused[0]} (the refusal was caught, and {name!r} went on without the value)")
         output = Scan(recording, {}, None, _declared(body)).whole(returned)
+        if written := recording.constants.changed():
+            raise array_changed(written)
         labels = {number: label for label, number in recording.labels.items()}
         return Graph(name, inputs, tuple(recording.nodes), output, recording.afters, labels, recording.scopes)
     except TraceError:

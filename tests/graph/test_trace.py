@@ -401,6 +401,67 @@ def test_constants_are_frozen_at_the_call() -> None:
     assert not node.nested
 
 
+def one_buffer(x: Any) -> Any:
+    buffer, rows = np.zeros(4), []
+    for i in range(3):
+        buffer[:] = i
+        rows.append(x + buffer)
+    return rows
+
+
+def one_hot(x: Any) -> Any:
+    weights, rows = np.zeros((3, 4)).T, []
+    for i in range(3):
+        weights[i] = 1
+        rows.append(op(x, [weights]))
+        weights[i] = 0
+    return rows
+
+
+def by_views(x: Any) -> Any:
+    buffer = np.zeros((4, 4), np.float32)
+    y = np.maximum(x, np.broadcast_to(buffer[::2, 0], (4, 2)))
+    buffer += 1
+    return y
+
+
+def returned(x: Any) -> Any:
+    buffer = np.zeros(4, "M8[s]")
+    y = op(buffer, k=x)
+    buffer[0] = np.datetime64("2026-01-01")
+    return y, buffer
+
+
+def of_a_subclass(x: Any) -> Any:
+    masked = np.ma.masked_array([1, 2, 3], [0, 1, 0])
+    y = op(masked, x)
+    masked[0] = 5
+    return y
+
+
+@pytest.mark.parametrize(
+    ("body", "offset"), [(one_buffer, 4), (one_hot, 4), (by_views, 2), (returned, 2), (of_a_subclass, 2)]
+)
+def test_an_array_may_not_be_written_to_once_a_node_reads_it(body: Callable[[Any], Any], offset: int) -> None:
+    line = body.__code__.co_firstlineno + offset
+    with pytest.raises(TraceError, match=rf"array was written to after .*test_trace\.py:{line}: .*array\.copy\(\)"):
+        traced(body)
+
+
+def test_an_array_may_be_written_to_before_and_between() -> None:
+    def body(x: Any) -> Any:
+        buffer, rows = np.zeros(4), []
+        for i in range(3):
+            buffer[:] = i
+            rows.append(x + buffer.copy())
+        return rows, np.empty(0), x + np.broadcast_to(np.float64(1), (3, 4))
+
+    same(np.array(evaluate(traced(body), A)[0]), np.array(body(A)[0]))
+    kept = np.ones(3)
+    graph = traced(lambda x: (x + kept, x - kept))
+    assert graph.nodes[0].args[1] is kept
+
+
 def test_what_is_shared_in_one_call_stays_shared_and_is_scanned_once() -> None:
     def body(x: Any) -> Any:
         deep: list[Any] = [x]
