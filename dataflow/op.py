@@ -9,10 +9,11 @@ import inspect
 from collections.abc import Callable, Coroutine, Iterable
 from contextvars import copy_context
 from functools import partial, update_wrapper
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from dataflow.engine.runtime import default_runtime
+from dataflow.graph.freeze import CLOSED_OVER, closes_over
 from dataflow.graph.nodes import Kind, OpSpec
 from dataflow.graph.placeholder import record
 from dataflow.graph.plan import Plan, make_plan
@@ -60,6 +61,9 @@ class Op(Generic[P, R]):
             raise TypeError(f"op: expected a function, got {type(fn).__name__}")
         if name is not None and not isinstance(name, str):
             raise TypeError(f"op: name must be a str, got {type(name).__name__}")
+        if isinstance(fn, FunctionType) and current() is not None and closes_over(fn):
+            raise refusal(f"the operator {_name_of(fn)!r} uses a placeholder from outside", CLOSED_OVER)
+        update_wrapper(self, fn)  # first: it copies the attributes of what may be an operator itself, `@wraps`-ed
         self._fn = fn
         kind = Kind.ASYNC if _is_coroutine_function(fn) else Kind.KERNEL
         self._writes = (writes,) if isinstance(writes, str) else tuple(writes)
@@ -68,7 +72,8 @@ class Op(Generic[P, R]):
         self._arity: tuple[int, int] | None = None
         self._plans: dict[tuple[int, tuple[str, ...]], Plan] = {}
         """For `start`: the plan of one call, for each number of arguments."""
-        update_wrapper(self, fn)
+        self._inner: dict[tuple[str, bool], Any] = {}
+        """For `flow.map` and `flow.cond`: the pipelines that call it."""
 
     @property
     def name(self) -> str:
@@ -195,7 +200,11 @@ class _OpDecorator(Protocol):
     def __call__(self, fn: Callable[P, R], /) -> Op[P, R]: ...
 
 
-def _is_coroutine_function(fn: Callable[..., Any]) -> bool:
+def _is_coroutine_function(fn: Any) -> bool:
+    while isinstance(fn, (partial, MethodType)):
+        fn = fn.func if isinstance(fn, partial) else fn.__func__
+    if isinstance(fn, Op):
+        return fn.is_async
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
 
 

@@ -49,6 +49,7 @@ class Pipeline(Generic[P, R]):
     ) -> None:
         if isinstance(fn, Pipeline) or not callable(fn):
             raise TypeError(f"pipeline: expected a function, got {type(fn).__name__}")
+        update_wrapper(self, fn)  # first: it copies the attributes of what may be a pipeline itself, `@wraps`-ed
         self._fn = fn
         self._name = name if name is not None else getattr(fn, "__name__", type(fn).__name__)
         if inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
@@ -70,7 +71,8 @@ class Pipeline(Generic[P, R]):
         self._class: type | None = None
         """Where this is a method."""
         self._positional = _only_positional(self._signature) if not self._static | self._tree else None
-        update_wrapper(self, fn)
+        self._inner: dict[tuple[str, bool], Pipeline[..., Any]] = {}
+        """For `flow.map` and `flow.cond`: the pipelines that call it."""
 
     @property
     def name(self) -> str:
@@ -126,6 +128,7 @@ class Pipeline(Generic[P, R]):
         """
         self._plans = _Plans()
         self._owners = {}
+        self._inner = {}
 
     def bind(self, /, **fixed: Any) -> Pipeline[..., R]:
         """The same pipeline with these arguments fixed; what is left keeps its order.
@@ -172,7 +175,7 @@ class Pipeline(Generic[P, R]):
     def _derived(self, graph_pass: Callable[[Graph], Graph] | None = None) -> Pipeline[Any, Any]:
         derived: Pipeline[Any, Any] = object.__new__(Pipeline)
         derived.__dict__.update(self.__dict__)
-        derived._plans, derived._owners = _Plans(), {}
+        derived._plans, derived._owners, derived._inner = _Plans(), {}, {}
         if graph_pass is not None:
             derived._passes = (*self._passes, graph_pass)
         return derived

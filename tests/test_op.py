@@ -323,3 +323,43 @@ def test_options_keep_what_they_do_not_change(run_async: Runner) -> None:
     assert run_async(flow.pipeline(lambda x: renamed(x, 1))(np.zeros(1))) == [1.0]
     with pytest.raises(ValueError, match="read-only"):
         run_async(flow.pipeline(lambda x: accumulate.options(writes=())(x, 1))(np.zeros(1)))
+
+
+def test_the_attributes_of_what_is_wrapped_are_not_its_own() -> None:
+    """`functools.wraps` copies all attributes of an operator to a plain function around it."""
+
+    @flow.op(name="inner")
+    def inner(x: Any) -> Any:
+        return x
+
+    @flow.op
+    @functools.wraps(inner)
+    def outer(x: Any) -> Any:
+        return inner(x) + 1
+
+    @flow.pipeline(name="plain")
+    def plain(x: Any) -> Any:
+        return x
+
+    @flow.pipeline
+    @functools.wraps(plain)
+    def around(x: Any) -> Any:
+        return outer(plain(x))
+
+    assert around.run(1) == outer(1) == 2
+    assert plain.run(1) == 1
+    assert "outer(" not in str(plain.graph())
+    bound = flow.op(functools.partial(Doubler().twice))
+    assert not bound.is_async
+    assert flow.op(Doubler().later).is_async
+    assert flow.op(functools.partial(Doubler().later)).is_async
+
+
+class Doubler:
+    @flow.op
+    def twice(self, x: Any) -> Any:
+        return 2 * x
+
+    @flow.op
+    async def later(self, x: Any) -> Any:
+        return x

@@ -540,6 +540,9 @@ class Model:
     def __init__(self) -> None:
         self.weights = np.ones(2)
 
+    def scaled(self, x: Any) -> Any:
+        return 3 * x
+
 
 def trace_owned(body: Callable[[Any, Any, Any], Any]) -> tuple[Graph, Any]:
     """The graph, and a weak reference to an owner that nothing but the graph could hold."""
@@ -560,6 +563,20 @@ def test_the_owner_is_input_0_and_is_not_held() -> None:
     assert (second.reads, second.nested, graph.output) == ((1, 0, 2), True, (Ref(3), Ref(0)))
     gc.collect()
     assert owner() is None
+
+
+def test_a_method_of_the_owner_is_bound_at_run_time() -> None:
+    def body(model: Model, hidden: Any, x: Any) -> Any:
+        return np.apply_along_axis(model.scaled, 0, x), op([model.scaled], k=np.zeros(1).sum)
+
+    graph, owner = trace_owned(body)
+    gc.collect()
+    assert owner() is None
+    assert names(graph) == ["method", "apply_along_axis", "method", "collect"]
+    again = Model()
+    got = evaluate(graph, again, A)
+    np.testing.assert_array_equal(got[0], A * 3)
+    assert got[1][0][0][0](1) == 3
 
 
 def test_a_placeholder_that_outlives_its_trace_keeps_nothing_alive() -> None:
@@ -736,6 +753,8 @@ REFUSALS: list[tuple[Callable[[Any], Any], str, str]] = [
     (lambda x: op({"a": x}.values()), "holds a placeholder inside a dict_values", "tuples, lists"),
     (lambda x: op(k=Holder(x)), "holds a placeholder inside a Holder", "tuples, lists"),
     (lambda x: op(SlotHolder(x)), "holds a placeholder inside a SlotHolder", "tuples, lists"),
+    (lambda x: op(lambda y: y + x), "<lambda>, which uses a placeholder from outside", "as an argument"),
+    (lambda x: op([lambda y=[x]: y]), "<lambda>, which uses a placeholder from outside", "as an argument"),
     (lambda x: op(partial(len, x)), "holds a placeholder inside a partial", "tuples, lists"),
     (lambda x: op(partial(len, k=x)), "holds a placeholder inside a partial", "tuples, lists"),
     (lambda x: op(Pair([x])), "holds a placeholder inside a Pair", "tuples, lists"),
