@@ -85,10 +85,34 @@ def test_a_selected_graph_keeps_labels_scopes_and_order() -> None:
 
 
 def test_an_unknown_label_is_a_graph_error() -> None:
-    with pytest.raises(flow.GraphError, match=r"no node of 'three' is labelled 'z'; labels are: 'a', 'b', 'c'"):
+    with pytest.raises(flow.GraphError, match=r"no node of 'three' is labelled 'z'; labels are: 'loading/a', 'b', 'c'"):
         three.select("z").graph()
     with pytest.raises(TypeError, match=r"three.select\(\) takes labels"):
         three.select()
+
+
+def test_labels_are_known_by_their_scopes(run_async: Runner) -> None:
+    @flow.pipeline
+    def part(x: Any) -> Any:
+        return flow.label(flow.label(fetch(x), "h"), "same")
+
+    @flow.pipeline
+    def whole(x: Any) -> Any:
+        with flow.scope("left"):
+            left = part(x)
+        with flow.scope("right"), flow.scope("far"):
+            right = part(double(x))
+        return flow.label(left + right, "sum")
+
+    assert run_async(whole(10)) == 32
+    selected = whole.select("left/h", "right/far/h", "far/same", "sum")
+    assert run_async(selected(10)) == (11, 21, 21, 32)
+    assert run_async(part.select("h")(1)) == run_async(part.select("same")(1)) == 2
+    with pytest.raises(
+        flow.GraphError, match=r"several nodes .* labelled 'h': 'left/h', 'right/far/h'; name the scope"
+    ):
+        whole.select("h").graph()
+    assert run_async(whole.select("sum").select("left/h")(10)) == 11
 
 
 def test_replace_gives_another_function_for_an_operator(run_async: Runner) -> None:

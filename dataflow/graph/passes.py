@@ -19,14 +19,10 @@ __all__ = ["replaced", "selected"]
 def selected(graph: Graph, labels: Sequence[str]) -> Graph:
     """The ancestors of the nodes with these labels; the output is their value, or a tuple of the values of several.
 
-    Raises GraphError for a label that no node has.
+    A label may stand alone, or with its scope before it: "block3/t17". Raises GraphError for one that no node has, and
+    for one that several have in different scopes.
     """
-    number_of = {label: number for number, label in graph.labels.items()}
-    unknown = [label for label in labels if label not in number_of]
-    if unknown:
-        known = ", ".join(map(repr, list(number_of)[:20])) or "none"
-        raise GraphError(f"no node of {graph.name!r} is labelled {unknown[0]!r}; labels are: {known}")
-    wanted = [number_of[label] for label in labels]
+    wanted = [_labelled(graph, label) for label in labels]
     first = len(graph.inputs)
     needed = set(wanted)
     for node in reversed(graph.nodes):  # readers have greater numbers: one pass finds all ancestors
@@ -47,7 +43,25 @@ def selected(graph: Graph, labels: Sequence[str]) -> Graph:
         after={place[n]: tuple(place[m] for m in graph.after[n]) for n in numbers if n in graph.after},
         labels={place[n]: label for n, label in graph.labels.items() if n in numbers},
         scopes={place[n]: scope for n, scope in graph.scopes.items() if n in numbers},
+        names={name: place[n] for name, n in graph.names.items() if n in numbers},
     )
+
+
+def _labelled(graph: Graph, label: str) -> int:
+    if label in graph.names:
+        return graph.names[label]
+    found = [name for name in graph.names if name.endswith(f"/{label}")]
+    if len({graph.names[name] for name in found}) == 1:
+        return graph.names[found[0]]
+    if found:
+        raise GraphError(
+            f"several nodes of {graph.name!r} are labelled {label!r}: {_listed(found)}; name the scope, too"
+        )
+    raise GraphError(f"no node of {graph.name!r} is labelled {label!r}; labels are: {_listed(list(graph.names))}")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:20])) or "none"
 
 
 def _moved(node: Node, place: Sequence[int]) -> Node:

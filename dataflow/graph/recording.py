@@ -58,6 +58,7 @@ class Trace:
         "inputs",
         "labels",
         "name",
+        "names",
         "nodes",
         "owner",
         "refused",
@@ -78,7 +79,8 @@ class Trace:
         """What is recorded now starts after these, too."""
         self.scope = ""
         self.afters: dict[int, tuple[int, ...]] = {}
-        self.labels: dict[str, int] = {}
+        self.labels: dict[int, str] = {}
+        self.names: dict[str, int] = {}
         self.scopes: dict[int, str] = {}
         self.thread = get_ident()  # 0 once closed, which is no thread's identity: one comparison checks both
 
@@ -111,12 +113,19 @@ class Trace:
         self.nodes.append(_tuple_new(Node, (number, spec, args, kwargs, reads, nested, code, lasti)))
         return Ref(number)
 
+    def label(self, number: int, name: str) -> int:
+        """Give a node a name in the scope of now; the number that has it, which is another if it was taken."""
+        holder = self.names.setdefault(f"{self.scope}/{name}" if self.scope else name, number)
+        if holder == number:
+            self.labels[number] = name
+        return holder
+
     def close(self) -> None:
         """Let go of everything: a placeholder that outlives its trace keeps neither nodes nor owner alive."""
         self.thread = 0
         self.nodes = []
         self.constants = Constants()
-        self.afters, self.labels, self.scopes = {}, {}, {}
+        self.afters, self.labels, self.names, self.scopes = {}, {}, {}, {}
         self.owner = None
 
     def __repr__(self) -> str:

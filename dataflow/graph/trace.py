@@ -44,8 +44,16 @@ def trace(
         output = Scan(recording, {}, None, _declared(body)).whole(returned)
         if written := recording.constants.changed():
             raise array_changed(written)
-        labels = {number: label for label, number in recording.labels.items()}
-        return Graph(name, inputs, tuple(recording.nodes), output, recording.afters, labels, recording.scopes)
+        return Graph(
+            name,
+            inputs,
+            tuple(recording.nodes),
+            output,
+            after=recording.afters,
+            labels=recording.labels,
+            scopes=recording.scopes,
+            names=recording.names,
+        )
     except TraceError:
         raise
     except Exception as error:
