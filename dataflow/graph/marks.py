@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from dataflow.graph.recording import Traced, current, refusal, stranger
+from dataflow.graph.recording import Traced, current, label_taken, refusal, stranger
 
 __all__ = ["after", "label", "scope"]
 
@@ -65,10 +65,7 @@ def label(node: T, name: str) -> T:
     if number < len(recording.inputs):
         raise refusal(f"{node!r} is an input, which has its name already", "label what an operator makes of it")
     if recording.label(number, name) != number:
-        raise refusal(
-            f"the label {name!r} is given to a second node",
-            "labels are unique in a scope; choose another, or call each part inside `with flow.scope(...)` of its own",
-        )
+        raise label_taken(name)
     return node
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "array_changed",
     "current",
     "here",
+    "label_taken",
     "of_user",
     "refusal",
     "stranger",
@@ -226,6 +227,14 @@ def array_changed(where: str) -> TraceError:
         "an array was written to after a node was recorded that reads it",
         "every node reads the array as it is in the end; give each its own (array.copy()), or write inside an op",
         where,
+    )
+
+
+def label_taken(name: str) -> TraceError:
+    """Another node of this scope has the label already."""
+    return refusal(
+        f"the label {name!r} is given to a second node",
+        "labels are unique in a scope; choose another, or call each part inside `with flow.scope(...)` of its own",
     )
 
 
