@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from dataflow.graph.nodes import Kind, OpSpec
 from dataflow.graph.placeholder import record
 from dataflow.graph.recording import current
-from dataflow.op import Op
+from dataflow.op import BoundOp, Op
 from dataflow.pipeline import BoundPipeline, Pipeline
 
 __all__ = ["cond", "map_"]
@@ -57,7 +57,7 @@ class _Callee(NamedTuple):
 
 
 def _callee(name: str, function: Any) -> _Callee:
-    if isinstance(function, BoundPipeline):
+    if isinstance(function, (BoundOp, BoundPipeline)):
         return _Callee(function._of, function._owner)
     if isinstance(function, MethodType) and _weakly_held(function.__self__):
         return _Callee(_operator(function.__func__), function.__self__)

@@ -8,20 +8,21 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Iterable
 from contextvars import copy_context
+from dataclasses import dataclass
 from functools import partial, update_wrapper
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from dataflow.engine.runtime import default_runtime
 from dataflow.graph.freeze import CLOSED_OVER, closes_over
-from dataflow.graph.nodes import Kind, OpSpec
+from dataflow.graph.nodes import Declared, Kind, OpSpec
 from dataflow.graph.placeholder import record
 from dataflow.graph.plan import Plan, make_plan
 from dataflow.graph.recording import current, refusal
 from dataflow.graph.trace import trace
 from dataflow.task import Task
 
-__all__ = ["Call", "Op", "op", "pickled_as"]
+__all__ = ["BoundOp", "Call", "Op", "op", "pickled_as"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,11 +50,11 @@ else:
         """
 
 
-class Op(Generic[P, R]):
+class Op(Declared, Generic[P, R]):
     """An operator. Made by `op`; immutable, safe to share, and as good as the plain function outside of a trace."""
 
     def __init__(self, fn: Callable[P, R], *, name: str | None = None, writes: Iterable[str] = ()) -> None:
-        if isinstance(fn, Op):
+        if isinstance(fn, (Op, BoundOp)):
             raise TypeError(f"op: {fn!r} is an operator already; use {fn.name}.options(...) to change its options")
         if isinstance(fn, (staticmethod, classmethod)):
             raise TypeError(f"op: put @{type(fn).__name__} above @op, not below it")
@@ -97,10 +98,10 @@ class Op(Generic[P, R]):
     @overload
     def __get__(self, instance: None, owner: type) -> Op[P, R]: ...
     @overload
-    def __get__(self: Op[Concatenate[S, Q], T], instance: S, owner: type | None = None) -> Callable[Q, T]: ...
+    def __get__(self: Op[Concatenate[S, Q], T], instance: S, owner: type | None = None) -> BoundOp[Q, T]: ...
     def __get__(self, instance: object, owner: type | None = None) -> Any:
-        """On an instance: the bound method, with `instance` as its first argument (a constant of the graph)."""
-        return self if instance is None else MethodType(self, instance)
+        """On an instance: the operator with `instance` as its first argument (a constant of the graph)."""
+        return self if instance is None else BoundOp(self, instance)
 
     @overload
     def start(self: Op[P, Call[T]], /, *args: Any, **kwargs: Any) -> Task[T]: ...
@@ -109,9 +110,10 @@ class Op(Generic[P, R]):
     def start(self, /, *args: Any, **kwargs: Any) -> Task[Any]:
         """Begin now, and return a Task; needs a running event loop (RuntimeError).
 
-        Arguments may be Tasks, also inside lists, tuples and dicts: then it begins when these are done, with their
-        results. If one of them fails, this fails with the same exception. Cancelling the Task stops it as cancelling an
-        awaited pipeline does. Wrong arguments are a TypeError here; in the body of a pipeline it is a TraceError.
+        Arguments may be Tasks, also inside lists, tuples, dicts and dataclasses: then it begins when these are done,
+        with their results. If one of them fails, this fails with the same exception. Cancelling the Task stops it as
+        cancelling an awaited pipeline does. Wrong arguments are a TypeError here; in the body of a pipeline it is a
+        TraceError.
         """
         if current() is not None:
             raise refusal(
@@ -165,6 +167,55 @@ class Op(Generic[P, R]):
         return record(self._spec, args, kwargs)
 
 
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class BoundOp(Generic[P, R]):
+    """An operator that is a method, on one instance: `self` is fixed, everything else is as in `Op`."""
+
+    _of: Op[..., R]
+    _owner: Any
+
+    @property
+    def name(self) -> str:
+        """What the operator is called in errors, tables and pictures."""
+        return self._of.name
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it runs on the event loop."""
+        return self._of.is_async
+
+    @property
+    def __wrapped__(self) -> Any:
+        """The plain method, for `inspect`."""
+        return MethodType(self._of._fn, self._owner)
+
+    def options(self, *, name: str | None = None, writes: Iterable[str] | None = None) -> BoundOp[P, R]:
+        """See `Op.options`."""
+        return BoundOp(self._of.options(name=name, writes=writes), self._owner)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """See `Op.__call__`."""
+        return self._of(self._owner, *args, **kwargs)
+
+    @overload
+    def start(self: BoundOp[P, Call[T]], /, *args: Any, **kwargs: Any) -> Task[T]: ...
+    @overload
+    def start(self, /, *args: Any, **kwargs: Any) -> Task[R]: ...
+    def start(self, /, *args: Any, **kwargs: Any) -> Task[Any]:
+        """See `Op.start`."""
+        task: Task[Any] = self._of.start(self._owner, *args, **kwargs)
+        return task
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BoundOp) and self._of is other._of and self._owner is other._owner
+
+    def __hash__(self) -> int:
+        return hash((id(self._of), id(self._owner)))
+
+    def __repr__(self) -> str:
+        return f"<{'async ' if self.is_async else ''}op {self.name} of {self._owner!r}>"
+
+
 @overload
 def op(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Op[P, Call[R]]: ...
 @overload
@@ -201,9 +252,9 @@ class _OpDecorator(Protocol):
 
 
 def _is_coroutine_function(fn: Any) -> bool:
-    while isinstance(fn, (partial, MethodType)):
-        fn = fn.func if isinstance(fn, partial) else fn.__func__
-    if isinstance(fn, Op):
+    while isinstance(fn, partial):
+        fn = fn.func
+    if isinstance(fn, (Op, BoundOp)):
         return fn.is_async
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
 

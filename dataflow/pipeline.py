@@ -13,19 +13,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextvars import copy_context
+from dataclasses import dataclass
 from functools import partial, update_wrapper
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 from dataflow.binding import Binding, Parameters
 from dataflow.engine.runtime import default_runtime
-from dataflow.graph.nodes import Graph, OpSpec
+from dataflow.graph.nodes import Declared, Graph, OpSpec
 from dataflow.graph.passes import replaced, selected
 from dataflow.graph.placeholder import Placeholder, is_placeholder
 from dataflow.graph.plan import Plan, make_plan
 from dataflow.graph.recording import Trace, current, refusal
 from dataflow.graph.splice import spliced
 from dataflow.graph.trace import trace
-from dataflow.op import Call, Op, pickled_as
+from dataflow.op import BoundOp, Call, Op, pickled_as
 from dataflow.plans import Plans
 
 __all__ = ["BoundPipeline", "Pipeline", "pipeline"]
@@ -40,7 +41,7 @@ _ALL_GIVEN: Hashable = ()
 """The key of the plan for which every argument is an input."""
 
 
-class Pipeline(Generic[P, R]):
+class Pipeline(Declared, Generic[P, R]):
     """A pipeline. Made by `pipeline`; may be called from any number of tasks, threads and loops at once."""
 
     def __init__(
@@ -272,12 +273,12 @@ class Pipeline(Generic[P, R]):
             ) from None
 
 
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class BoundPipeline(Generic[P, R]):
     """A pipeline that is a method, on one instance: `self` is fixed, everything else is as in `Pipeline`."""
 
-    def __init__(self, of: Pipeline[Any, R], owner: Any) -> None:
-        self._of = of
-        self._owner = owner
+    _of: Pipeline[Any, R]
+    _owner: Any
 
     @property
     def name(self) -> str:
@@ -380,8 +381,8 @@ def _swap(new_of: Mapping[int, Op[..., Any]], specs: Mapping[int, OpSpec]) -> Ca
         if isinstance(value, Op):
             called.add(id(value._fn))
             return new_of.get(id(value._fn), value)
-        if isinstance(value, BoundPipeline):
-            return BoundPipeline(swap(value._of, called), value._owner)
+        if isinstance(value, (BoundOp, BoundPipeline)):
+            return type(value)(swap(value._of, called), value._owner)
         if isinstance(value, Pipeline):
             called.update(specs)  # what it calls is not known before it is traced
             return value._derived(partial(replaced, functions=specs, names={}, swap=swap))

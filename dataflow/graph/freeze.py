@@ -139,6 +139,8 @@ class Scan:
 
     def _method(self, value: MethodType) -> Any:
         """A method of the owner is bound by a node of its own; a graph never holds the owner."""
+        if isinstance(value.__self__, Traced):
+            raise self._hidden(value)
         if value.__self__ is not self._trace.owner:
             return value
         return self._made_by(_METHOD, (value.__func__, value.__self__))

@@ -23,7 +23,13 @@ from enum import Enum
 from types import CodeType
 from typing import Any, NamedTuple
 
-__all__ = ["Graph", "Kind", "Node", "OpSpec", "Ref"]
+__all__ = ["Declared", "Graph", "Kind", "Node", "OpSpec", "Ref"]
+
+
+class Declared:
+    """What operators and pipelines have in common: a class with such attributes is a model, and no mere record."""
+
+    __slots__ = ()
 
 
 class Kind(Enum):

@@ -178,6 +178,32 @@ def test_a_method_call_is_one_node_and_a_placeholder_can_be_called() -> None:
     assert evaluate(traced(lambda x: [m := x.index, m(2)][1]), (1, 2)) == 1
 
 
+@pytest.mark.parametrize(
+    ("value", "body"),
+    [
+        ([1, 2], lambda x: (x.pop(), x)[1]),
+        ([1, 2], lambda x: (x.insert(0, 3), x[0])),
+        ([1, 2], lambda x: (x.remove(1), x[0])),
+        ({"a": 1}, lambda x: (x.pop("a"), x)),
+        ({1}, lambda x: (x.add(2), x)),
+        (bytearray(b"ab"), lambda x: (x.pop(), x)),
+        (deque([1]), lambda x: (x.appendleft(2), x)),
+    ],
+)
+def test_a_container_is_not_changed_by_a_method(value: Any, body: Callable[[Any], Any]) -> None:
+    """A namesake makes something new (a string's `index`, a table's `pop`): the value decides, when it is there."""
+    with pytest.raises(TypeError, match=rf"would change a {type(value).__name__} that .*; build the new one inside"):
+        evaluate(traced(body), value)
+
+
+def test_a_method_with_the_name_of_one_that_changes_something() -> None:
+    class Table:
+        def pop(self, name: str) -> str:
+            return f"a table without {name}"
+
+    assert evaluate(traced(lambda x: x.pop("a")), Table()) == "a table without a"
+
+
 def test_specs_are_shared_and_can_be_pickled() -> None:
     graph = traced(lambda x: [x.mean(), x.mean(), np.sqrt(x), np.sqrt(x), x + 1, 1 + x, x.T, x.T])
     specs = [node.spec for node in graph.nodes]
@@ -755,6 +781,7 @@ REFUSALS: list[tuple[Callable[[Any], Any], str, str]] = [
     (lambda x: op(SlotHolder(x)), "holds a placeholder inside a SlotHolder", "tuples, lists"),
     (lambda x: op(lambda y: y + x), "<lambda>, which uses a placeholder from outside", "as an argument"),
     (lambda x: op([lambda y=[x]: y]), "<lambda>, which uses a placeholder from outside", "as an argument"),
+    (lambda x: op([x.__next__]), "holds a placeholder inside a method", "tuples, lists"),
     (lambda x: op(partial(len, x)), "holds a placeholder inside a partial", "tuples, lists"),
     (lambda x: op(partial(len, k=x)), "holds a placeholder inside a partial", "tuples, lists"),
     (lambda x: op(Pair([x])), "holds a placeholder inside a Pair", "tuples, lists"),
