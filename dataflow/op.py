@@ -18,11 +18,13 @@ from dataflow.graph.freeze import CLOSED_OVER, closes_over
 from dataflow.graph.nodes import Declared, Kind, OpSpec
 from dataflow.graph.placeholder import record
 from dataflow.graph.plan import Plan, make_plan
-from dataflow.graph.recording import current, refusal
+from dataflow.graph.recording import NO_KWARGS, current, refusal, trace_of_context
 from dataflow.graph.trace import trace
 from dataflow.task import Task
 
 __all__ = ["BoundOp", "Call", "Op", "op", "pickled_as"]
+
+_trace_of_context = trace_of_context.get  # bound: it is asked at every call of an operator
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,7 +72,9 @@ class Op(Declared, Generic[P, R]):
         self._writes = (writes,) if isinstance(writes, str) else tuple(writes)
         name = name or _name_of(fn)
         self._spec = OpSpec(fn, name, kind, _declared_at(fn), _places(self._writes, fn, name))
-        self._arity: tuple[int, int] | None = None
+        self._arity: tuple[int, int, tuple[str, ...]] | None = None
+        self._signature: inspect.Signature | None = None
+        """Both read once, at the first call in a body; there is no signature for some builtins."""
         self._plans: dict[tuple[int, tuple[str, ...]], Plan] = {}
         """For `start`: the plan of one call, for each number of arguments."""
         self._inner: dict[tuple[str, bool], Any] = {}
@@ -91,9 +95,13 @@ class Op(Declared, Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The plain function; while a pipeline is traced, a new node of it, as a placeholder."""
-        if current() is None:
+        recording = _trace_of_context()  # as `current()`, which would be a call more for each node
+        if recording is None or not recording.thread:
             return self._fn(*args, **kwargs)
-        return cast(R, self._record(args, kwargs))
+        least, most, names = self._arity or self._read_arity()
+        if not kwargs and least <= len(args) <= most:
+            return cast(R, record(self._spec, args, NO_KWARGS))
+        return cast(R, record(self._spec, *self._in_order(args, kwargs, names)))
 
     @overload
     def __get__(self, instance: None, owner: type) -> Op[P, R]: ...
@@ -119,12 +127,9 @@ class Op(Declared, Generic[P, R]):
             raise refusal(
                 f"{self.name}.start() starts a task, which a body cannot do", f"call {self.name}(...) instead"
             )
-        signature = _signature(self._fn)
-        if signature is not None:
-            try:
-                signature.bind(*args, **kwargs)
-            except TypeError as exc:
-                raise TypeError(f"{self.name}() {exc}") from None
+        self._arity or self._read_arity()
+        if self._signature is not None:
+            self._bind(args, kwargs)
         return Task(self._run, self.name, args, kwargs)
 
     @property
@@ -151,20 +156,28 @@ class Op(Declared, Generic[P, R]):
     def __reduce__(self) -> str:
         return pickled_as(self)
 
-    def _record(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A call with wrong arguments fails here, on the line that makes it, as the plain call would."""
-        if self._arity is None:
-            self._arity = _arity(self._fn)
-        least, most = self._arity
-        if kwargs or not least <= len(args) <= most:
-            signature = _signature(self._fn)
-            if signature is not None:
-                try:
-                    bound = signature.bind(*args, **kwargs)
-                except TypeError as exc:
-                    raise TypeError(f"{self.name}() {exc}") from None
-                args, kwargs = bound.args, bound.kwargs
-        return record(self._spec, args, kwargs)
+    def _in_order(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """By position what can be. Wrong arguments fail on the line of the call, as they do in a plain one."""
+        if kwargs and len(args) + len(kwargs) == len(names) and all(name in kwargs for name in names[len(args) :]):
+            return (*args, *(kwargs[name] for name in names[len(args) :])), {}
+        if self._signature is None:
+            return args, kwargs
+        bound = self._bind(args, kwargs)
+        return bound.args, bound.kwargs
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
+        assert self._signature is not None
+        try:
+            return self._signature.bind(*args, **kwargs)
+        except TypeError as exc:
+            raise TypeError(f"{self.name}() {exc}") from None
+
+    def _read_arity(self) -> tuple[int, int, tuple[str, ...]]:
+        self._signature = _signature(self._fn)
+        self._arity = _arity(self._signature)
+        return self._arity
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -297,18 +310,21 @@ def _signature(fn: Callable[..., Any]) -> inspect.Signature | None:
         return None
 
 
-def _arity(fn: Callable[..., Any]) -> tuple[int, int]:
-    """The least and the greatest number of positional arguments with which a call is certainly right."""
-    signature = _signature(fn)
+def _arity(signature: inspect.Signature | None) -> tuple[int, int, tuple[str, ...]]:
+    """The least and the greatest number of positional arguments with which a call is certainly right, and the names of
+    all parameters, if each can be given by name and by position."""
     if signature is None:
-        return 0, 1 << 30
+        return 0, 1 << 30, ()
     least = most = 0
-    for parameter in signature.parameters.values():
+    parameters = signature.parameters.values()
+    for parameter in parameters:
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             most += 1
             least += parameter.default is parameter.empty
         elif parameter.kind is parameter.VAR_POSITIONAL:
             most = 1 << 30
         elif parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
-            return 1, 0  # never right without keywords
-    return least, most
+            least, most = 1, 0  # never right without keywords
+            break
+    both = all(parameter.kind is parameter.POSITIONAL_OR_KEYWORD for parameter in parameters)
+    return least, most, tuple(signature.parameters) if both else ()

@@ -430,3 +430,22 @@ def test_operators_and_pipelines_of_the_owner_may_be_arguments(run_async: Runner
     del model
     gc.collect()
     assert gone() is None
+
+
+def test_a_signature_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Any] = []
+    signature = inspect.signature
+
+    def watched(fn: Any) -> Any:
+        read.append(fn)
+        return signature(fn)
+
+    def plain(a: Any, b: Any = 2, c: Any = 3) -> Any:
+        return a, b, c
+
+    fn = flow.op(plain)
+    monkeypatch.setattr(inspect, "signature", watched)
+    graph = flow.pipeline(lambda x: [fn(x), fn(x, c=5), fn(c=1, b=2, a=x), fn(x, 1, c=x), fn(b=x, a=1)]).graph()
+    assert read.count(plain) == 1
+    shown = [(node.args, dict(node.kwargs)) for node in graph.nodes]
+    assert shown == [((0,), {}), ((0,), {"c": 5}), ((0, 2, 1), {}), ((0, 1, 0), {}), ((1, 0), {})]

@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 trace_of_context: Final[ContextVar[Trace | None]] = ContextVar("dataflow.trace", default=None)
-"""For `record` and `trace`; others ask `current`."""
+"""For operators, `record` and `trace`; others ask `current`."""
 NO_KWARGS: Final[dict[str, Any]] = {}
 """Shared by all nodes without keyword arguments; nobody writes into a node."""
 
@@ -56,6 +56,7 @@ class Trace:
         "after",
         "afters",
         "constants",
+        "first",
         "inputs",
         "labels",
         "name",
@@ -71,6 +72,8 @@ class Trace:
     def __init__(self, name: str, inputs: tuple[str, ...], owner: object | None = None) -> None:
         self.name = name
         self.inputs = inputs
+        self.first = len(inputs)
+        """The number of the first node."""
         self.refused: list[str] = []
         """What was refused so far. If the body goes on after that, it goes a way that it would not go on values."""
         self.nodes: list[Node] = []
@@ -106,12 +109,13 @@ class Trace:
         lasti: int,
     ) -> Ref:
         """Append a node of these fields, frozen and checked by the caller; what refers to it."""
-        number = len(self.inputs) + len(self.nodes)
+        nodes = self.nodes
+        number = self.first + len(nodes)
         if self.after and spec.kind is not Kind.PLUMBING:
             self.afters[number] = self.after
         if self.scope:
             self.scopes[number] = self.scope
-        self.nodes.append(_tuple_new(Node, (number, spec, args, kwargs, reads, nested, code, lasti)))
+        nodes.append(_tuple_new(Node, (number, spec, args, kwargs, reads, nested, code, lasti)))
         return Ref(number)
 
     def label(self, number: int, name: str) -> int:
