@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from types import MethodType
 from typing import Any, NamedTuple, TypeVar, cast
 
+from dataflow.graph.marks import scope
 from dataflow.graph.nodes import Kind, OpSpec
 from dataflow.graph.placeholder import record
 from dataflow.graph.recording import current
@@ -108,11 +109,21 @@ def _inner(kind: str, callee: _Callee) -> Pipeline[..., Any] | BoundPipeline[...
 
 
 def _on_each(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *items: [function(item) for item in items]
+    return lambda *items: _each(function, (), items)
 
 
 def _method_on_each(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda owner, *items: [function(owner, item) for item in items]
+    return lambda owner, *items: _each(function, (owner,), items)
+
+
+def _each(function: Callable[..., Any], first: tuple[Any, ...], items: tuple[Any, ...]) -> list[Any]:
+    if not isinstance(function, Pipeline):
+        return [function(*first, item) for item in items]
+    results = []
+    for place, item in enumerate(items):
+        with scope(str(place)):  # its labels come once for each item
+            results.append(function(*first, item))
+    return results
 
 
 def _once(function: Callable[..., Any]) -> Callable[..., Any]:

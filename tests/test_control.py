@@ -207,6 +207,27 @@ def test_a_function_that_uses_a_placeholder_from_outside_is_refused() -> None:
             flow.pipeline(body).graph()
 
 
+def test_a_pipeline_with_labels_is_called_on_each(run_async: Runner) -> None:
+    @flow.op
+    def checked(x: int) -> int:
+        if x > 2:
+            raise ValueError("too great")
+        return x
+
+    @flow.pipeline
+    def labelled(x: Any) -> Any:
+        return flow.label(checked(x), "checked")
+
+    @flow.pipeline
+    def outer(xs: Any) -> Any:
+        return flow.map(labelled, xs)
+
+    assert run_async(outer([1, 2])) == [1, 2]
+    with pytest.raises(ValueError, match="too great") as caught:
+        run_async(outer([1, 2, 3]))
+    assert "'checked' in scope '2' of pipeline 'map of labelled'" in caught.value.__notes__[0]
+
+
 def test_what_calls_a_function_is_traced_once() -> None:
     traces: list[int] = []
 
