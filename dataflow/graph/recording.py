@@ -244,23 +244,29 @@ def label_taken(name: str) -> TraceError:
 
 def stranger(placeholder: Traced, where: str = "") -> TraceError:
     """A placeholder met where it may not be used: say which of the four ways led there."""
-    home, recording = placeholder._trace, current()
+    home = placeholder._trace
+    error = refusal(*_stranger(placeholder, home), where)
+    if home.open and not home.here:
+        home.refused.append(str(error))  # caught in a thread of the body's, say, it would be forgotten
+    return error
+
+
+def _stranger(placeholder: Traced, home: Trace) -> tuple[str, str]:
+    """What happened, and what to do."""
+    recording = current()
     if not home.open:
-        return refusal(
+        return (
             f"{placeholder!r} is used after the body of {home.name!r} has been traced",
             "a placeholder means something only while its body runs; return it from the body and await the pipeline",
-            where,
         )
     if home.thread != get_ident():
-        return refusal(f"{placeholder!r} of {home.name!r} is used in another thread than its body", OWN_THREAD, where)
+        return f"{placeholder!r} of {home.name!r} is used in another thread than its body", OWN_THREAD
     if recording is None:
-        return refusal(
+        return (
             f"{placeholder!r} is used outside the context in which the body of {home.name!r} is traced",
             "use it in the body itself, or in functions that the body calls",
-            where,
         )
-    return refusal(
+    return (
         f"{placeholder!r} of {home.name!r} is used while {recording.name!r} is traced",
         f"pass it to {recording.name!r} as an argument",
-        where,
     )

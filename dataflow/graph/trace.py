@@ -2,8 +2,11 @@
 
     recording.py     Trace: the nodes so far, who may add to them, the user's line
     freeze.py        arguments and results: placeholders → Refs, containers rebuilt
+    constants.py     the user's arrays among them, watched while the body runs
     operations.py    what can be done with a placeholder, as OpSpecs
     placeholder.py   Placeholder: what records it, what is refused
+    remedies.py      what to do instead; asking.py, provoked.py, unpacking.py: what bytecode and tracebacks tell
+    marks.py         after, label, scope        splice.py   a graph as a part of another
 
 Every recorded call stays in the graph, read or not, and no two are merged; only unread plumbing is dropped.
 Nothing here recurses over the graph.
