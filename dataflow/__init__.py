@@ -24,12 +24,13 @@ from dataflow.errors import (
 from dataflow.events import observe
 from dataflow.graph.marks import after, label, scope
 from dataflow.graph.nodes import Graph
-from dataflow.op import Call, Op, op
+from dataflow.op import BoundOp, Call, Op, op
 from dataflow.pipeline import BoundPipeline, Pipeline, pipeline
 from dataflow.task import Task
 from dataflow.threads.settings import get_num_interop_threads, set_num_interop_threads
 
 __all__ = [
+    "BoundOp",
     "BoundPipeline",
     "Call",
     "DataflowError",
