@@ -665,7 +665,7 @@ def _work_off(run: Run, segment: Segment, mine: Context) -> bool:
                     values[slot] = None
             elif slot == SEVERAL:
                 for slot in plan.releases[step]:
-                    if sweep or slot == before or slot == step:
+                    if sweep or slot in (before, step):
                         values[slot] = None
                 result = None
             before = step
@@ -703,7 +703,7 @@ def _work_off_timed(run: Run, segment: Segment, mine: Context) -> bool:
                     values[slot] = None
             elif slot == SEVERAL:
                 for slot in plan.releases[step]:
-                    if slot == before or slot == step:
+                    if slot in (before, step):
                         values[slot] = None
             result = None
             before = step
