@@ -1,10 +1,11 @@
 """The bounded ThreadPoolExecutor of the process, and the lanes on it.
 
 A *lane* is a job on the executor that executes ready kernels one after another: it claims a segment of a run,
-executes it, reports it and claims the next under one lock, with no trip through an event loop in between. It ends
-when there is nothing left to do, so an idle process has only sleeping workers.
+executes it, reports it and claims the next under one lock, with no trip through an event loop in between. When there
+is nothing left to do it *rests* for a moment, without a slot, since waking it costs a fifth of starting another; then
+it ends, so an idle process has only sleeping workers.
 
-    offer(run) ─▶ queue ─▶ lane: claim ─▶ execute ─▶ report + claim ─▶ … ─▶ nothing left: the lane ends
+    offer(run) ─▶ queue ─▶ lane: claim ─▶ execute ─▶ report + claim ─▶ … ─▶ nothing left: the lane rests, then ends
                     ▲                                      │
                     └──── runs take turns, a segment each ─┘
 
@@ -16,11 +17,13 @@ Rules, all under the pool's lock:
    starts a kernel.
 2. A run with ready kernels is in the queue (once). Whoever makes kernels ready offers the run *after* that, and a
    lane drops a run from the queue only while it sees nothing ready in it: no wake-up is lost.
-3. Waking by worth: a lane that leaves heavy kernels ready wakes another lane at once. Light kernels (see the
-   scheduler) are worth no second lane: one lane, the *sweeper*, takes those of all runs.
-4. Delayed, never refused: as long as light kernels wait or run, a watcher looks every `DELAY` seconds. A lane that
-   has not come forward since the last look is stuck in a kernel: what it has claimed is taken from it, and if it was
-   the sweeper another lane becomes it. So two kernels that wait for each other meet, also if both were thought light.
+3. Waking by worth: a lane wakes another at once if the heavy kernels that it leaves ready are worth it, as kernels of
+   unknown cost are. Light kernels (see the scheduler) are worth no second lane: one lane, the *sweeper*, takes those
+   of all runs. A lane that finds nothing takes half of what another has claimed and not started.
+4. Delayed, never refused: as long as anything waits while a slot is free, a watcher looks every `DELAY` seconds. What
+   is ready then gets a lane, worth it or not. A lane that has not come forward since the last look is stuck in a
+   kernel: what it has claimed is taken from it, and if it was the sweeper another lane becomes it. So two kernels
+   that wait for each other meet, also if both were thought light.
 5. Lock order: the pool's lock is never held while a run's lock is taken, nor the other way round; nor while the last
    reference to a run may go, since freeing what it holds may call user code.
 6. Whether a run has anything ready, who is the sweeper and how long the queue is are read without a lock where a stale
@@ -40,11 +43,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from functools import partial
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 from time import perf_counter
+from types import FrameType
 
-from dataflow.engine.run import Run, Segment, here
+from dataflow.engine.run import END, Run, Segment, here
+from dataflow.graph.plan import SEVERAL
 from dataflow.threads.settings import process_settings
 
 logger = logging.getLogger("dataflow")
@@ -57,24 +63,36 @@ DELAY = 200e-6
 """Seconds between two looks of the watcher. A look costs about ten microseconds of the interpreter's time."""
 GIVE_WAY = 1e-3
 """Seconds after which a lane of light kernels lets other threads have the interpreter."""
+WORTH = 40e-6
+"""Seconds of work that a lane leaves ready, below which it wakes no other: that one would come too late for it."""
+REST = 10e-3
+"""Seconds for which a lane rests. A process that exits waits so long at the most."""
+LINGER = 25
+"""Looks of the watcher that find nothing before it sleeps: waking it costs more than they do."""
 
 
 class Lane:
     """What the pool knows of a lane."""
 
-    __slots__ = ("doubted", "looked_at", "run", "segment", "turns", "void")
+    __slots__ = ("bell", "doubted", "ended", "executor", "gave_way", "looked_at", "run", "segment", "turns", "void")
 
     def __init__(self) -> None:
         self.run: Run | None = None
         self.segment: Segment | None = None
         self.turns = 0
         """How many segments it has begun."""
+        self.ended = self.gave_way = 0.0
+        """When its last segment ended, and when it last let other threads have the interpreter."""
+        self.executor: ThreadPoolExecutor | None = None
+        """Whose thread it has."""
+        self.bell: Lock | None = None
+        """Held while it rests; released to wake it."""
         self.looked_at = (-1, -1)
         """The watcher's: (turns, steps left) at its last look."""
         self.doubted = False
         """The watcher's: whether nothing had changed at its last look."""
         self.void = False
-        """The executor refused it; should it come up after all, it ends at once."""
+        """It ends as soon as it comes up: the executor refused it, or is retired."""
 
 
 class Pool:
@@ -97,9 +115,12 @@ class Pool:
         """How many threads the spare executor may have."""
         self._guests: set[Lane] = set()
         """Kernels' threads that execute the run they wait for, on their kernel's slot."""
+        self._resting: list[Lane] = []
+        """Lanes without a slot and with nothing to do; the one that came last is woken first."""
         self._watching = False
-        self._bell: Lock | None = None
-        """Held while the watcher sleeps for want of anything to watch; released to wake it."""
+        self._patience = LINGER
+        self._bell: Event | None = None
+        """Set to wake the watcher, which sleeps for want of anything to watch."""
 
     def __repr__(self) -> str:
         return f"<Pool limit={self._limit} lanes={len(self._lanes)} queued={len(self._queue)}>"
@@ -115,6 +136,11 @@ class Pool:
         return len(self._lanes) - (self._slots - self._limit)
 
     @property
+    def resting(self) -> int:
+        """How many lanes wait a moment for something to do before they end."""
+        return len(self._resting)
+
+    @property
     def queued(self) -> int:
         """How many kernels are ready and wait for a lane."""
         with self._lock:
@@ -125,7 +151,7 @@ class Pool:
     def offer(self, run: Run) -> None:
         """Kernels of this run became ready: see that lanes take them."""
         with self._lock:
-            lane, watch = self._spread(run)
+            lane, watch = self._spread(run, worth=0.0)
         if lane is not None:
             self._launch(lane)
         if watch:
@@ -143,18 +169,16 @@ class Pool:
             self._guests.add(lane)
         try:
             while not run.settled:
-                segment = lane.segment = run.claim(light=True)
+                segment = lane.segment = run.claim(light=True, lanes=self._slots)
                 more = segment is not None
                 while segment is not None and more:
-                    lane.turns += 1
-                    self._share(lane, run, segment)
-                    execute(run, segment)
+                    self._turn(lane, run, segment)
                     if self._sweeper is lane and len(self._queue) > run.queued:
                         self._pass_on(lane)
-                    more = run.proceed(segment, light=True, again=True)
+                    more = run.proceed(segment, light=True, lanes=self._slots, again=True)
                 lane.segment = None
                 if segment is not None and segment.frame is not None:
-                    segment.frame.clear()  # as in `_serve`
+                    _clear(segment.frame)  # as in `_serve`
                 segment = None
                 with self._lock:
                     if self._sweeper is lane:
@@ -163,7 +187,7 @@ class Pool:
                     self._wait(run, wait)
         except BaseException:  # a bug of ours: the kernel gets it, and nothing waits for our segment
             if lane.segment is not None:
-                run.proceed(lane.segment, light=False, again=False)
+                run.proceed(lane.segment, light=False, lanes=1, again=False)
             raise
         finally:
             here.run = outer
@@ -218,12 +242,20 @@ class Pool:
             self._give_back()
             retired = [executor for executor in (self._executor, self._spare) if executor is not None]
             self._executor = self._spare = None
+            resting, self._resting = self._resting, []
             queued = list(self._queue)
-        return partial(self._resized, retired, held, queued)
+        return partial(self._resized, retired, resting, held, queued)
 
     def _resized(
-        self, retired: list[ThreadPoolExecutor], held: list[tuple[Run | None, Segment | None]], queued: list[Run]
+        self,
+        retired: list[ThreadPoolExecutor],
+        resting: list[Lane],
+        held: list[tuple[Run | None, Segment | None]],
+        queued: list[Run],
     ) -> None:
+        for lane in resting:
+            lane.void = True
+            _ring(lane)
         for executor in retired:
             executor.shutdown(wait=False)  # its lanes go on to the end of their work, then its threads end
         for run, segment in held:
@@ -242,8 +274,11 @@ class Pool:
 
     # Slots.
 
-    def _spread(self, run: Run) -> tuple[Lane | None, bool]:
-        """Under the lock: what to do about the ready kernels of a run: (a lane to launch, whether to watch)."""
+    def _spread(self, run: Run, worth: float) -> tuple[Lane | None, bool]:
+        """Under the lock: what to do about the ready kernels of a run: (a lane to launch, whether to watch).
+
+        Heavy kernels are left to the watcher if they take no more than `worth` seconds in all.
+        """
         core = run.core
         if not core.ready:
             return None, False
@@ -252,17 +287,20 @@ class Pool:
             self._queue.append(run)
         if len(self._lanes) >= self._slots:
             return None, False
-        if core.heavy or self._sweeper is None:
-            lane = Lane()
+        if core.heavy_seconds > worth or self._sweeper is None:
+            lane = self._resting.pop() if self._resting else Lane()
             self._lanes.add(lane)
             return lane, False
         return None, True
 
     def _launch(self, lane: Lane) -> None:
-        """Start a lane that holds a slot. Not under the lock: starting a thread takes a while."""
+        """Start or wake a lane that holds a slot. Not under the lock: starting a thread takes a while."""
+        if lane.bell is not None:
+            _ring(lane)
+            return
         while True:
             with self._lock:
-                executor = self._executor_for_one_more()
+                executor = lane.executor = self._executor_for_one_more()
             try:
                 executor.submit(self._work, lane)
             except BaseException as exc:
@@ -309,81 +347,149 @@ class Pool:
 
     def _work(self, lane: Lane) -> None:
         """The job on the executor."""
-        while (run := self._next_run(lane)) is not None:
-            here.run = lane.run = run
-            try:
-                self._serve(lane, run)
-            except BaseException as exc:  # a bug of ours; a kernel's exceptions end in execute()
-                self._rescue(lane, run, exc)
-            here.run = lane.run = lane.segment = None
-            del run  # before anything waits
+        try:
+            while (run := self._next_run(lane)) is not None or self._rest(lane):
+                if run is None:
+                    continue
+                here.run = lane.run = run
+                try:
+                    self._serve(lane, run)
+                except BaseException as exc:  # a bug of ours; a kernel's exceptions end in execute()
+                    self._rescue(lane, run, exc)
+                here.run = lane.run = lane.segment = None
+                del run  # before anything waits
+        except BaseException:  # another bug of ours: nobody must wait for this lane
+            with self._lock:
+                self._leave(lane)
+                if lane in self._resting:
+                    self._resting.remove(lane)
+            logger.exception("a lane has ended")
+
+    def _rest(self, lane: Lane) -> bool:
+        """Wait a moment for something to do; False: the lane ends."""
+        bell = lane.bell
+        if bell is None:  # it has ended under the lock already
+            return False
+        if not bell.acquire(timeout=REST):
+            with self._lock:
+                if lane in self._resting:
+                    self._resting.remove(lane)
+                    return False
+            bell.acquire()  # somebody was just about to wake it
+        lane.bell = None
+        return not lane.void
 
     def _rescue(self, lane: Lane, run: Run, bug: BaseException) -> None:
         """After a bug of ours the run ends with it, and the lane goes on with others."""
         try:
             run.crash(bug)
             if lane.segment is not None:
-                run.proceed(lane.segment, light=False, again=False)
+                run.proceed(lane.segment, light=False, lanes=1, again=False)
         except BaseException:
             logger.exception("a lane could not leave %r in order", run)
 
     def _next_run(self, lane: Lane) -> Run | None:
-        """The run whose turn it is; None ends the lane, whose slot is given up under the same lock."""
-        dropped: list[Run] = []  # perhaps for good, which may call user code: not under the lock
-        with self._lock:
-            queue = self._queue
-            if not lane.void and len(self._lanes) <= self._slots and not self._returning:
-                for _ in range(len(queue)):
-                    run = queue[0]
-                    core = run.core
-                    if not core.ready:
-                        run.queued = False
-                        dropped.append(queue.popleft())
-                        continue
-                    queue.rotate(-1)
-                    if core.heavy or self._sweeper is None or self._sweeper is lane:
-                        return run
-            self._lanes.discard(lane)
-            if self._sweeper is lane:
-                self._sweeper = None
-            self._give_back()
-            left = bool(queue)
-        if left:  # light kernels, which are the sweeper's; it may be stuck, and now there is a slot
-            self._watch()
+        """The run whose turn it is. None: the lane has given up its slot, and rests if it has a bell."""
+        may_take = True
+        while True:
+            dropped: list[Run] = []  # perhaps for good, which may call user code: not under the lock
+            with self._lock:
+                run = self._choose(lane, dropped)
+                victim = self._victim() if run is None and may_take else None
+                if run is None and victim is None:
+                    left = bool(self._queue) or self._victim() is not None
+                    self._leave(lane)
+            del dropped
+            if run is not None:
+                return run
+            if victim is None:
+                if left:  # light kernels, which are the sweeper's; it may be stuck, and now there is a slot
+                    self._watch()
+                return None
+            run, segment = victim
+            may_take = run.split(segment)
+            if may_take:
+                with self._lock:
+                    if not run.queued:
+                        run.queued = True
+                        self._queue.append(run)
+            del run, segment, victim
+
+    def _choose(self, lane: Lane, dropped: list[Run]) -> Run | None:
+        """Under the lock: the run whose turn it is, if the lane may go on; those with nothing ready are `dropped`."""
+        queue = self._queue
+        if lane.void or len(self._lanes) > self._slots or self._returning:
+            return None
+        for _ in range(len(queue)):
+            run = queue[0]
+            core = run.core
+            if not core.ready:
+                run.queued = False
+                dropped.append(queue.popleft())
+                continue
+            queue.rotate(-1)
+            if core.heavy or self._sweeper is None or self._sweeper is lane:
+                return run
         return None
+
+    def _victim(self) -> tuple[Run, Segment] | None:
+        """Under the lock: the segment of heavy kernels of which the most have not started."""
+        most, found = 0, None
+        for lane in (*self._lanes, *self._guests):
+            segment, run = lane.segment, lane.run
+            if segment is not None and run is not None and not segment.light and segment.unstarted > most:
+                most, found = segment.unstarted, (run, segment)
+        return found
+
+    def _leave(self, lane: Lane) -> None:
+        """Under the lock: the lane's slot is free; the lane rests, if its thread has a future."""
+        self._lanes.discard(lane)
+        if self._sweeper is lane:
+            self._sweeper = None
+        self._give_back()
+        if not lane.void and lane.executor in (self._executor, self._spare):
+            lane.bell = Lock()
+            lane.bell.acquire()
+            self._resting.append(lane)
 
     def _serve(self, lane: Lane, run: Run) -> None:
         """Execute segments of this run as long as there are any and no other run waits for its turn."""
         queue, lanes, core = self._queue, self._lanes, run.core
-        segment = run.claim(light=self._sweeper is lane or self._sweeper is None)
+        segment = run.claim(light=self._sweeper is lane or self._sweeper is None, lanes=self._slots)
         if segment is not None:
             with self._lock:
                 lane.segment = segment
-            gave_way = perf_counter()
             while True:
                 # The limit is read without the pool's lock. If it was changed before this segment was filled, we see
                 # the new one; if after, whoever changed it finds these steps, since both are under the run's lock.
                 if len(lanes) > self._slots:
                     run.relieve(segment)
-                lane.turns += 1
-                if core.ready or segment.light or self._sweeper is lane:
-                    self._share(lane, run, segment)
-                now = execute(run, segment)
-                if segment.light and now - gave_way > GIVE_WAY:
-                    time.sleep(0)
-                    gave_way = perf_counter()
+                self._turn(lane, run, segment)
                 light = self._sweeper is lane or self._sweeper is None
                 stay = len(queue) <= run.queued and len(lanes) <= self._slots and not self._returning
-                if not run.proceed(segment, light=light, again=stay):
+                if not run.proceed(segment, light=light, lanes=self._slots, again=stay):
                     break
             lane.segment = None
         if core.ready:
             self.offer(run)
         if segment is not None and segment.frame is not None:
-            # A held exception keeps its kernel's frame, which refers back to the frame of `execute` and from there to
-            # ours: whatever these hold would live as long. That one is cleared, and ours lets go of everything.
-            segment.frame.clear()
+            # A held exception keeps its kernel's frame, which refers back to the frames of `execute` and from there to
+            # ours: whatever these hold would live as long. Those are cleared, and ours lets go of everything.
+            _clear(segment.frame)
             del lane, run, segment, core
+
+    def _turn(self, lane: Lane, run: Run, segment: Segment) -> None:
+        """Execute one segment, having seen to it that others take what it leaves."""
+        lane.turns += 1
+        if segment.light and lane.ended - lane.gave_way > GIVE_WAY:
+            time.sleep(0)
+            lane.gave_way = lane.ended
+        free = len(self._lanes) < self._slots
+        if (self._sweeper is lane) != segment.light or (free and run.core.ready):
+            self._share(lane, run, segment)
+        elif free and not self._watching and len(segment.todo) > 2:
+            self._watch()
+        lane.ended = execute(run, segment)
 
     def _share(self, lane: Lane, run: Run, segment: Segment) -> None:
         """A lane is about to execute a segment: see that others take what it leaves, and who takes light kernels."""
@@ -394,10 +500,10 @@ class Pool:
                     self._sweeper = lane
             elif self._sweeper is lane:
                 self._sweeper = None
-            launch, watch = self._spread(run)
+            launch, watch = self._spread(run, WORTH)
         if launch is not None:
             self._launch(launch)
-        if watch or len(segment.todo) > 1:
+        if watch or len(segment.todo) > 2:
             self._watch()
 
     def _pass_on(self, sweeper: Lane) -> None:
@@ -419,11 +525,11 @@ class Pool:
             if self._watching:
                 return
             self._watching = True
+            self._patience = LINGER
             if self._bell is not None:
-                self._bell.release()
+                self._bell.set()
                 return
-            self._bell = bell = Lock()
-            bell.acquire()
+            self._bell = bell = Event()
         # A daemon: it holds nothing that an exit would have to wait for.
         watcher = Thread(target=self._keep_watch, args=(bell,), name="dataflow-watcher", daemon=True)
         try:
@@ -432,13 +538,14 @@ class Pool:
             with self._lock:
                 self._watching, self._bell = False, None
 
-    def _keep_watch(self, bell: Lock) -> None:
+    def _keep_watch(self, bell: Event) -> None:
         try:
             while True:
                 before = perf_counter()
                 time.sleep(DELAY)
                 if not self._look(late=perf_counter() - before > 2 * DELAY):
-                    bell.acquire()
+                    bell.wait()
+                    bell.clear()
         except BaseException:  # a bug of ours: the next one who needs a watcher starts another
             with self._lock:
                 self._watching, self._bell = False, None
@@ -455,7 +562,7 @@ class Pool:
         with self._lock:
             free = len(self._lanes) < self._slots
             waiting = next((run for run in self._queue if run.core.ready), None) if free else None
-            worth = any(run.core.light for run in self._queue)
+            worth = free and any(run.core.ready for run in self._queue)
             for lane in (*self._lanes, *self._guests):
                 segment, run = lane.segment, lane.run
                 if segment is None or run is None:
@@ -463,76 +570,135 @@ class Pool:
                     continue
                 met.append(run)
                 seen = (lane.turns, len(segment.todo))
-                worth = worth or (segment.light and bool(segment.todo or segment.done))
+                worth = worth or len(segment.todo) > 1 or len(segment.claimed) > 1
                 if seen == lane.looked_at and (lane.doubted or not late):
-                    if segment.todo or segment.done:
+                    if len(segment.todo) > 1 or len(segment.claimed) > 1:
                         stuck.append((run, segment))
                     if self._sweeper is lane:
                         self._sweeper = None
                 lane.doubted = seen == lane.looked_at
                 lane.looked_at = seen
-            if not worth:
-                self._watching = False
+            self._patience = LINGER if worth else self._patience - 1
+            # Decided under the lock: if it is to sleep, whoever needs it from here on rings the bell.
+            go_on = self._watching = self._patience >= 0
         for run, segment in stuck:
             run.relieve(segment, stuck=True)
             self.offer(run)
         if waiting is not None:
             self.offer(waiting)
-        return worth
+        return go_on
 
 
 def execute(run: Run, segment: Segment) -> float:
     """Execute what is in a segment, and learn what it costs; returns the time at the end.
 
-    The hot path: everything that happens for each kernel happens in this loop. A kernel runs in a context of its
-    own. Whatever it raises ends the run and never leaves this function.
+    Whatever a kernel raises ends the run and never leaves this function.
     """
-    plan, values, copy = run.plan, run.values, run.context.copy
-    calls, settled, releases = plan.calls, plan.settled, plan.releases
-    todo, done, sweep = segment.todo, segment.done, segment.sweep
-    pop, report = todo.pop, done.append
-    result = step = None
+    work = _work_off if segment.light else _work_off_timed
+    copy = run.context.copy
     began = perf_counter()
-    try:
-        while todo:
-            try:
-                step = pop()
-            except IndexError:  # whoever took the rest away was quicker
-                break
-            result = copy().run(calls[step], values)
-            if type(result) not in settled[step]:
-                result = run.settle(step, result)
-            values[step] = result
-            if last_read := releases[step]:
-                if sweep:
-                    for slot in last_read:
-                        values[slot] = None
-                elif step in last_read:  # nobody reads it: a batch must not hold it back
-                    values[step] = None
-                result = None  # it may have been what nobody reads
-            report(step)
-    except BaseException as exc:
-        assert step is not None
-        segment.frame = sys._getframe()
-        run.failed(step, exc)
-    result = None
+    mine = copy()
+    while mine.run(work, run, segment, mine):
+        mine = copy()
     now = perf_counter()
-    if step is not None:
-        learn(run, segment, step, now - began)
+    if segment.light and segment.frame is None and segment.claimed:
+        if segment.stuck:
+            run.plan.costs.stuck(segment.claimed[-1], DELAY)
+        elif not segment.relieved:
+            run.plan.costs.batch(segment.claimed, now - began)
     return now
 
 
-def learn(run: Run, segment: Segment, step: int, seconds: float) -> None:
-    """Note what a segment took, of which `step` was the last to start."""
-    costs = run.plan.costs
-    if segment.stuck:
-        costs.stuck(step, DELAY)
-    elif segment.relieved:
-        return
-    elif len(segment.done) > 1:
-        costs.batch(segment.done, seconds)
-    elif not 0.8 < seconds / costs.seconds[step] < 1.25 and costs.measured(step, seconds):
-        run.reconsider()
+# The hot path: everything that happens for each kernel happens in the loops of these two.
+#
+# Each kernel must run in a context of its own. Entering one for each is what costs most, so these run in one copy of
+# the caller's context and give it up as soon as a kernel has changed it. Comparing two contexts that share everything
+# is a comparison of pointers. What kernels hand to others by reference, a copy does not keep apart either.
+
+
+def _work_off(run: Run, segment: Segment, mine: Context) -> bool:
+    """Execute light kernels in the context `mine`; returns whether it is used up and something is left."""
+    plan, values, base = run.plan, run.values, run.context
+    calls, usual, settled, last_read, sweep = plan.calls, plan.usual, plan.settled, plan.last_read, segment.sweep
+    step = END
+    try:
+        for step in iter(segment.todo.pop, END):
+            result = calls[step](values)
+            if type(result) is not usual[step]:
+                if type(result) in settled[step]:
+                    usual[step] = type(result)
+                else:
+                    result = run.settle(step, result)
+            values[step] = result
+            slot = last_read[step]
+            if slot >= 0:
+                if sweep:
+                    values[slot] = None
+            elif slot == SEVERAL:
+                for slot in plan.releases[step]:
+                    if sweep or slot == step:  # nobody reads it: a batch must not hold it back
+                        values[slot] = None
+                result = None
+            try:
+                if mine != base:
+                    return True
+            except Exception:  # what a kernel has set cannot be compared
+                return True
+    except BaseException as exc:
+        segment.frame = sys._getframe()
+        run.failed(step, exc, segment)
+    return False
+
+
+def _work_off_timed(run: Run, segment: Segment, mine: Context) -> bool:
+    """The same for kernels that are worth two looks at the clock, which tell what each of them costs."""
+    plan, values, base = run.plan, run.values, run.context
+    calls, usual, settled, last_read = plan.calls, plan.usual, plan.settled, plan.last_read
+    costs = plan.costs
+    seconds = costs.seconds
+    step = END
+    try:
+        began = perf_counter()
+        for step in iter(segment.todo.pop, END):
+            result = calls[step](values)
+            if type(result) is not usual[step]:
+                if type(result) in settled[step]:
+                    usual[step] = type(result)
+                else:
+                    result = run.settle(step, result)
+            values[step] = result
+            if last_read[step] == SEVERAL and step in plan.releases[step]:
+                values[step] = None
+            result = None
+            now = perf_counter()
+            if not 0.8 < (now - began) / seconds[step] < 1.25 and costs.measured(step, now - began):
+                run.reconsider()
+            began = now
+            try:
+                if mine != base:
+                    return True
+            except Exception:
+                return True
+    except BaseException as exc:
+        segment.frame = sys._getframe()
+        run.failed(step, exc, segment)
+    return False
+
+
+def _clear(frame: FrameType | None) -> None:
+    """Clear the frame of the loop in which a kernel failed, and those behind it that have ended."""
+    while frame is not None:
+        try:
+            frame.clear()
+        except RuntimeError:  # it is running: the caller's
+            return
+        frame = frame.f_back
+
+
+def _ring(lane: Lane) -> None:
+    """Wake a lane that rests, or is just about to."""
+    assert lane.bell is not None
+    lane.bell.release()
 
 
 _process_pool: Pool | None = None

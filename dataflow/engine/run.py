@@ -11,10 +11,12 @@ Rules:
 2. `values` needs no lock: a slot is written by the one who runs its step, before the step is reported, and read by
    steps that were claimed after that; it is emptied by the one whom the core told to release it. Once the run is
    stopped, all are emptied but those that a step in flight reads or makes.
-3. A *segment* is what a lane has claimed: `todo`, from which steps are popped one by one to be started, and `done`.
-   Popping is atomic, and that pop is what starts a step. So whoever holds the lock may `reap` a segment at any
-   moment: empty its `todo` (a stop, a shrinking pool, a lane that is stuck in a kernel) and report its `done`. The
-   lane pops the next step and whoever reaps the last one: what they have popped when they meet is in order.
+3. A *segment* is what a lane has claimed, and `todo` what it has not started of it. Steps are popped from `todo` one
+   by one; popping is atomic, and that pop is what starts a step. So whoever holds the lock may `reap` a segment at
+   any moment (a stop, a shrinking pool, a lane that is stuck in a kernel, one that has nothing to do): take steps out
+   of its `todo`, and report what is done. The lane pops the next step and whoever reaps the last one, so what the
+   lane has started is a beginning of what was claimed, and all of that but its last step is done: nothing has to be
+   noted for each step. When the lane pops `END`, the last one is done as well.
    A lane keeps its segment as long as it serves the run; `proceed` reports it and fills it anew.
 4. After a stop no step starts, because every `todo` is emptied under the lock; a kernel that still runs keeps the
    run *stray* until it returns, and its result is dropped.
@@ -68,14 +70,20 @@ def checkpoint() -> None:
         raise asyncio.CancelledError("the run of this kernel is over")
 
 
+END = -1
+"""Below the first step of a segment's `todo`: who pops it has started all there was."""
+
+
 class Segment:
     """Steps claimed together by one lane; see rule 3 above."""
 
-    __slots__ = ("done", "frame", "light", "relieved", "stuck", "sweep", "todo")
+    __slots__ = ("claimed", "frame", "light", "relieved", "stuck", "sweep", "todo")
 
     def __init__(self) -> None:
-        self.todo: list[int] = []
-        self.done: list[int] = []
+        self.claimed: Sequence[int] = ()
+        """What its lane has to report, in the order of starting; without what was taken from it."""
+        self.todo: list[int] = [END]
+        """What its lane has not started, the next one last."""
         self.light = False
         self.sweep = False
         """Whether the steps run in order from first to last, so that the plan says what each one reads last."""
@@ -84,15 +92,52 @@ class Segment:
         self.stuck = False
         """Whether its lane is held up by one step, which was thought light."""
         self.relieved = False
-        """Whether the steps that had not started were taken away."""
+        """Whether anything was taken away, or reported by another."""
+
+    def __repr__(self) -> str:
+        kind = "sweep" if self.sweep else "light" if self.light else "heavy"
+        return f"<Segment {kind} {list(self.claimed)}, {self.unstarted} not started>"
+
+    @property
+    def unstarted(self) -> int:
+        """How many of its steps have not started."""
+        return max(0, len(self.todo) - 1)
 
     def fill(self, steps: list[int], *, light: bool, sweep: bool) -> None:
         """Claimed anew."""
-        self.todo = steps[::-1]  # so that popping from the end keeps their order
-        self.done = []
+        self.claimed = steps
+        todo = [*steps, END]
+        todo.reverse()
+        self.todo = todo
         self.light = light
         self.sweep = sweep
         self.stuck = self.relieved = False
+
+    def take(self, most: int) -> list[int]:
+        """Take up to so many steps out of it that have not started, from the end; they are its lane's no more."""
+        todo = self.todo
+        taken: list[int] = []
+        while len(taken) < most:
+            try:
+                # The last step first: its lane, which takes the next one, must never get one behind what we took.
+                taken.append(todo.pop(1))
+            except IndexError:  # only `END` is left, or its lane was quicker
+                break
+        taken.reverse()
+        if taken:
+            self.claimed = self.claimed[: len(self.claimed) - len(taken)]
+        return taken
+
+    def take_done(self, failed: int = END) -> Sequence[int]:
+        """After all that had not started was taken: what is done of the rest. The last one is not, or has `failed`."""
+        claimed = self.claimed
+        if claimed and claimed[-1] == failed:
+            self.claimed = ()
+        elif self.todo:
+            self.claimed = claimed[-1:]
+        else:  # its lane has popped `END` and comes to report: nobody needs to do so in its place
+            return ()
+        return claimed[:-1]
 
 
 class Run:
@@ -165,21 +210,21 @@ class Run:
         with self.lock:
             self._hand_over(self.core.start())
 
-    def claim(self, *, light: bool) -> Segment | None:
-        """A lane comes to this run: its first segment, or nothing."""
+    def claim(self, *, light: bool, lanes: int) -> Segment | None:
+        """A lane comes to this run, which it shares with `lanes` in all: its first segment, or nothing."""
         segment = Segment()
         with self.lock:
-            if not self._fill(segment, light):
+            if not self._fill(segment, light, lanes):
                 return None
             self._segments.append(segment)
         return segment
 
-    def proceed(self, segment: Segment, *, light: bool, again: bool) -> bool:
+    def proceed(self, segment: Segment, *, light: bool, lanes: int, again: bool) -> bool:
         """A lane has worked off its segment: report it, and fill it anew if `again`. False: the lane leaves the run."""
         with self.lock:
-            done = segment.done
+            done = segment.claimed
             changed = bool(done) and self._complete(done)
-            filled = again and self.core.done < self.core.size and self._fill(segment, light)
+            filled = again and self._fill(segment, light, lanes)
             if not filled:
                 self._segments.remove(segment)
             back = self._astray and not self._segments
@@ -187,7 +232,8 @@ class Run:
                 self._astray = False
             if self.driven and self.core.ready:
                 changed = True
-        self._trash = []
+        if self._trash:
+            self._trash = []
         try:
             if changed:
                 self._changed()
@@ -205,6 +251,18 @@ class Run:
         if changed:
             self._changed()
 
+    def split(self, segment: Segment) -> bool:
+        """Take half of what a lane has claimed and not started, for a lane that has nothing. Returns whether it did."""
+        with self.lock:
+            if segment not in self._segments or segment.sweep or self.core.is_ahead(segment.claimed[-1:]):
+                return False  # a chain has but one next step
+            taken = segment.take((segment.unstarted + 1) // 2)
+            if not taken:
+                return False
+            segment.relieved = True
+            self.core.give_back(taken)
+        return True
+
     def reconsider(self) -> None:
         """What steps are expected to cost has changed."""
         with self.lock:
@@ -219,18 +277,18 @@ class Run:
         if changed:
             self._changed()
 
-    def failed(self, step: int, exc: BaseException) -> None:
-        """A step failed: the run ends with this, or, if it is over, tells the log."""
+    def failed(self, step: int, exc: BaseException, segment: Segment | None = None) -> None:
+        """A step (of a segment, or on the loop) failed: the run ends with this, or, if it is over, tells the log."""
         if isinstance(exc, asyncio.CancelledError) and self.core.stopped:
             with self.lock:  # it saw that it was no longer wanted
-                self._fail(step)
+                self._fail(step, segment)
             self._trash = []
             self._changed()
             return
         node = self.blamed(step)
         error = arrive(exc, node, self.plan.graph, self.seen_by(step), self.number)
         with self.lock:
-            stops = self._fail(step)
+            stops = self._fail(step, segment)
             late = not stops and (self._error is None)
             if stops:
                 self._error, self._failed_node = error, node
@@ -285,8 +343,8 @@ class Run:
                     original.setflags(write=True)
                 values[slot] = original
             result = self.plan.output.build(values)
-            self._drop_values()
-            self._trash = []
+            self._originals = {}
+            values.clear()  # in place: frames of what kernels raised and caught may refer to the list
             return result
         with self.lock:
             self._drop_values()
@@ -369,34 +427,23 @@ class Run:
 
     # Under the lock.
 
-    def _fill(self, segment: Segment, light: bool) -> bool:
+    def _fill(self, segment: Segment, light: bool, lanes: int) -> bool:
         core = self.core
-        steps = core.claim(light=light)
+        steps = core.claim(light=light, lanes=lanes)
         if not steps:
-            segment.todo, segment.done = [], []
+            segment.claimed, segment.todo = (), [END]
             return False
         segment.fill(steps, light=self.plan.costs.seconds[steps[0]] < LIGHT, sweep=core.sweeping)
         return True
 
-    def _reap(self, segment: Segment) -> bool:
+    def _reap(self, segment: Segment, failed: int = END) -> bool:
         """Give back what was not started, report what was done; returns whether anybody has to know."""
-        todo, done = segment.todo, segment.done
-        unstarted: list[int] = []
-        while todo:
-            try:
-                # The last step first: its lane, which takes the next one, must never get one behind what we took.
-                unstarted.append(todo.pop(0))
-            except IndexError:  # its lane was quicker
-                break
-        unstarted.reverse()
+        unstarted = segment.take(len(segment.todo))
         if unstarted:
             self.core.give_back(unstarted)
-        steps: list[int] = []
-        while done:
-            steps.append(done.pop())
-        segment.relieved = segment.relieved or bool(unstarted or steps)
-        steps.sort()  # the order in which they ran: a batch ascends, and its lane may append meanwhile
-        return bool(unstarted) | (bool(steps) and self._complete(steps))
+        done = segment.take_done(failed)
+        segment.relieved = segment.relieved or bool(unstarted or done)
+        return bool(unstarted) | (bool(done) and self._complete(done))
 
     def _reap_all(self) -> None:
         """The run was stopped just now: nothing of it may start."""
@@ -415,10 +462,12 @@ class Run:
             self._due += due
             self.loop_steps += len(due)
 
-    def _fail(self, step: int) -> bool:
-        if self.plan.on_loop[step]:
+    def _fail(self, step: int, segment: Segment | None) -> bool:
+        if segment is None:
             self.loop_steps -= 1
         stops = self.core.fail(step)
+        if segment is not None:
+            self._reap(segment, step)
         if not stops:
             self._drop_values()
         return stops
@@ -438,6 +487,8 @@ class Run:
     def _drop_values(self) -> None:
         """Let go of everything this run holds, but what a lane may be about to hand to a kernel it has started."""
         values, plan = self.values, self.plan
+        if not values:
+            return
         kept: set[int] = set()
         for step in self.core.in_flight:
             kept.update(plan.reads[step], (step,), (slot for slot, *_ in plan.plumbing.get(step, ())))

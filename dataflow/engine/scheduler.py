@@ -12,8 +12,16 @@ A run is stopped by its first `fail` or by `cancel`; from then on nothing starts
 report in. A step on the event loop becomes RUNNING in the moment it becomes ready: it is returned as due, once.
 
 Ready kernels wait in two heaps. *Light* ones are expected to take so little that on two threads they would run slower
-than on one (they pass the interpreter's lock back and forth), so one lane takes them in batches. All others, also
-those of unknown cost, are *heavy*: claimed one by one, each worth a lane of its own.
+than on one (they pass the interpreter's lock back and forth), so one lane takes them, in batches. All others, also
+those of unknown cost, are *heavy*: work for as many lanes as there are.
+
+A *batch* is what one `claim` takes, to be started in its order; whoever has it may give back what has not started. It
+is worth at most `BATCH_SECONDS` of expected time, since claiming and reporting cost some microseconds. Where several
+heavy kernels are ready, a batch takes no more than one lane's share of them. Where only one is, the batch follows the
+chain that hangs on it, as long as each step has one follower and that follower waits for nothing else: such steps are
+claimed *ahead*, before what they depend on is done.
+
+    ready: a c e g │ 2 lanes:  [a c]  [e]  [g]          a ─▶ b ─▶ c ─▶ d      ready: a │ [a b c d]
 
 *Sweeping.* Where every step from some number on is light, and everything before is done, one lane may simply run the
 steps in order: no count is needed to know that their turn has come. While a core sweeps, its books (counts, readers,
@@ -27,7 +35,8 @@ A lane that sweeps releases values itself, step by step, by the plan's `releases
 is known beforehand. So what sweeping steps release is never returned by `complete`.
 
 Invariants, asserted by `check()`:
- 1. A step is RUNNING only when all steps it depends on are DONE, or claimed before it in the same batch of a sweep.
+ 1. A step is RUNNING only when all steps it depends on are DONE, or claimed before it in the same batch: then it is
+    `_ahead`, or in a sweep.
  2. A step starts at most once: it is never ready and running, nor twice in the heaps (except after `give_back`,
     which takes back steps that were claimed and never started).
  3. Once stopped, both heaps stay empty and `claim` returns nothing.
@@ -49,10 +58,10 @@ from dataflow.errors import InternalError
 __all__ = ["Phase", "Scheduler", "State", "Steps"]
 
 BATCH_SECONDS = 100e-6
-"""Expected length of a batch of light kernels: some ten times what claiming and reporting it costs."""
+"""Expected length of a batch: some twenty times what claiming and reporting it costs."""
 BATCH_STEPS = 32
 """Steps of a batch outside of a sweep: the results that it holds back cost memory."""
-SWEEP_STEPS = 256
+SWEEP_STEPS = 1024
 """Steps of a batch of a sweep, which holds nothing back; a stop is seen between any two of them."""
 WIDE = 64
 """From so many newly ready steps on, sorting the whole heap is quicker than sifting them in one by one."""
@@ -116,6 +125,10 @@ class Steps(Protocol):
         """For each step, the slots that it reads last if the steps run in order."""
 
     @property
+    def numbers(self) -> list[int]:
+        """The steps in order."""
+
+    @property
     def on_loop(self) -> bytes:
         """For each step, 1 if it runs on the event loop, 0 if it is a kernel."""
 
@@ -132,6 +145,7 @@ class Scheduler:
     """One run's order of events. Every method must be called under the run's lock; none blocks or calls out."""
 
     __slots__ = (
+        "_ahead",
         "_any_on_loop",
         "_booked",
         "_counts",
@@ -170,6 +184,8 @@ class Scheduler:
         self._light: list[int] = []
         self._heavy: list[int] = []
         self._running: set[int] = set()
+        self._ahead: set[int] = set()
+        """Those of `_running` that depend on others of it, which were claimed before them in the same batch."""
         self._failed: set[int] = set()
         self._late: set[int] = set()
         """Done when the run was over: the books are closed by then."""
@@ -204,8 +220,14 @@ class Scheduler:
 
     @property
     def heavy(self) -> int:
-        """How many ready kernels are each worth a lane."""
+        """How many ready kernels are work for any lane."""
         return 0 if self._sweeping else len(self._heavy)
+
+    @property
+    def heavy_seconds(self) -> float:
+        """About how long these would take one lane, by the first of them; infinity if nobody knows."""
+        heavy = self._heavy
+        return len(heavy) * self._seconds[heavy[0]] if heavy and not self._sweeping else 0.0
 
     @property
     def light(self) -> int:
@@ -217,12 +239,16 @@ class Scheduler:
     @property
     def ready(self) -> int:
         """How many kernels could start now."""
-        return self.heavy + self.light
+        return self.light if self._sweeping else len(self._heavy) + len(self._light)
 
     @property
     def sweeping(self) -> bool:
         """Whether the batch claimed last is part of a sweep: whoever runs it in order releases what it reads last."""
         return self._sweeping
+
+    def is_ahead(self, steps: Sequence[int]) -> bool:
+        """Whether any of these running steps waits for another of its batch."""
+        return not self._ahead.isdisjoint(steps)
 
     def state(self, step: int) -> State:
         """The state of one step; for questions and tests, not for the hot path."""
@@ -254,16 +280,16 @@ class Scheduler:
         self._open_books()
         return self._admit(self._steps.sources)
 
-    def claim(self, *, light: bool = True) -> list[int]:
+    def claim(self, *, light: bool = True, lanes: int = 1) -> list[int]:
         """Take what one lane should execute next, in this order; nothing if nothing is ready or the run is stopped.
 
         The list is the log's as well: do not change it. With `light=False` light kernels are left alone: another
-        lane sees to them.
+        lane sees to them. `lanes` is among how many heavy kernels are to be shared.
         """
         if self._sweeping:
             return self._claim_sweep() if light else []
         if self._heavy and not (light and self._light and self._light[0] < self._heavy[0]):
-            taken = [heappop(self._heavy)]
+            taken = self._claim_heavy(lanes)
         elif light and self._light:
             if self._may_sweep():
                 self._sweeping = True
@@ -288,7 +314,9 @@ class Scheduler:
             return
         self._running -= marked
         if not self.stopped:
-            self._push(steps)
+            ahead = self._ahead
+            self._push([step for step in steps if step not in ahead] if ahead else steps)
+        self._ahead -= marked
 
     def complete(self, steps: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
         """Running steps are done, in this order. Returns (slots to release, steps due on the loop).
@@ -312,6 +340,7 @@ class Scheduler:
         self.done += len(steps)
         if self.phase is not Phase.OPEN:
             self._late.update(steps)
+            self._ahead.difference_update(steps)
             return _NONE, _NONE
         fresh, released = self._book(steps)
         return released, self._admit(fresh) if fresh else _NONE
@@ -322,6 +351,7 @@ class Scheduler:
         self._log.append(("fail", (step,)))
         stops = self._stop(Phase.FAILED)
         self._running.discard(step)
+        self._ahead.discard(step)
         self._failed.add(step)
         return stops
 
@@ -383,7 +413,40 @@ class Scheduler:
             step = heappop(light)
             taken.append(step)
             budget -= seconds[step]
+        if not light and len(taken) == 1:
+            self._claim_ahead(taken, budget)
         return taken
+
+    def _claim_heavy(self, lanes: int) -> list[int]:
+        seconds, heavy = self._seconds, self._heavy
+        step = heappop(heavy)
+        taken = [step]
+        budget = BATCH_SECONDS - seconds[step]
+        if budget > 0:  # else it is long, or nobody knows
+            if not heavy:
+                self._claim_ahead(taken, budget)
+            for _ in range(min(len(heavy) // lanes, BATCH_STEPS)):
+                budget -= seconds[heavy[0]]
+                if budget < 0:
+                    break
+                taken.append(heappop(heavy))
+        return taken
+
+    def _claim_ahead(self, taken: list[int], budget: float) -> None:
+        """Follow the chain from the one step taken, among steps of its kind."""
+        seconds, counts, successors, on_loop = self._seconds, self._counts, self._steps.successors, self._steps.on_loop
+        step, light_below = taken[0], self._light_below
+        light = seconds[step] < light_below
+        while len(taken) < BATCH_STEPS:
+            followers = successors[step]
+            if len(followers) != 1:
+                return
+            step = followers[0]
+            budget -= seconds[step]
+            if budget < 0 or counts[step] != 1 or on_loop[step] or (seconds[step] < light_below) != light:
+                return
+            taken.append(step)
+            self._ahead.add(step)
 
     def _book(self, steps: Sequence[int]) -> tuple[list[int], list[int]]:
         """Enter done steps into the books. Returns (steps whose last dependency this was, slots to release)."""
@@ -396,13 +459,17 @@ class Scheduler:
         )
         fresh: list[int] = []
         released: list[int] = []
+        ahead = self._ahead
         for step in steps:
             counts[step] = -1
             for follower in successors[step]:
                 left = counts[follower] - 1
                 counts[follower] = left
-                if not left and follower >= swept:  # else it was claimed in the same batch of a sweep
-                    fresh.append(follower)
+                if not left:
+                    if follower in ahead:
+                        ahead.remove(follower)
+                    else:
+                        fresh.append(follower)
             for slot in reads[step]:
                 left = readers[slot] - 1
                 readers[slot] = left
@@ -436,21 +503,24 @@ class Scheduler:
         length = min(SWEEP_STEPS, int(BATCH_SECONDS / max(self._seconds[first], 1e-7)) + 1)
         self._swept = min(first + length, self.size)
         self._log.append(("sweep", range(first, self._swept)))
-        return list(range(first, self._swept))
+        return self._steps.numbers[first : self._swept]
 
     def _end_sweep(self, unstarted: set[int]) -> None:
         """Bring the books up to date; the claimed steps but these run on, and become running in the usual sense."""
         self._sweeping = False
         first, cursor, end = self._booked, self._cursor, self._swept - len(unstarted)
-        self._running.update(range(cursor, end))
+        running = range(cursor, end)
+        self._running.update(running)
         self._swept = max(end, cursor)
         parked = self._light
         self._light = []
         if self.stopped:
+            self._ahead.update(running)
             return
         self._open_books()
-        done = range(first, cursor)
-        fresh, _ = self._book(done)
+        self._ahead.update(range(first, end))  # so that none of them is taken for ready
+        fresh, _ = self._book(range(first, cursor))
+        self._ahead = {step for step in running if self._counts[step] > 0}
         self._push([step for step in parked if step >= end] + fresh)
 
     def _must_be_running(self, event: str, steps: Sequence[int]) -> set[int]:
@@ -500,9 +570,14 @@ class Scheduler:
         in_sweep = range(self._cursor, self._swept)
         for step in range(self.size):
             for follower in steps.successors[step] if step not in done else ():
-                together = step in in_sweep and follower in in_sweep
+                together = (step in in_sweep and follower in in_sweep) or follower in self._ahead
                 require(1, together or (follower not in self._running and follower not in done), (step, follower))
                 require(1, follower not in waiting, (step, follower))
+        require(
+            1,
+            self._ahead <= self._running and (self.stopped or all(counts[step] > 0 for step in self._ahead)),
+            self._ahead,
+        )
         require(2, len(set(waiting)) == len(waiting), waiting)
         require(2, not (set(waiting) | self._failed | done) & self._running, waiting)
         require(2, not set(waiting) & (done | self._failed), waiting)

@@ -3,9 +3,12 @@
 Times are only ever used to decide who runs what where, so any value is right and none needs a lock: lanes write what
 they measure, the scheduler core compares. A step is *light* if it is expected to take less than `LIGHT` seconds.
 
-A first run need not measure every step: once some steps of an operator were measured and were light, the others of
-that operator that nobody has measured are taken to be as light. The second look comes by itself: whoever is slower
-than expected is found out by the watcher, and counts as heavy from then on.
+A first run need not measure every step: once some steps of an operator were measured and were short, the others of
+that operator that nobody has measured are taken to be as short. The second look comes by itself: whoever is slower
+than expected makes its batch late, and one that holds up a lane is found out by the watcher.
+
+A time may be too long for reasons that are not the step's: the thread did not have the interpreter, or the machine
+had other things to do. So a shorter time counts at once and a longer one by a quarter.
 """
 
 from __future__ import annotations
@@ -14,8 +17,13 @@ from collections.abc import Sequence
 
 __all__ = ["LIGHT", "Costs"]
 
-LIGHT = 10e-6
-"""Seconds. Below 8 to 12 microseconds two threads were slower than one in every measurement (2 cores, 3.11)."""
+LIGHT = 7e-6
+"""Seconds. Kernels that release the interpreter's lock break even on two threads at 6 to 8 microseconds: below that,
+passing the lock back and forth costs more than the second thread gains (2 CPUs, Python 3.11 and 3.13)."""
+
+SHORT = 50e-6
+"""Seconds. Steps not yet measured are judged by others of their operator only if these are shorter: what comes of it is
+a batch that others may take from, and a longer step is claimed alone whether its cost is known or not."""
 
 SAMPLES = 3
 """Steps of an operator to measure before the others are judged by them: the least of three is no outlier."""
@@ -58,10 +66,7 @@ class Costs:
         return self._sweep_from
 
     def measured(self, step: int, seconds: float) -> bool:
-        """A step took so long, measured alone. Returns whether others were judged by it: heaps are out of date.
-
-        A quicker time counts at once, a slower one by a quarter: slowness may be the machine's.
-        """
+        """A step took so long, measured alone. Returns whether others were judged by it: heaps are out of date."""
         known = self.seconds[step]
         now = seconds if seconds < known else known + (seconds - known) / 4
         self.seconds[step] = now
@@ -72,7 +77,7 @@ class Costs:
         family = self._families[step]
         samples = self._measured.setdefault(family, [])
         samples.append(seconds)
-        if len(samples) < SAMPLES or min(samples) >= LIGHT:
+        if len(samples) < SAMPLES or min(samples) >= SHORT:
             return False
         best = min(samples)
         for other in self._members[family]:
@@ -82,10 +87,20 @@ class Costs:
         return True
 
     def batch(self, steps: Sequence[int], seconds: float) -> None:
-        """Steps thought light took so long together. If they are not light on average, they must be measured anew."""
-        if seconds > len(steps) * LIGHT:
-            for step in steps:
-                self.seconds[step] = UNKNOWN
+        """Light steps took so long together. Where that is far from what was expected, all are scaled alike."""
+        known = self.seconds
+        # The first stands for all, at first: a sum would cost more than a batch of empty kernels may.
+        if 0.5 < seconds / (len(steps) * known[steps[0]]) < 2.0:
+            return
+        expected = sum(known[step] for step in steps)
+        factor = seconds / expected
+        if 0.5 < factor < 2.0 or expected == UNKNOWN:  # another lane has just found one of them out
+            return
+        if factor > 1.0:
+            factor = 1.0 + (factor - 1.0) / 4
+        for step in steps:
+            known[step] *= factor
+        if factor > 1.0 and max(known[step] for step in steps) >= LIGHT:
             self._stale = True
 
     def stuck(self, step: int, seconds: float) -> None:

@@ -21,13 +21,14 @@ def fill(template: Any, known: Known) -> Any:
     if kind is Ref:
         return known[template]
     if isinstance(template, list):
-        items = [fill(item, known) for item in template]
+        items = [known[item] if type(item) is Ref else fill(item, known) for item in template]
         return items if kind is list else _refilled(template, items)
     if isinstance(template, dict):
         filled = {key: fill(item, known) for key, item in template.items()}
         return filled if kind is dict else _refilled(template, filled)
     if isinstance(template, tuple):
-        return rebuild_tuple(template, [fill(item, known) for item in template])
+        items = [known[item] if type(item) is Ref else fill(item, known) for item in template]
+        return tuple(items) if kind is tuple and items else rebuild_tuple(template, items)
     if is_dataclass(template) and not isinstance(template, type):
         if not holds_ref(template):
             return template
@@ -90,21 +91,33 @@ class Template:
 
     shape: Any
     refs: tuple[int, ...]
+    plain: bool = False
+    """Whether it is made of lists, tuples, dicts and Refs only, so that filling it copies all of it."""
 
     def renumbered(self, slot_of: Sequence[int]) -> Template:
         """The same shape over slots instead of the graph's numbers."""
-        return Template(renumber(self.shape, slot_of), tuple(slot_of[number] for number in self.refs))
+        shape = renumber(self.shape, slot_of)
+        return Template(shape, tuple(slot_of[number] for number in self.refs), _is_plain(shape))
 
     def build(self, values: Sequence[Any]) -> Any:
         """The result of a run. Constants in it are copied: nobody gets hold of what the graph keeps."""
         if type(self.shape) is Ref:
             return values[self.shape]
-        return fill(_fresh(self.shape), values)
+        return fill(self.shape if self.plain else _fresh(self.shape), values)
 
 
 def output_template(output: Any) -> Template:
     """What a body returned, as a template."""
     return Template(output, tuple(dict.fromkeys(_refs(output))))
+
+
+def _is_plain(shape: Any) -> bool:
+    kind = type(shape)
+    if kind is list or kind is tuple:
+        return all(map(_is_plain, shape))
+    if kind is dict:
+        return all(map(_is_plain, shape.values()))
+    return kind is Ref
 
 
 def _fresh(shape: Any) -> Any:

@@ -38,7 +38,10 @@ from dataflow.graph.fill import Template, output_template
 from dataflow.graph.guard import ANY_RESULT, PLAIN_RESULT, guard
 from dataflow.graph.nodes import Graph, Kind, Node
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["NONE", "SEVERAL", "Plan", "make_plan"]
+
+NONE, SEVERAL = -1, -2
+"""What `Plan.last_read` says where it is not one slot."""
 
 Plumbing = tuple[int, int, Caller]
 """(slot, node number, call)."""
@@ -59,12 +62,18 @@ class Plan:
     sources: list[int]
     releases: list[tuple[int, ...]]
     """For each step, the slots that it reads last if the steps run in order."""
+    numbers: list[int]
+    """The steps in order: what a sweep takes slices of, since making ints costs more than running through them."""
     costs: Costs
 
     # What a lane reads.
+    last_read: list[int]
+    """`releases` made quick to ask: the one slot, or `NONE`, or `SEVERAL` (also for a step that nobody reads)."""
     calls: list[Caller]
     settled: list[frozenset[type]]
     """For each step, the types of result that can be stored without a second look."""
+    usual: list[type | None]
+    """For each step, one of these types: that of its last result, which one comparison finds again. Any is right."""
     shared: bytes
     """For each step, 1 if its result has several readers, or is a part of an input and so the caller's."""
     plumbing: dict[int, tuple[Plumbing, ...]]
@@ -181,6 +190,7 @@ def make_plan(graph: Graph) -> Plan:
         elif shared[step] or step in output_slots:
             seen[step] = PLAIN_RESULT
     on_loop_bytes = bytes(on_loop)
+    releases = _last_uses(reads, output_slots)
     return Plan(
         graph=graph,
         counts=counts,
@@ -189,10 +199,16 @@ def make_plan(graph: Graph) -> Plan:
         readers=readers,
         on_loop=on_loop_bytes,
         sources=[step for step in range(size) if not counts[step]],
-        releases=_last_uses(reads, output_slots),
+        releases=releases,
+        numbers=list(range(size)),
+        last_read=[
+            NONE if not slots else slots[0] if len(slots) == 1 and slots[0] != step else SEVERAL
+            for step, slots in enumerate(releases)
+        ],
         costs=Costs([nodes[position].spec for position in order], on_loop_bytes),
         calls=calls,
         settled=seen,
+        usual=[None] * size,
         shared=bytes(shared),
         plumbing=plumbing,
         nodes=[nodes[position] for position in order],

@@ -10,6 +10,7 @@ from dataflow.engine.scheduler import Scheduler, State
 
 LIGHT = 10e-6
 """What the tests call light; the core takes the border as an argument."""
+SECONDS = {"l": 1e-6, "m": 30e-6, "h": float("inf"), "a": float("inf")}
 
 
 @dataclass
@@ -29,7 +30,10 @@ class FakeCosts:
 
 @dataclass
 class FakeSteps:
-    """A graph on numbered steps: `kinds` has an l (light), h (heavy) or a (async) for each, `edges` are (from, to)."""
+    """A graph on numbered steps; `edges` are (from, to).
+
+    `kinds` has a letter for each: l (light), m (heavy, and known to be short), h (of unknown cost), a (async).
+    """
 
     kinds: str
     edges: tuple[tuple[int, int], ...]
@@ -42,9 +46,11 @@ class FakeSteps:
     on_loop: bytes = field(init=False)
     sources: list[int] = field(init=False)
     costs: FakeCosts = field(init=False)
+    numbers: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         size = len(self.kinds)
+        self.numbers = list(range(size))
         reads = [[a for a, b in self.edges if b == step] for step in range(size)]
         read = {a for a, _ in self.edges} | self.outputs
         for step in range(size):
@@ -60,7 +66,7 @@ class FakeSteps:
         ]
         self.on_loop = bytes(kind == "a" for kind in self.kinds)
         self.sources = [step for step in range(size) if not self.counts[step]]
-        self.costs = FakeCosts([1e-6 if kind == "l" else float("inf") for kind in self.kinds], self.on_loop)
+        self.costs = FakeCosts([SECONDS[kind] for kind in self.kinds], self.on_loop)
 
     def has_readers(self, slot: int) -> bool:
         return any(slot in r for r in self.reads)
@@ -76,8 +82,9 @@ def all_graphs(size: int) -> Iterator[tuple[tuple[int, int], ...]]:
 class Driver:
     """Drives a core as lanes and the loop do, and checks the whole story from outside, by its own bookkeeping."""
 
-    def __init__(self, steps: FakeSteps) -> None:
+    def __init__(self, steps: FakeSteps, share: int = 1) -> None:
         self.steps = steps
+        self.share = share
         self.core = Scheduler(steps, LIGHT)
         self.lanes: list[list[int]] = []  # claimed, in order; the first one of each is in its kernel
         self.sweeps: list[bool] = []
@@ -108,7 +115,7 @@ class Driver:
         self.core.check()
 
     def claim(self, _: int) -> None:
-        claimed = self.core.claim()
+        claimed = self.core.claim(lanes=self.share)
         if not claimed:
             return
         assert not self.stopped, "nothing starts after a stop"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import dataflow as flow
-from dataflow.engine.run import Run
+from dataflow.engine.run import END, Run
 from dataflow.engine.scheduler import State
 
 
@@ -58,7 +58,7 @@ def test_a_lane_never_starts_a_step_behind_one_that_was_taken_from_it(after: int
     plan.costs._stale = True
     run = Silent(plan, inputs, copy_context())
     run.begin()
-    segment = run.claim(light=True)
+    segment = run.claim(light=True, lanes=1)
     assert segment is not None
     assert segment.sweep
     racing = segment.todo = Racing(segment.todo, after)
@@ -67,11 +67,11 @@ def test_a_lane_never_starts_a_step_behind_one_that_was_taken_from_it(after: int
     else:
         run.relieve(segment)
     assert racing.started == [0]
-    assert not racing
+    assert racing == [END]
     states = [run.core.state(step) for step in range(len(plan))]
     taken = State.CANCELLED if stop else State.WAITING
     assert states == [State.RUNNING] + [taken] * 9
     run.core.check()
-    segment.done = racing.started  # its lane comes back
-    run.proceed(segment, light=True, again=False)
+    run.proceed(segment, light=True, lanes=1, again=False)  # its lane comes back
+    assert run.core.state(0) is State.DONE
     assert not run._segments

@@ -17,7 +17,7 @@ from tests.engine.steps import LIGHT, Driver, FakeSteps, all_graphs
 
 def explore(steps: FakeSteps, lanes: int) -> int:
     """Every order of events from the start to every end; equal situations are explored once."""
-    first = Driver(steps)
+    first = Driver(steps, share=lanes)
     first.start()
     seen = set()
     waiting = [first]
@@ -48,12 +48,12 @@ def explore(steps: FakeSteps, lanes: int) -> int:
 def test_every_graph_of_up_to_three_steps_in_every_order(size: int) -> None:
     ends = 0
     for edges in all_graphs(size):
-        for kinds in product("lha", repeat=size):
+        for kinds in product("lmha", repeat=size):
             ends += explore(FakeSteps("".join(kinds), edges, frozenset([size - 1] if size else [])), lanes=2)
     assert ends
 
 
-@pytest.mark.parametrize("kinds", ["llll", "hhhh", "lhlh", "ahla"])
+@pytest.mark.parametrize("kinds", ["llll", "mmmm", "hhhh", "lhlh", "ahma", "mlmm"])
 def test_every_graph_of_four_steps_in_every_order(kinds: str) -> None:
     for edges in all_graphs(4):
         assert explore(FakeSteps(kinds, edges, frozenset([3])), lanes=2)
@@ -62,7 +62,7 @@ def test_every_graph_of_four_steps_in_every_order(kinds: str) -> None:
 @st.composite
 def graphs(draw: st.DrawFn) -> FakeSteps:
     size = draw(st.integers(1, 24))
-    kinds = draw(st.sampled_from(["l", "lh", "lha", "h", "llllllh"]))
+    kinds = draw(st.sampled_from(["l", "lh", "lmha", "m", "h", "llllllh", "mmmmml"]))
     edges = []
     for step in range(1, size):
         dependencies = draw(st.sets(st.integers(max(0, step - 6), step - 1), max_size=3))
@@ -77,7 +77,7 @@ def graphs(draw: st.DrawFn) -> FakeSteps:
 def test_random_graphs_driven_at_random(steps: FakeSteps, seed: int, lanes: int, ends: tuple[str, ...]) -> None:
     """The reference is the driver's own story: what started, in what order, what was done and released by then."""
     rng = random.Random(seed)
-    driver = Driver(steps)
+    driver = Driver(steps, share=lanes)
     driver.start()
     while moves := [m for m in driver.moves(lanes) if m[0] not in ("fail", "throw", "cancel")]:
         if ends and rng.random() < 0.05:
@@ -149,6 +149,48 @@ def test_a_batch_of_light_steps_is_bounded() -> None:
     assert core.claim() == list(range(BATCH_STEPS))
 
 
+def test_heavy_steps_are_shared_among_lanes_and_a_batch_is_bounded() -> None:
+    core = Scheduler(FakeSteps("m" * 9, ()), LIGHT)
+    core.start()
+    assert core.heavy_seconds == pytest.approx(9 * 30e-6)
+    assert core.claim(lanes=2) == [0, 1, 2]  # no more than 100 µs
+    assert core.claim(lanes=2) == [3, 4, 5]
+    assert core.claim(lanes=2) == [6, 7]  # one's share of the two that are left
+    assert core.claim(lanes=2) == [8]
+    core.check()
+
+
+def test_a_chain_is_claimed_ahead_as_far_as_nothing_else_waits_for_it() -> None:
+    #   0 ─▶ 1 ─▶ 2 ─┬▶ 3 ─▶ 4
+    #                └▶ 5
+    core = Scheduler(FakeSteps("mmmmmm", ((0, 1), (1, 2), (2, 3), (2, 5), (3, 4))), LIGHT)
+    core.start()
+    assert core.claim() == [0, 1, 2]
+    core.give_back([2])
+    core.check()
+    assert core.state(2) is State.WAITING
+    assert core.claim() == []
+    core.complete([0])
+    core.check()
+    assert core.complete([1])[0] == [0]
+    assert core.claim() == [2]
+    core.complete([2])
+    assert core.claim(lanes=2) == [3]  # 5 is for another lane
+    core.check()
+
+
+def test_no_chain_is_followed_into_what_is_of_another_kind_or_waits_for_more() -> None:
+    for kinds, edges in [
+        ("mh", ((0, 1),)),
+        ("ml", ((0, 1),)),
+        ("ma", ((0, 1),)),
+        ("mmm", ((0, 2), (1, 2))),
+    ]:
+        core = Scheduler(FakeSteps(kinds, edges), LIGHT)
+        core.start()
+        assert core.claim(lanes=2) == [0]
+
+
 def test_a_new_look_at_the_costs_moves_what_is_ready() -> None:
     steps = FakeSteps("hhhh", ())
     core = Scheduler(steps, LIGHT)
@@ -178,12 +220,9 @@ def test_a_sweep_that_is_cut_short_goes_on_in_other_lanes_and_is_taken_up_again(
     core.check()
     assert not core.sweeping
     assert core.complete([0]) == ([], ())  # its lane has released it
-    assert core.claim() == [2]
+    assert core.claim() == [2, 3]  # the chain that hangs on 2
     core.check()
-    released, _ = core.complete([2])
-    assert released == []
-    assert core.claim() == [3]
-    assert core.complete([3])[0] == [2, 3]
+    assert core.complete([2, 3])[0] == [2, 3]
     assert core.complete([1])[0] == []  # what 1 reads last, its lane has released: it ran in order
     assert core.claim() == [4]
     assert core.sweeping  # exactly the steps below 4 are done

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from dataflow.graph.costs import LIGHT, SAMPLES, UNKNOWN, Costs
+from dataflow.graph.costs import LIGHT, SAMPLES, SHORT, UNKNOWN, Costs
 
 FAST, SLOW = LIGHT / 10, LIGHT * 10
 
@@ -70,10 +70,13 @@ def test_a_sweep_may_begin_among_steps_that_were_judged_by_others() -> None:
     assert costs.sweep_from == 1
 
 
-def test_others_are_never_judged_to_be_slow() -> None:
-    costs = family(5)
-    assert not any(costs.measured(step, LIGHT) for step in range(SAMPLES))
-    assert known(costs) == "hhh??"
+def test_others_are_judged_to_be_short_and_never_to_be_slow() -> None:
+    for seconds, after in ((SHORT, "hhh??"), (0.9 * SHORT, "hhhhh")):
+        costs = family(5)
+        costs.measured(0, seconds)
+        costs.measured(1, seconds)
+        assert costs.measured(2, seconds) == (after == "hhhhh")
+        assert known(costs) == after
 
 
 def test_a_step_is_one_sample_however_often_it_is_measured() -> None:
@@ -110,22 +113,51 @@ def test_a_step_that_held_up_its_lane_is_heavy_whatever_it_took() -> None:
     assert known(costs) == "hh"
 
 
-@pytest.mark.parametrize(("seconds", "after"), [(3 * LIGHT, "lllh"), (3.01 * LIGHT, "???h")])
-def test_a_batch_that_was_not_light_on_average_is_measured_anew(seconds: float, after: str) -> None:
+def test_a_batch_that_took_about_what_was_expected_changes_nothing() -> None:
+    costs = Costs(list("abc"), bytes(3))
+    for step, seconds in enumerate((1e-6, 2e-6, 3e-6)):
+        costs.measured(step, seconds)
+    for seconds in (3.1e-6, 6e-6, 11.9e-6):
+        costs.batch([0, 1, 2], seconds)
+    assert costs.seconds == [1e-6, 2e-6, 3e-6]
+
+
+def test_the_steps_of_a_batch_are_scaled_down_at_once_and_up_by_a_quarter() -> None:
+    costs = Costs(list("abc"), bytes(3))
+    for step, seconds in enumerate((1e-6, 2e-6, 3e-6)):
+        costs.measured(step, seconds)
+    costs.batch([0, 1, 2], 0.6e-6)
+    assert costs.seconds == pytest.approx([0.1e-6, 0.2e-6, 0.3e-6])
+    costs.batch([0, 1, 2], 3e-6)
+    assert costs.seconds == pytest.approx([0.2e-6, 0.4e-6, 0.6e-6])
+
+
+def test_a_late_batch_makes_no_step_heavy_but_lasting_slowness_does() -> None:
     costs = Costs(list("abcd"), bytes(4))
     for step in range(3):
         costs.measured(step, FAST)
     costs.measured(3, SLOW)
-    costs.batch([0, 1, 2], seconds)
-    assert known(costs) == after
+    times = 0
+    while known(costs) == "lllh":
+        costs.batch([0, 1, 2], 6 * LIGHT)
+        times += 1
+        assert costs.sweep_from == 4
+    assert 1 < times < 10
+    assert known(costs) == "hhhh"
 
 
-def test_after_a_slow_batch_no_sweep_begins_there() -> None:
+def test_after_lasting_slowness_no_sweep_begins_there() -> None:
     costs = Costs(list("abcd"), bytes(4))
     for step in range(4):
         costs.measured(step, FAST)
     assert costs.sweep_from == 0
-    costs.batch([1, 2], SLOW)
+    costs.batch([1, 2], 100 * LIGHT)
+    assert known(costs) == "lhhl"
     assert costs.sweep_from == 3
-    costs.batch([], SLOW)
-    assert known(costs) == "l??l"
+
+
+def test_a_step_that_was_found_out_meanwhile_is_left_alone() -> None:
+    costs = Costs(list("ab"), bytes(2))
+    costs.measured(0, FAST)
+    costs.batch([0, 1], SLOW)
+    assert costs.seconds == [FAST, UNKNOWN]
