@@ -9,13 +9,14 @@ It knows no clock, thread, lock, library or numpy. A *member* is a lane that ser
 
 Rules, for the default. (If the user gave a number it holds for all kernels, and nothing else below does.)
 
-1. A kernel that starts while no other executes, and none is ready, gets all CPUs.
+1. A heavy kernel that starts while no other executes, and none is ready, gets all CPUs, unless it is known not to gain
+   from them. Light ones get one.
 2. If others execute or are ready it gets one BLAS thread, and so do all from then on: `threads` is 1 for everybody.
    A BLAS call that is under way keeps the threads it has; since it was alone, it is the only one with several.
 3. Never two multi-threaded BLAS calls at once: `threads` is above 1 only while at most one member executes.
 4. *Teaming.* Kernels that are known to gain from BLAS threads may be run one after another with all of them, though
    several are ready, where that is quicker than side by side. A kernel that comes then waits for the one that runs,
-   no longer than that is expected to take twice; then rule 2 holds.
+   no longer than twice what that one is expected to take; then rule 2 holds.
 5. When all others have gone, a kernel that is not about to end gets all CPUs for its next BLAS calls.
 
 Why rule 4: a switch from many threads to one is not free. Idle OpenBLAS workers do not sleep: they spin for 2**28 ticks
@@ -42,6 +43,9 @@ LONG = 5e-3
 """Seconds that a kernel must be expected to go on for, to get all CPUs in its midst."""
 GRACE = 1e-3
 """Seconds beyond twice the expected ones for which the next kernel waits for a team's."""
+PATIENCE = 50e-3
+"""Seconds that a team's kernel may have to go for another to wait. Longer ones are not teamed: a lane should not be
+held up so long, and beside them a tenth of a second of spinning workers matters little."""
 
 
 class State(Enum):
@@ -55,14 +59,12 @@ class State(Enum):
 class Member:
     """A lane that serves a run, as the budget sees it."""
 
-    __slots__ = ("began", "gain", "seconds", "state", "steady", "threads")
+    __slots__ = ("began", "seconds", "state", "steady", "threads")
 
     def __init__(self) -> None:
         self.state = State.IDLE
         self.seconds = inf
-        """What its kernel is expected to take, however many threads it has."""
-        self.gain: float | None = None
-        """How many times faster its kernel is with all CPUs; None if nobody knows."""
+        """What its kernel is expected to take with the threads it has."""
         self.began = 0.0
         self.threads = 1
         """With how many BLAS threads its kernel started."""
@@ -105,30 +107,30 @@ class Budget:
         return member
 
     def light(self, member: Member) -> None:
-        """From here on it executes kernels that are not worth a call each."""
+        """From here on it executes kernels that are not worth a call each: nor are they worth waking BLAS workers."""
         member.state = State.LIGHT
-        if self.executing > 1:
-            self._share()
+        self._share()
 
     def start(
         self, member: Member, now: float, *, seconds: float = inf, gain: float | None = None, ready: int = 0
     ) -> float | None:
         """It is about to execute a kernel, while `ready` others could be started as well.
 
-        None: it may, with `threads`. Otherwise it should ask again when another member ends its kernel, at the latest
-        at the time returned; a member that has waited until then asks with a gain of 0.
+        `seconds` is what it is expected to take with one BLAS thread, `gain` how many times less with all CPUs; who
+        does not know leaves them out. None: it may start, with `threads`. Otherwise it should ask again when another
+        member ends its kernel, at the latest at the time returned; a member that has waited until then asks with a
+        gain of 0.
         """
         member.state = State.IDLE
-        others = self.executing
-        member.seconds, member.gain, member.steady = seconds, gain, True
         if self.fixed is None:
-            if not others and (not ready or self._team(member, 1 + ready, now)):
-                self.threads = self.cpus
-            elif (until := self._patience(member, ready, now)) is not None:
+            if not self.executing and self._worth(seconds, gain, 1 + ready, now):
+                self._set(self.cpus)
+            elif (until := self._patience(seconds, gain, 2 + ready, now)) is not None:
                 return until
             else:
                 self._share()
-        member.state, member.began, member.threads = State.HEAVY, now, self.threads
+        member.state, member.began, member.threads, member.steady = State.HEAVY, now, self.threads, True
+        member.seconds = seconds / gain if gain and self.threads > 1 else seconds
         return None
 
     def end(self, member: Member, now: float, *, hot: bool = False) -> None:
@@ -136,6 +138,20 @@ class Budget:
         member.state = State.IDLE
         if hot:
             self._hot_until = now + self.spin
+
+    def pause(self, member: Member) -> None:
+        """Its kernel waits for an inner run, whose kernels are other members'."""
+        member.state = State.IDLE
+
+    def resume(self, member: Member) -> None:
+        """Its kernel goes on."""
+        member.state, member.steady = State.HEAVY, False
+        if self.executing > 1:
+            self._share()
+
+    def hot(self, now: float) -> bool:
+        """Whether workers may still spin."""
+        return now < self._hot_until
 
     def go(self, member: Member, now: float) -> None:
         """It serves its run no longer."""
@@ -160,31 +176,38 @@ class Budget:
         if threads != self.threads:
             self.threads = threads
             for member in self.members:
-                member.steady = False
+                member.steady = False  # what it takes says nothing about either number
 
-    def _patience(self, member: Member, ready: int, now: float) -> float | None:
+    def _worth(self, seconds: float, gain: float | None, kernels: int, now: float) -> bool:
+        """Whether the first of so many kernels, while none executes, should have all CPUs."""
+        if kernels == 1:
+            return gain is None or gain > 1 / WORTH
+        return self._team(seconds, gain, kernels, now)
+
+    def _patience(self, seconds: float, gain: float | None, kernels: int, now: float) -> float | None:
         """Until when to wait for the team's kernel that runs; None if there is none, or it is not worth it."""
-        runs = [other for other in self.members if other.state is not State.IDLE]
-        if len(runs) != 1 or self.threads == 1 or runs[0].state is not State.HEAVY or runs[0].seconds == inf:
+        runs = [member for member in self.members if member.state is not State.IDLE]
+        if len(runs) != 1 or self.threads == 1 or runs[0].state is not State.HEAVY:
             return None
         until = runs[0].began + 2 * runs[0].seconds + GRACE
-        return until if now < until and self._team(member, 2 + ready, now) else None
+        soon = runs[0].began + runs[0].seconds < now + PATIENCE
+        return until if soon and now < until and self._team(seconds, gain, kernels, now) else None
 
-    def _team(self, member: Member, kernels: int, now: float) -> bool:
+    def _team(self, seconds: float, gain: float | None, kernels: int, now: float) -> bool:
         """Whether so many kernels like this one take less one after another, with all CPUs, than side by side."""
         hot = max(0.0, self._hot_until - now)
-        if member.gain is None:
-            # Nobody knows, and hot workers mean that the run uses BLAS: try once, so that one knows.
+        if gain is None:
+            # Nobody knows, and hot workers mean that there is BLAS in this: try once, so that one knows.
             return hot > 0
-        width = min(kernels, self.cpus)
-        work = member.seconds * kernels
-        if work == inf:
+        if not gain or seconds == inf:
             return False
+        width = min(kernels, self.cpus)
+        work = seconds * kernels
         # Side by side: so many lanes, and all workers that spin, share the CPUs as long as the workers are hot.
         slowed = max(1.0, (width + self.cpus - 1) / self.cpus)
         apart = work / width
         apart = apart * slowed if apart * slowed < hot else apart + hot * (1 - 1 / slowed)
-        return member.gain > 0 and work / member.gain < WORTH * apart
+        return work / gain < WORTH * apart
 
     def check(self) -> None:
         """Assert the invariants, for tests."""

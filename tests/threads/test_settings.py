@@ -296,7 +296,9 @@ def package_path() -> list[str]:
 
 
 def test_the_environment_of_a_process():
-    program = "from dataflow.threads.settings import *; print(get_num_interop_threads(), repr(process_settings).split()[1:4])"
+    program = (
+        "from dataflow.threads.settings import *; print(get_num_interop_threads(), repr(process_settings).split()[1:4])"
+    )
     assert python(program, **{VARIABLE: "7"}) == "7 ['interop=7', 'from', 'environment']"
 
 
