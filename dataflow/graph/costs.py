@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dataflow.graph.gains import Gains
+
 __all__ = ["LIGHT", "Costs"]
 
 LIGHT = 7e-6
@@ -34,13 +36,15 @@ UNKNOWN = float("inf")
 class Costs:
     """The expected seconds of each step of one plan, shared by all its runs."""
 
-    __slots__ = ("_families", "_measured", "_members", "_stale", "_sweep_from", "seconds")
+    __slots__ = ("_families", "_measured", "_members", "_stale", "_sweep_from", "gains", "seconds")
 
     def __init__(self, families: Sequence[object], on_loop: bytes) -> None:
         """`families` names for each step what it has in common with others: its operator."""
         size = len(families)
         self.seconds = [UNKNOWN] * size
         """For each step; infinity as long as nobody knows, and for ever for steps on the event loop."""
+        self.gains = Gains(families)
+        """How much BLAS threads do for each step."""
         self._families = families
         self._measured: dict[object, list[float]] = {}
         self._members: dict[object, list[int]] = {}
