@@ -30,7 +30,7 @@ from enum import Enum
 from itertools import product
 from typing import Any
 
-import threadpoolctl
+import threadpoolctl  # type: ignore[import-untyped]
 
 __all__ = ["VARIABLES", "Blas", "Library", "Reach", "flaws", "spin_seconds"]
 

@@ -148,6 +148,7 @@ class Budget:
         member.state, member.steady = State.HEAVY, False
         if self.executing > 1:
             self._share()
+        member.threads = self.threads  # it comes from Python code: no BLAS call of its own is under way
 
     def hot(self, now: float) -> bool:
         """Whether workers may still spin."""

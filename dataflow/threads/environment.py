@@ -13,7 +13,7 @@ NAMES = sorted(
     {
         settings.INTEROP_VARIABLE,
         settings.INTRAOP_VARIABLE,
-        intraop.VARIABLE,
+        intraop.MANAGE_VARIABLE,
         *(name for names in blas.VARIABLES.values() for name in names),
         "OPENBLAS_CORETYPE",
         "OPENBLAS_DEFAULT_NUM_THREADS",

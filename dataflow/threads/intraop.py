@@ -10,19 +10,19 @@ What lanes call, never under a lock of theirs (these take a lock, may wait for a
 
     member = come()                     a lane begins to serve a run; None: nothing is managed, and no calls follow
     light(member)                       before light kernels, unless the member's last call was this
-    start(member, seconds=…, …)         before a kernel that is expected to take HEAVY seconds or more, or of unknown cost;
-                                        may hold it back for a while, see rule 4 of the budget
+    start(member, seconds=…, …)         before a kernel expected to take HEAVY seconds or more, or of unknown cost; may
+                                        hold it back for a while, see rule 4 of the budget
     end(member) -> Sample | None        after it, in any case; what was learned, if anything was
     go(member)                          the lane leaves the run, in any case
     pause() / resume(member)            around a kernel's waiting for an inner run, in its thread
 
 A light kernel costs nothing here, a heavy one 3 to 5 µs.
 
-Forks. A fork while OpenBLAS workers are in a call hangs the parent, whose fork waits for them to end, or the child, whose
-first product waits for workers that are not there: 3 children and the parent of 7 forks, in the first try. So before a
-fork BLAS gets one thread, which lets the call that is under way be the last one with several, and the fork waits until
-no worker is awake: the rest of that call, and the tenth of a second for which they spin. Only in processes that have run
-kernels, and only if something is managed.
+Forks. A fork while OpenBLAS workers are in a call hangs the parent, whose fork waits for them to end, or the child,
+whose first product waits for workers that are not there: 3 children and the parent within 7 forks, in the first try. So
+before a fork BLAS gets one thread, which lets the call that is under way be the last one with several, and the fork
+waits until no worker is awake: the rest of that call, and the tenth of a second for which they spin. Setting one thread
+alone is not enough: the first fork of 30 hung. All this only in processes that have run kernels and manage BLAS.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ HOT = 1.3
 FORK_PATIENCE = 10.0
 """Seconds for which a fork waits at the most for a BLAS call of a kernel, and a fifth of it for any other thread."""
 
-VARIABLE = "DATAFLOW_MANAGE_BLAS"
+MANAGE_VARIABLE = "DATAFLOW_MANAGE_BLAS"
 _SAYS = {"0": False, "false": False, "no": False, "off": False, "1": True, "true": True, "yes": True, "on": True}
 
 
@@ -231,7 +231,7 @@ class IntraOp:
         return self._budget
 
     def _hand_over(self, now: float) -> None:
-        """The next member that is held back starts at once, in the name of its thread: or else who ended comes first."""
+        """The next member held back starts at once, in the name of its thread; or else who has ended comes first."""
         while self._waiters:
             waiter = self._waiters[0]
             again = self._needed.start(waiter.member, now, seconds=waiter.seconds, gain=waiter.gain, ready=waiter.ready)
@@ -289,9 +289,8 @@ class IntraOp:
             why = "it cannot be controlled"
         else:
             why = f"it uses {count} threads, as read back"
-        return [
-            f"{library.kind} {library.version or ''} does not use {wanted} intra-op threads: {why} ({library.path})"
-        ]
+        name = f"{library.kind} {library.version or ''}".strip()
+        return [f"{name} does not use {wanted} intra-op threads: {why} ({library.path})"]
 
     def _flawed(self) -> list[str]:
         complaints = []
@@ -300,22 +299,22 @@ class IntraOp:
             if flaw is not None and ("flaw", library.path) not in self._told:
                 self._told.add(("flaw", library.path))
                 complaints.append(
-                    f"several kernels run with several BLAS threads each, and in {library.kind} {library.version} {flaw}: "
-                    "leave the intra-op threads to their default, or set either number of threads to 1"
+                    f"several kernels run with several BLAS threads each, and in {library.kind} {library.version} "
+                    f"{flaw}: leave the intra-op threads to their default, or set either number of threads to 1"
                 )
         return complaints
 
     # The beginning.
 
     def _look(self) -> bool:
-        text = self._environ.get(VARIABLE)
+        text = self._environ.get(MANAGE_VARIABLE)
         says = _SAYS.get(text.strip().lower()) if text is not None else True
         with self._lock:
             if self._managed is not None:
                 return self._managed
             self._managed = on = says is not False
         if says is None:
-            _warn(f"{VARIABLE}={text!r} is neither 0 nor 1: BLAS is managed, the default")
+            _warn(f"{MANAGE_VARIABLE}={text!r} is neither 0 nor 1: BLAS is managed, the default")
         return on
 
     def _begin(self) -> None:
@@ -433,10 +432,10 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 def manage_blas(on: bool) -> None:
-    """Whether the numbers of BLAS/OpenMP threads are set while kernels run; for hosts that own their BLAS, turn it off.
+    """Whether BLAS/OpenMP libraries are set to a number of threads while kernels run; off for hosts that own them.
 
-    On is the default, also by DATAFLOW_MANAGE_BLAS=1, off by DATAFLOW_MANAGE_BLAS=0; a call beats the variable. Turned off
-    while kernels run, every library gets back what it was found with, and is left alone from then on, forks included.
+    On is the default; DATAFLOW_MANAGE_BLAS=0 turns it off, and a call beats the variable. Turned off while kernels run,
+    every library gets back what it was found with, and is left alone from then on, forks included.
 
     Raises TypeError for anything but True and False.
     """

@@ -230,7 +230,7 @@ class Settings:
         self._warn_of_too_many(stacklevel=5)
         return now
 
-    def _change(self, interop: int | None | _Unset = _Unset.KEEP, intraop: int | None | _Unset = _Unset.KEEP) -> _Known:
+    def _change(self, interop: int | _Unset | None = _Unset.KEEP, intraop: int | _Unset | None = _Unset.KEEP) -> _Known:
         """Set what the API gave; None takes it back. Returns what was known before."""
         with self._lock:
             before = known = self._known
@@ -269,7 +269,7 @@ class Settings:
             self._told_too_many = True
             warnings.warn(
                 f"{known.interop_given} inter-op x {known.intraop_given} intra-op threads are more than the "
-                f"{known.cpus} CPUs of this process: they will take turns; leave one of the two settings to its default",
+                f"{known.cpus} CPUs of this process: they will take turns; leave one of the two to its default",
                 RuntimeWarning,
                 stacklevel=stacklevel,
             )
