@@ -42,12 +42,17 @@ class Gains:
         return f"<Gains {sorted(self._of_family.values())}>"
 
     def note(self, step: int, seconds: float, *, several: bool) -> None:
-        """A step took so long, with one BLAS thread or several; less counts at once, more by a quarter."""
+        """A step took so long, with one BLAS thread or several; less counts by half, more by a quarter.
+
+        Not the least time at once, as for costs: two threads that a neighbour gets in the way of take as long as ever
+        now and then, and twenty times as long otherwise.
+        """
         times = self._several if several else self._single
         known = times.get(step, seconds)
-        times[step] = seconds if seconds < known else known + (seconds - known) / 4
+        times[step] = known + (seconds - known) * (0.5 if seconds < known else 0.25)
         if step in self._several and step in self._single:
-            self._of_family[self._families[step]] = self._single[step] / self._several[step]
+            family, gain = self._families[step], self._single[step] / self._several[step]
+            self._of_family[family] = (self._of_family.get(family, gain) + gain) / 2
 
     def advice(self, step: int) -> tuple[float | None, float | None]:
         """As `expected`, about to start it; but now and then the gain is such that the other way is tried."""
