@@ -54,6 +54,4 @@ print(f"{PRODUCTS} products of {SIZE} x {SIZE}, ms       chain    wide")
 for name, numbers in [("1 x 1", (1, 1)), (f"1 x {cpus}", (1, cpus)), (f"{cpus} x 1", (cpus, 1)), ("default", ())]:
     with flow.threads(**dict(zip(("interop", "intraop"), numbers))):
         print(f"{name:>9} inter-op x intra-op  {milliseconds(chain, a):6.1f}  {milliseconds(wide, a):6.1f}")
-print(
-    "Each fixed setting loses on one of the two; the default gives a kernel that runs alone all CPUs, and others one."
-)
+print("On idle CPUs each fixed setting loses on one of the two. The default gives a kernel that runs alone all CPUs.")

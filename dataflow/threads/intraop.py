@@ -27,11 +27,8 @@ alone is not enough: the first fork of 30 hung. All this only in processes that 
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
-import time
-import warnings
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,13 +36,13 @@ from math import inf
 from time import perf_counter, process_time
 from typing import Any
 
-from dataflow.threads.blas import Blas, Library, Reach, flaws, spin_seconds
+from dataflow.threads.blas import Blas, Library, Reach, spin_seconds
 from dataflow.threads.budget import Budget, Member, State
+from dataflow.threads.complaints import of_flaw, of_refusal, warn
 from dataflow.threads.settings import Settings, process_settings
+from dataflow.threads.workers import wait_for_workers
 
 __all__ = ["HEAVY", "IntraOp", "Sample", "manage_blas", "process_intraop"]
-
-logger = logging.getLogger("dataflow")
 
 HEAVY = 100e-6
 """Seconds from which on a kernel is worth these calls."""
@@ -179,7 +176,7 @@ class IntraOp:
         if member.threads > 1:
             self._here.cpu = process_time()
         for complaint in complaints:
-            _warn(complaint)
+            warn(complaint)
 
     def end(self, member: Member) -> Sample | None:
         """Its kernel is over, in whatever way."""
@@ -252,15 +249,18 @@ class IntraOp:
         if self._found is None:
             self._find()
         complaints = []
-        if budget.fixed is not None and budget.fixed > 1 and budget.executing > 1:
-            complaints += self._flawed()
+        in_danger = budget.fixed is not None and budget.fixed > 1 and budget.executing > 1
         for library in self._blas.libraries:
+            if in_danger and (flaw := of_flaw(library)) is not None:
+                complaints += self._complain("flaw", library, flaw)
             wanted = library.allowed(budget.threads)
             count = library.count()
             if count != wanted:
                 count = library.put(wanted)
-            if count != wanted or (budget.fixed is not None and wanted != budget.fixed):
-                complaints += self._refused(library, budget, count)
+            told = budget.threads if budget.fixed is None else budget.fixed
+            # Less than all CPUs, by default, is nobody's disappointment.
+            if count != told and (budget.fixed is not None or count is None or count > told):
+                complaints += self._complain("refused", library, of_refusal(library, told, count))
         return complaints
 
     def _find(self) -> None:
@@ -278,31 +278,12 @@ class IntraOp:
             if count is not None and library.count() != count:
                 library.put(count)
 
-    def _refused(self, library: Library, budget: Budget, count: int | None) -> list[str]:
-        wanted = budget.fixed if budget.fixed is not None else budget.threads
-        if ("refused", library.path) in self._told or (budget.fixed is None and count is not None and count <= wanted):
-            return []  # fewer than all CPUs by default are nobody's disappointment
-        self._told.add(("refused", library.path))
-        if library.cap is not None and library.cap < wanted:
-            why = f"the environment allows it {library.cap} threads"
-        elif library.reach is Reach.NOBODY:
-            why = "it cannot be controlled"
-        else:
-            why = f"it uses {count} threads, as read back"
-        name = f"{library.kind} {library.version or ''}".strip()
-        return [f"{name} does not use {wanted} intra-op threads: {why} ({library.path})"]
-
-    def _flawed(self) -> list[str]:
-        complaints = []
-        for library in self._blas.libraries:
-            flaw = flaws(library.kind, library.version)
-            if flaw is not None and ("flaw", library.path) not in self._told:
-                self._told.add(("flaw", library.path))
-                complaints.append(
-                    f"several kernels run with several BLAS threads each, and in {library.kind} {library.version} "
-                    f"{flaw}: leave the intra-op threads to their default, or set either number of threads to 1"
-                )
-        return complaints
+    def _complain(self, what: str, library: Library, complaint: str) -> list[str]:
+        """The complaint, unless it has been made."""
+        if (what, library.path) in self._told:
+            return []
+        self._told.add((what, library.path))
+        return [complaint]
 
     # The beginning.
 
@@ -314,7 +295,7 @@ class IntraOp:
                 return self._managed
             self._managed = on = says is not False
         if says is None:
-            _warn(f"{MANAGE_VARIABLE}={text!r} is neither 0 nor 1: BLAS is managed, the default")
+            warn(f"{MANAGE_VARIABLE}={text!r} is neither 0 nor 1: BLAS is managed, the default")
         return on
 
     def _begin(self) -> None:
@@ -336,7 +317,7 @@ class IntraOp:
         with self._lock:
             complaints = self._enforce()
         for complaint in complaints:
-            _warn(complaint)
+            warn(complaint)
 
     # Forks.
 
@@ -360,7 +341,7 @@ class IntraOp:
             if locked:
                 self._lock.release()
         if several or kernels or recent:
-            _wait_for_workers(FORK_PATIENCE if kernels else FORK_PATIENCE / 5)
+            wait_for_workers(FORK_PATIENCE if kernels else FORK_PATIENCE / 5)
 
     def after_fork_in_parent(self) -> None:
         """Back to what the budget says."""
@@ -382,43 +363,6 @@ class IntraOp:
                 if self._found and library.path in self._found:
                     library.put_back(self._found[library.path])
         self._found = None
-
-
-def _wait_for_workers(patience: float) -> None:
-    """Wait until no thread of this process but Python's is awake, twice in a row."""
-    deadline = perf_counter() + patience
-    quiet = 0
-    while quiet < 2 and perf_counter() < deadline:
-        quiet = 0 if _workers_awake() else quiet + 1
-        time.sleep(0.5e-3)
-
-
-def _workers_awake() -> bool:
-    """Whether a thread that Python did not start is running, or waits for a CPU."""
-    pythons = {thread.native_id for thread in threading.enumerate()}
-    try:
-        tasks = [int(name) for name in os.listdir("/proc/self/task")]
-    except OSError:  # not Linux: nobody can tell
-        return False
-    for task in tasks:
-        if task not in pythons:
-            try:
-                with open(f"/proc/self/task/{task}/stat", "rb") as file:
-                    # "id (name) state ...": the name may hold anything.
-                    state = file.read().rpartition(b") ")[2][:1]
-            except OSError:  # it has ended
-                continue
-            if state in (b"R", b"D"):
-                return True
-    return False
-
-
-def _warn(complaint: str) -> None:
-    try:
-        warnings.warn(complaint, RuntimeWarning, stacklevel=4)
-    except RuntimeWarning:
-        # Warnings are errors here, and this thread may be a lane, whose run has done nothing wrong.
-        logger.warning("%s", complaint)
 
 
 process_intraop = IntraOp(process_settings)

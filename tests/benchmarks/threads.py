@@ -4,7 +4,7 @@
 
 All settings take turns, in an order that changes; each graph runs once unmeasured under the setting before it is timed,
 and a pause lets the BLAS workers of the setting before fall asleep. It needs idle CPUs: two BLAS threads are several
-times slower than one where a neighbour has one of two CPUs, so look at the spread, and at the load, before believing it.
+times slower than one where a neighbour has one of two CPUs. Look at spread and load before believing anything.
 """
 
 from __future__ import annotations
