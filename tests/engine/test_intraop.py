@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import textwrap
@@ -224,3 +225,25 @@ def test_import_set_get_and_info_start_no_thread_and_change_no_blas() -> None:
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_with_affinity_to_one_cpu_the_defaults_are_one() -> None:
+    program = """
+        import os
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        import dataflow as flow
+        @flow.op
+        def count(): return flow.parallel_info()["blas"][0]["threads"]
+        @flow.pipeline
+        def pipeline(): return [count() for _ in range(3)]
+        print(flow.get_num_interop_threads(), flow.get_num_threads(), pipeline.run())
+        """
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("1 1 [1, 1, 1]\n", "")
