@@ -173,7 +173,7 @@ class IntraOp:
                         self._needed.start(member, perf_counter(), seconds=seconds, gain=0.0, ready=ready)
             with self._lock:
                 complaints += self._enforce()  # OpenMP's number is each thread's own
-        if member.threads > 1:
+        if member.threads > 1 and member.seconds != inf:  # what is measured for the first time should not be disturbed
             self._here.cpu = process_time()
         for complaint in complaints:
             warn(complaint)
@@ -182,7 +182,8 @@ class IntraOp:
         """Its kernel is over, in whatever way."""
         now = perf_counter()
         took = now - member.began
-        hot = member.threads > 1 and process_time() - self._here.cpu > HOT * took
+        timed = member.threads > 1 and member.seconds != inf
+        hot = timed and process_time() - self._here.cpu > HOT * took
         with self._lock:
             budget = self._needed
             sample = Sample(took, member.threads > 1) if member.steady and budget.fixed is None else None
