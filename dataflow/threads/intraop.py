@@ -16,7 +16,7 @@ What lanes call, never under a lock of theirs (these take a lock, may wait for a
     go(member)                          the lane leaves the run, in any case
     pause() / resume(member)            around a kernel's waiting for an inner run, in its thread
 
-A light kernel costs nothing here, a heavy one 3 to 5 µs.
+A light kernel costs nothing here, a heavy one 7 to 9 µs, a lane that comes and goes 6 (one of two CPUs busy otherwise).
 
 Forks. A fork while OpenBLAS workers are in a call hangs the parent, whose fork waits for them to end, or the child,
 whose first product waits for workers that are not there: 3 children and the parent within 7 forks, in the first try. So
