@@ -27,3 +27,11 @@ def test_patterns_are_in_topological_order(pattern: str) -> None:
     assert len(tasks) == pytest.approx(160, abs=2)
     assert all(dependency < task for task, needs in enumerate(tasks) for dependency in needs)
     assert all(len(set(needs)) == len(needs) for needs in tasks)
+
+
+def test_one_small_pass_over_inter_and_intra() -> None:
+    command = [sys.executable, "-m", "tests.benchmarks.threads", "--repeats", "1", "--sizes", "512"]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("mix ") == 4
+    assert "chain / plain numpy" in done.stdout

@@ -51,6 +51,8 @@ from types import FrameType
 
 from dataflow.engine.run import END, Run, Segment, Weight, here
 from dataflow.graph.plan import SEVERAL
+from dataflow.threads.budget import Member, State
+from dataflow.threads.intraop import HEAVY, process_intraop
 from dataflow.threads.settings import process_settings
 
 logger = logging.getLogger("dataflow")
@@ -74,9 +76,23 @@ LINGER = 25
 class Lane:
     """What the pool knows of a lane."""
 
-    __slots__ = ("bell", "doubted", "ended", "executor", "gave_way", "looked_at", "run", "segment", "turns", "void")
+    __slots__ = (
+        "bell",
+        "doubted",
+        "ended",
+        "executor",
+        "gave_way",
+        "looked_at",
+        "member",
+        "run",
+        "segment",
+        "turns",
+        "void",
+    )
 
     def __init__(self) -> None:
+        self.member: Member | None = None
+        """Its part in the intra-op budget while it serves a run; None: BLAS is not managed."""
         self.run: Run | None = None
         self.segment: Segment | None = None
         self.turns = 0
@@ -172,6 +188,8 @@ class Pool:
         outer, here.run = here.run, run
         with self._lock:
             self._guests.add(lane)
+        kernel = process_intraop.pause()
+        lane.member = process_intraop.come()
         try:
             while not run.settled:
                 segment = lane.segment = run.claim(light=True, lanes=self._slots)
@@ -195,6 +213,9 @@ class Pool:
                 run.proceed(lane.segment, light=False, lanes=1, again=False)
             raise
         finally:
+            if lane.member is not None:
+                process_intraop.go(lane.member)
+            process_intraop.resume(kernel)
             here.run = outer
             with self._lock:
                 self._guests.discard(lane)
@@ -357,10 +378,14 @@ class Pool:
                 if run is None:
                     continue
                 here.run = lane.run = run
+                lane.member = process_intraop.come()
                 try:
                     self._serve(lane, run)
                 except BaseException as exc:  # a bug of ours; a kernel's exceptions end in execute()
                     self._rescue(lane, run, exc)
+                if lane.member is not None:
+                    process_intraop.go(lane.member)
+                    lane.member = None
                 here.run = lane.run = lane.segment = None
                 del run  # before anything waits
         except BaseException:  # another bug of ours: nobody must wait for this lane
@@ -504,7 +529,29 @@ class Pool:
             self._share(lane, run, segment)
         elif free and not self._watching and len(segment.todo) > 2:
             self._watch()
-        lane.ended = execute(run, segment)
+        if lane.member is None:
+            lane.ended = execute(run, segment)
+        else:
+            self._execute_within_budget(lane, lane.member, run, segment)
+
+    def _execute_within_budget(self, lane: Lane, member: Member, run: Run, segment: Segment) -> None:
+        """Execute one segment with as many BLAS threads as there are for it; see `threads.intraop`."""
+        costs, step = run.plan.costs, segment.todo[-1]  # `END`, if all was taken from it already
+        seconds = costs.seconds[step] if step != END else 0.0
+        if segment.weight is Weight.LIGHT or seconds < HEAVY:
+            if member.state is not State.LIGHT:
+                process_intraop.light(member)
+            lane.ended = execute(run, segment)
+            return
+        single, gain = costs.gains.advice(step)
+        others = min(run.core.heavy, self._slots - 1)
+        process_intraop.start(member, seconds=seconds if single is None else single, gain=gain, ready=others)
+        try:
+            lane.ended = execute(run, segment)
+        finally:
+            sample = process_intraop.end(member)
+        if sample is not None and segment.frame is None and list(segment.claimed) == [step]:
+            costs.gains.note(step, sample.seconds, several=sample.several)
 
     def _share(self, lane: Lane, run: Run, segment: Segment) -> None:
         """A lane is about to execute a segment: see that others take what it leaves, and who takes light kernels."""

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dataflow.graph.gains import Gains
+
 __all__ = ["LIGHT", "UNKNOWN", "Costs"]
 
 LIGHT = 7e-6
@@ -42,7 +44,7 @@ UNKNOWN = float("inf")
 class Costs:
     """The expected seconds of each step of one plan, shared by all its runs."""
 
-    __slots__ = ("_estimates", "_families", "_measured", "_members", "_stale", "_sweep_from", "seconds")
+    __slots__ = ("_estimates", "_families", "_measured", "_members", "_stale", "_sweep_from", "gains", "seconds")
 
     def __init__(self, families: Sequence[object], on_loop: bytes) -> None:
         """`families` names for each step what it has in common with others: its operator."""
@@ -51,6 +53,8 @@ class Costs:
         """For each step; infinity as long as nobody knows, and for ever for steps on the event loop."""
         self._estimates = self.seconds.copy()
         """The same before it is told whether that is light."""
+        self.gains = Gains(families)
+        """How much BLAS threads do for each step."""
         self._families = families
         self._measured: dict[object, list[float]] = {}
         self._members: dict[object, list[int]] = {}
