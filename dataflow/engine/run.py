@@ -89,13 +89,15 @@ END = -1
 class Segment:
     """Steps claimed together by one lane; see rule 3 above."""
 
-    __slots__ = ("claimed", "frame", "relieved", "stuck", "sweep", "todo", "weight")
+    __slots__ = ("before", "claimed", "frame", "relieved", "stuck", "sweep", "todo", "weight")
 
     def __init__(self) -> None:
         self.claimed: Sequence[int] = ()
         """What its lane has to report, in the order of starting; without what was taken from it."""
         self.todo: list[int] = [END]
         """What its lane has not started, the next one last."""
+        self.before = END
+        """For a chain: the step whose result only the first one still needs, if there is such a step."""
         self.weight = Weight.UNKNOWN
         self.sweep = False
         """Whether the steps run in order from first to last, so that the plan says what each one reads last."""
@@ -115,9 +117,10 @@ class Segment:
         """How many of its steps have not started."""
         return max(0, len(self.todo) - 1)
 
-    def fill(self, steps: list[int], weight: Weight, *, sweep: bool) -> None:
+    def fill(self, steps: list[int], weight: Weight, *, sweep: bool, before: int = END) -> None:
         """Claimed anew."""
         self.claimed = steps
+        self.before = before
         todo = [*steps, END]
         todo.reverse()
         self.todo = todo
@@ -447,7 +450,11 @@ class Run:
             return False
         seconds = self.plan.costs.seconds[steps[0]]
         weight = Weight.LIGHT if seconds < LIGHT else Weight.HEAVY if seconds != UNKNOWN else Weight.UNKNOWN
-        segment.fill(steps, weight, sweep=core.sweeping)
+        before = END
+        if len(steps) > 1 and not core.sweeping and core.is_ahead(steps[1:2]):
+            made = [slot for slot in self.plan.reads[steps[0]] if slot < core.size and core.readers_left(slot) == 1]
+            before = made[0] if len(made) == 1 else END
+        segment.fill(steps, weight, sweep=core.sweeping, before=before)
         return True
 
     def _reap(self, segment: Segment, failed: int = END) -> bool:

@@ -254,6 +254,10 @@ class Scheduler:
         """Whether any of these running steps waits for another of its batch."""
         return not self._ahead.isdisjoint(steps)
 
+    def readers_left(self, slot: int) -> int:
+        """How many steps that read a slot are not done, plus one if it is an output; not while sweeping."""
+        return self._readers[slot]
+
     def state(self, step: int) -> State:
         """The state of one step; for questions and tests, not for the hot path."""
         if step in self._running or (self._sweeping and self._cursor <= step < self._swept):
