@@ -40,6 +40,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -356,7 +357,7 @@ class Pool:
                     run.crash(
                         RuntimeError(f"no inter-op thread could be started to run {run.plan.graph.name!r}: {exc}")
                     )
-                if not forlorn:
+                if not forlorn and threading.main_thread().is_alive():  # else the interpreter closes: nobody will mind
                     logger.warning("no further inter-op thread could be started", exc_info=exc)
                 if not isinstance(exc, Exception):
                     raise

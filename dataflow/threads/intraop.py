@@ -44,8 +44,8 @@ from dataflow.threads.workers import wait_for_workers
 
 __all__ = ["HEAVY", "IntraOp", "Sample", "manage_blas", "process_intraop"]
 
-HEAVY = 500e-6
-"""Seconds from which on a kernel is worth these calls: below that they would cost more than one part in fifty."""
+HEAVY = 200e-6
+"""Seconds from which on a kernel is worth these calls: below that they would cost more than four parts in a hundred."""
 HOT = 1.3
 """CPUs that the process uses during a lone kernel, from which on BLAS workers must be at work beside it."""
 FORK_PATIENCE = 10.0
