@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow.engine.scheduler import BATCH_STEPS, Phase, Scheduler, State
+from dataflow.engine.scheduler import BATCH_STEPS, Scheduler
+from dataflow.engine.steps import Phase, State
 from dataflow.errors import InternalError
 from tests.engine.steps import LIGHT, Driver, FakeSteps, all_graphs
 
