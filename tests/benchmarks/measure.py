@@ -4,19 +4,45 @@ from __future__ import annotations
 
 import gc
 import os
-import platform
 import random
+import re
 import statistics
-import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
-import threadpoolctl
+from tests.benchmarks.adapters import Job
 
-__all__ = ["Figure", "interleaved", "machine", "seconds"]
+__all__ = ["SPARSE", "Figure", "Options", "frozen", "interleaved", "pin_threads", "run_seconds", "seconds"]
+
+Case = TypeVar("Case")
+
+SPARSE = 3
+"""What is slow takes part in every third round."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How thoroughly to measure."""
+
+    threads: int
+    """Inter-op threads."""
+    quick: bool
+    """A minute for everything, and not ten."""
+    nodes: int
+    """Nodes of a graph, where the measure does not say otherwise."""
+    repeats: int
+    """Rounds."""
+    pin: bool = True
+    """Whether threads are pinned where speed-ups are measured."""
+
+    def either(self, thorough: Any, quick: Any) -> Any:
+        """The one that applies."""
+        return quick if self.quick else thorough
 
 
 @dataclass(frozen=True)
@@ -28,8 +54,12 @@ class Figure:
     high: float
 
     @staticmethod
-    def of(values: list[float], scale: float = 1.0) -> Figure:
-        """The figure of these values, each times `scale`."""
+    def of(values: Sequence[float], scale: float = 1.0) -> Figure:
+        """The figure of these values, each times `scale`.
+
+        >>> print(Figure.of([1, 2, 3, 4, 100], scale=2))
+        6 (4–8)
+        """
         ordered = sorted(value * scale for value in values)
         if len(ordered) < 2:
             return Figure(ordered[0], ordered[0], ordered[0])
@@ -37,7 +67,13 @@ class Figure:
         return Figure(median, low, high)
 
     def __str__(self) -> str:
-        return f"{self.median:.3g} ({self.low:.3g}–{self.high:.3g})"
+        if self.low == self.high:
+            return _digits(self.median)
+        return f"{_digits(self.median)} ({_digits(self.low)}–{_digits(self.high)})"
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def seconds(run: Callable[[], Any]) -> float:
@@ -48,35 +84,57 @@ def seconds(run: Callable[[], Any]) -> float:
     return perf_counter() - before
 
 
-def interleaved(cases: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """What each case measures, once per round, in an order that changes from round to round."""
+def run_seconds(job: Job) -> float:
+    """What one run of a job takes."""
+    job.ready()
+    return seconds(job.run)
+
+
+def interleaved(
+    cases: Mapping[Case, Callable[[], float]], repeats: int, sparse: Collection[Case] = ()
+) -> dict[Case, list[float]]:
+    """What each case measures, once per round, in an order that changes from round to round.
+
+    Those in `sparse` take part in the first of every `SPARSE` rounds only.
+    """
     rng = random.Random(0)
-    measured: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(repeats):
-        for name in rng.sample(list(cases), len(cases)):
+    measured: dict[Case, list[float]] = {name: [] for name in cases}
+    for number in range(repeats):
+        taking_part = [name for name in cases if number % SPARSE == 0 or name not in sparse]
+        for name in rng.sample(taking_part, len(taking_part)):
             measured[name].append(cases[name]())
     return measured
 
 
-def machine() -> str:
-    """One line on what a figure was measured with."""
-    blas = [f"{lib['internal_api']} {lib['version']} {lib.get('architecture', '')}" for lib in _blas()]
-    versions = " ".join(f"{name} {_version(name)}" for name in ("numpy", "uvloop", "dask") if _version(name))
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return (
-        f"{platform.machine()}, {usable} CPUs, Python {sys.version.split()[0]}, {versions}, "
-        f"BLAS {', '.join(blas) or 'none found'} at one thread"
-    )
-
-
-def _blas() -> list[dict[str, Any]]:
-    import numpy.linalg  # noqa: F401  # loads it
-
-    return [lib for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"]
-
-
-def _version(name: str) -> str:
+@contextmanager
+def frozen() -> Iterator[None]:
+    """What exists now is none of the garbage collector's business: one adapter's graph must not slow another's run."""
+    gc.collect()
+    gc.freeze()
     try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def pin_threads() -> None:
+    """Give each thread of each pool a CPU of its own, if there are enough; the main thread may go anywhere.
+
+    Left alone, two threads may share one CPU for a whole run. Threads that a pool starts later, or for one run, are not
+    reached. Does nothing where the system has no such call.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    cpus = sorted(os.sched_getaffinity(0))
+    pools: defaultdict[str, list[threading.Thread]] = defaultdict(list)
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread():
+            pools[re.sub(r"[_-]?\d+$", "", thread.name)].append(thread)
+    for pool in pools.values():
+        if len(pool) > len(cpus):
+            continue  # nobody knows which of them will be busy at once
+        for thread, cpu in zip(pool, cpus):
+            try:
+                os.sched_setaffinity(thread.native_id or 0, {cpu})
+            except ProcessLookupError:  # it has just ended
+                pass
