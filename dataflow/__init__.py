@@ -24,12 +24,20 @@ from dataflow.errors import (
 from dataflow.events import observe
 from dataflow.graph.marks import after, label, scope
 from dataflow.graph.nodes import Graph
-from dataflow.op import Call, Op, op
+from dataflow.op import BoundOp, Call, Op, op
 from dataflow.pipeline import BoundPipeline, Pipeline, pipeline
 from dataflow.task import Task
-from dataflow.threads.settings import get_num_interop_threads, set_num_interop_threads
+from dataflow.threads.intraop import manage_blas
+from dataflow.threads.settings import (
+    get_num_interop_threads,
+    get_num_threads,
+    set_num_interop_threads,
+    set_num_threads,
+    threads,
+)
 
 __all__ = [
+    "BoundOp",
     "BoundPipeline",
     "Call",
     "DataflowError",
@@ -49,7 +57,9 @@ __all__ = [
     "checkpoint",
     "cond",
     "get_num_interop_threads",
+    "get_num_threads",
     "label",
+    "manage_blas",
     "map",
     "observe",
     "op",
@@ -58,4 +68,6 @@ __all__ = [
     "quiet",
     "scope",
     "set_num_interop_threads",
+    "set_num_threads",
+    "threads",
 ]

@@ -1,4 +1,4 @@
-"""The arguments of one call of a pipeline, sorted into inputs and Python values.
+"""The parameters of a pipeline, and the arguments of one call sorted into inputs and Python values.
 
 Inputs differ from run to run, and the body sees placeholders for them. Python values are a part of the key under which
 the plan is kept: arguments named in `static`, None, the structure of those named in `tree`, and which were left out.
@@ -6,18 +6,156 @@ the plan is kept: arguments named in `static`, None, the structure of those name
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
+from dataclasses import fields, is_dataclass
+from datetime import datetime, time
+from decimal import Decimal
 from typing import Any
 
-from dataflow.graph.fill import fill
+import numpy as np
+
+from dataflow.errors import TraceError
+from dataflow.graph.fill import fill, rebuild_tuple, refilled
 from dataflow.graph.nodes import Ref
 from dataflow.graph.placeholder import Placeholder
 
-__all__ = ["Binding", "static_key"]
+__all__ = ["Binding", "Parameters"]
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_ANYTHING = object()
+"""Stands for an input that is not given."""
+
+
+class Parameters:
+    """What a pipeline takes: the parameters of its function, which of them are Python values, which are fixed."""
+
+    __slots__ = ("_fixed", "_keywords", "_name", "_static", "_tree", "open", "positional", "signature")
+
+    def __init__(self, fn: Any, name: str, *, static: Iterable[str], tree: Iterable[str]) -> None:
+        self.signature = inspect.signature(fn)
+        self.open = self.signature
+        """What is left to give, when some arguments are fixed."""
+        self._name = name
+        self._fixed: dict[str, Any] = {}
+        self._static = self._names("static", static)
+        self._tree = self._names("tree", tree)
+        if both := self._static & self._tree:
+            raise TypeError(f"pipeline {name!r}: {', '.join(sorted(both))} cannot be both static and a tree")
+        parameters = self.signature.parameters.values()
+        self._keywords = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
+        plain = all(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+        self.positional = len(parameters) if plain and not self._static | self._tree else None
+        """How many there are, if all can be given by position and are inputs unless they are None."""
+
+    def _names(self, option: str, given: Iterable[str]) -> frozenset[str]:
+        name, signature = self._name, self.signature
+        if isinstance(given, str):
+            raise TypeError(f"pipeline {name!r}: {option} must be a collection of names, e.g. {option}=({given!r},)")
+        names = frozenset(given)
+        allowed = {n for n, parameter in signature.parameters.items() if parameter.kind not in _VARIADIC}
+        if unknown := sorted(names - allowed):
+            raise TypeError(
+                f"pipeline {name!r}: {option} names {', '.join(unknown)}, no parameter of {name}{signature}"
+            )
+        return names
+
+    def fixed(self, values: dict[str, Any]) -> Parameters:
+        """The same with some arguments fixed. TypeError for what is no parameter, or is fixed already."""
+        parameters = self.open.parameters
+        named = {n for n, p in parameters.items() if p.kind not in (*_VARIADIC, p.POSITIONAL_ONLY)}
+        unknown = sorted(values.keys() - named)
+        if unknown and (self._keywords is None or any(name in self.signature.parameters for name in unknown)):
+            raise TypeError(
+                f"{self._name}.bind() got {', '.join(unknown)}, which {self._name}{self.open} does not take"
+            )
+        changed = copy.copy(self)
+        changed._fixed = {**self._fixed, **{name: values[name] for name in values.keys() & named}}
+        if unknown and self._keywords is not None:
+            before = self._fixed.get(self._keywords, {})
+            if twice := sorted(before.keys() & set(unknown)):
+                raise TypeError(f"{self._name}.bind() got {', '.join(twice)}, which is bound already")
+            changed._fixed[self._keywords] = {**before, **{name: values[name] for name in unknown}}
+        changed.open = self.open.replace(parameters=[p for name, p in parameters.items() if name not in values])
+        changed.positional = None
+        return changed
+
+    def bind(self, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
+        """The arguments of a call, with those that are fixed; `owner` comes first, unless it is None. Or TypeError."""
+        if owner is not None:
+            args = (owner, *args)
+        try:
+            return self._with_fixed(self.open.bind(*args, **kwargs).arguments)
+        except TypeError as exc:
+            raise TypeError(f"{self._name}() {exc}") from None
+
+    def bind_partly(self, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
+        """The same for a graph without a call: what is left out and has no default is some input."""
+        given = self.open.bind_partial(*(() if owner is None else (owner,)), *args, **kwargs).arguments
+        for name, parameter in self.open.parameters.items():
+            if parameter.default is not parameter.empty or parameter.kind in _VARIADIC or name in given:
+                continue
+            for names, what in ((self._static, "static"), (self._tree, "a tree")):
+                if name in names:
+                    raise TypeError(f"{self._name}.graph() needs a value for {name!r}, which is {what}")
+            given[name] = _ANYTHING
+        return self._with_fixed(given)
+
+    def _with_fixed(self, given: dict[str, Any]) -> inspect.BoundArguments:
+        """In the order of the parameters."""
+        free = given.get(self._keywords or "", {})
+        given = {**self._fixed, **given}
+        if self._keywords is not None and self._fixed:
+            bound = self._fixed.get(self._keywords, {})
+            if twice := sorted(free.keys() & (bound.keys() | self._fixed.keys())):
+                raise TypeError(f"got {', '.join(twice)}, which is bound already")
+            given[self._keywords] = {**bound, **free}
+        ordered = OrderedDict((name, given[name]) for name in self.signature.parameters if name in given)
+        return inspect.BoundArguments(self.signature, ordered)
+
+    def sort(self, bound: inspect.BoundArguments, owner: Any) -> Binding:
+        """Sort the arguments of a call into inputs and Python values."""
+        binding = Binding(bound)
+        for position, (name, parameter) in enumerate(self.signature.parameters.items()):
+            if owner is not None and position == 0:
+                binding.add_input(name, owner, (name, None))
+            elif name not in bound.arguments:
+                binding.key_parts.append((name, "omitted"))
+            elif name in self._static:
+                binding.key_parts.append((name, self._static_key(name, bound.arguments[name])))
+            elif name in self._tree:
+                self._add_tree(binding, name, bound.arguments[name])
+            elif parameter.kind is parameter.VAR_POSITIONAL:
+                for index, value in enumerate(bound.arguments[name]):
+                    binding.add(f"{name}[{index}]", value, (name, index))
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                for key, value in bound.arguments[name].items():
+                    binding.add(f"{name}[{key!r}]", value, (name, key))
+            else:
+                binding.add(name, bound.arguments[name], (name, None))
+        return binding
+
+    def _add_tree(self, binding: Binding, name: str, value: Any) -> None:
+        try:
+            binding.add_tree(name, value)
+        except RecursionError:
+            raise TypeError(
+                f"{self._name}(): {name!r} is a tree that contains itself, or is nested too deeply"
+            ) from None
+
+    def _static_key(self, name: str, value: Any) -> Hashable:
+        try:
+            hash(value)
+        except TraceError:  # a placeholder
+            raise
+        except TypeError:
+            raise TypeError(
+                f"{self._name}(): {name!r} is static and must be hashable, got {type(value).__name__}; "
+                "pass a tuple instead of a list, or do not declare it static"
+            ) from None
+        return _typed(value)
 
 
 class Binding:
@@ -64,15 +202,16 @@ class Binding:
         """The tree with a Ref to an input for each leaf, and its structure. It recurses into one argument's tree."""
         if value is None:
             return None, "None"
-        if type(value) is dict:
+        if isinstance(value, dict):
             grown = {key: self._grown(f"{label}[{key!r}]", item) for key, item in value.items()}
-            template: Any = {key: leaf for key, (leaf, _) in grown.items()}
-            return template, (dict, tuple((key, structure) for key, (_, structure) in grown.items()))
+            leaves = {key: leaf for key, (leaf, _) in grown.items()}
+            structure = tuple((_typed(key), inner) for key, (_, inner) in grown.items())
+            return refilled(value, leaves), (type(value), structure)
         if isinstance(value, (list, tuple)):
             parts = [self._grown(f"{label}[{index}]", item) for index, item in enumerate(value)]
-            leaves, kind = [leaf for leaf, _ in parts], type(value)
-            make = getattr(kind, "_make", kind)
-            return make(leaves), (kind, tuple(structure for _, structure in parts))
+            items = [leaf for leaf, _ in parts]
+            template = refilled(value, items) if isinstance(value, list) else rebuild_tuple(value, items)
+            return template, (type(value), tuple(inner for _, inner in parts))
         self.names.append(label)
         self.inputs.append(value)
         self._places.append(None)
@@ -97,21 +236,24 @@ class Binding:
         return inspect.BoundArguments(self.bound.signature, OrderedDict(arguments))
 
 
-def static_key(value: Any, name: str, pipeline_name: str) -> tuple[Hashable, ...]:
-    """Type and value, also within tuples: 1, 1.0 and True are three graphs."""
-    try:
-        hash(value)
-    except TypeError:
-        raise TypeError(
-            f"{pipeline_name}(): {name!r} is static and must be hashable, got {type(value).__name__}; "
-            "pass a tuple instead of a list, or do not declare it static"
-        ) from None
-    return (_typed(value),)
+_BY_REPR = (float, complex, Decimal, datetime, time, range, np.generic)
+"""Some of these are equal though they are not the same: 0.0 and -0.0, an hour and 60 minutes. And nan is not equal."""
 
 
 def _typed(value: Any) -> Hashable:
-    if type(value) is tuple:
-        return (tuple, *map(_typed, value))
-    if type(value) is float:
-        return (float, value.hex())  # 0.0 and -0.0 are equal, and nan is not
-    return (type(value), value)
+    """Type and value, also inside of what is made of others: 1, 1.0 and True are three graphs."""
+    kind = type(value)
+    if isinstance(value, tuple):
+        return (kind, *map(_typed, value))
+    if isinstance(value, frozenset):
+        return (kind, frozenset(map(_typed, value)))
+    if isinstance(value, _BY_REPR):
+        return (kind, repr(value))
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = tuple(_typed(getattr(value, each.name, None)) for each in fields(value) if each.compare)
+        try:
+            hash(parts)
+        except TypeError:
+            return (kind, value)  # it has a hash of its own, and counts as equal what it says is equal
+        return (kind, value, parts)
+    return (kind, value)

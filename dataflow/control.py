@@ -8,23 +8,21 @@ In a body each is one node: a kernel that runs the calls as an inner run. Anywhe
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, cast
+from types import MethodType
+from typing import Any, NamedTuple, TypeVar, cast
 
+from dataflow.graph.marks import scope
 from dataflow.graph.nodes import Kind, OpSpec
 from dataflow.graph.placeholder import record
 from dataflow.graph.recording import current
-from dataflow.op import Op
+from dataflow.op import BoundOp, Op
 from dataflow.pipeline import BoundPipeline, Pipeline
 
 __all__ = ["cond", "map_"]
 
 T = TypeVar("T")
-
-KEPT = 256
-"""Functions whose inner pipelines are kept; the one longest not used goes first."""
 
 
 def map_(function: Callable[[Any], T], items: Iterable[Any]) -> list[T]:
@@ -34,10 +32,10 @@ def map_(function: Callable[[Any], T], items: Iterable[Any]) -> list[T]:
     inter-op threads; its failures and cancellation are those of the run around it. A plain function counts as an
     operator. Outside of a body this blocks, as `p.run()` does. TypeError for what cannot be called.
     """
-    _check("map", function)
+    callee = _callee("map", function)
     if current() is not None:
-        return cast("list[T]", record(_MAP, (function, items), {}))
-    return _map(function, items)
+        return cast("list[T]", record(_MAP, (callee, items), {}))
+    return _map(callee, items)
 
 
 def cond(pred: Any, then: Callable[..., T], otherwise: Callable[..., T], *args: Any) -> T:
@@ -46,70 +44,93 @@ def cond(pred: Any, then: Callable[..., T], otherwise: Callable[..., T], *args: 
     Both may be operators, pipelines or plain functions; `pred` may be a node. Failures and cancellation of the call are
     those of the run around it. Outside of a body it is called here and now. TypeError for what cannot be called.
     """
-    _check("cond", then)
-    _check("cond", otherwise)
+    callees = _callee("cond", then), _callee("cond", otherwise)
     if current() is not None:
-        return cast(T, record(_COND, (pred, then, otherwise, *args), {}))
-    return cast(T, _cond(pred, then, otherwise, *args))
+        return cast(T, record(_COND, (pred, *callees, *args), {}))
+    return cast(T, _cond(pred, *callees, *args))
 
 
-def _check(name: str, function: Any) -> None:
-    if not callable(function) and not isinstance(function, (Pipeline, BoundPipeline)):
+class _Callee(NamedTuple):
+    """A function to call. Of a method, the instance stands apart: where a graph may not hold it, a Ref does."""
+
+    function: Op[..., Any] | Pipeline[..., Any]
+    owner: Any
+
+
+def _callee(name: str, function: Any) -> _Callee:
+    if isinstance(function, (BoundOp, BoundPipeline)):
+        return _Callee(function._of, function._owner)
+    if isinstance(function, MethodType) and _weakly_held(function.__self__):
+        return _Callee(_operator(function.__func__), function.__self__)
+    if not callable(function):
         raise TypeError(f"flow.{name}: expected an operator, a pipeline or a function, got {type(function).__name__}")
+    return _Callee(_operator(function), None)
 
 
-def _map(function: Any, items: Any) -> list[Any]:
+def _operator(function: Any) -> Op[..., Any] | Pipeline[..., Any]:
+    return function if isinstance(function, (Op, Pipeline)) else Op(function)
+
+
+def _weakly_held(owner: Any) -> bool:
+    try:
+        weakref.ref(owner)
+    except TypeError:
+        return False
+    return True
+
+
+def _map(callee: _Callee, items: Any) -> list[Any]:
     given = list(items)
     if not given:
         return []
-    return cast("list[Any]", _each(function).run(*given))
+    return cast("list[Any]", _inner("map", callee).run(*given))
 
 
-def _cond(pred: Any, then: Any, otherwise: Any, *args: Any) -> Any:
-    chosen = then if pred else otherwise
-    if isinstance(chosen, (Pipeline, BoundPipeline)):
-        return chosen.run(*args)
-    if isinstance(chosen, Op) and chosen.is_async:
-        return _once(chosen).run(*args)
-    return chosen(*args)
+def _cond(pred: Any, then: _Callee, otherwise: _Callee, *args: Any) -> Any:
+    function, owner = chosen = then if pred else otherwise
+    if isinstance(function, Op) and not function.is_async:
+        return function(*args) if owner is None else function(owner, *args)
+    return _inner("cond", chosen).run(*args)
 
 
 _MAP = OpSpec(_map, "map", Kind.RECORDED)
 _COND = OpSpec(_cond, "cond", Kind.RECORDED)
 
-_kept: OrderedDict[tuple[Any, ...], Pipeline[..., Any]] = OrderedDict()
-_lock = threading.Lock()
+
+def _inner(kind: str, callee: _Callee) -> Pipeline[..., Any] | BoundPipeline[..., Any]:
+    """The pipeline that calls this once, or on each of its arguments; kept with the function, and traced once."""
+    function, owner = callee
+    key = kind, owner is not None
+    made = function._inner.get(key)
+    if made is None:
+        body = _BODIES[key](function)
+        made = function._inner.setdefault(key, Pipeline(body, name=f"{kind} of {function.name}"))
+    return made if owner is None else BoundPipeline(made, owner)
 
 
-def _each(function: Any) -> Pipeline[..., Any]:
-    """The pipeline that calls this on each of its arguments."""
-    operator = function if isinstance(function, (Op, Pipeline, BoundPipeline)) else Op(function)
-
-    def each(*items: Any) -> Any:
-        return [operator(item) for item in items]
-
-    return _keep(("map", function), each, operator.name)
+def _on_each(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *items: _each(function, (), items)
 
 
-def _once(operator: Op[..., Any]) -> Pipeline[..., Any]:
-    """The pipeline that calls this once."""
+def _method_on_each(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda owner, *items: _each(function, (owner,), items)
 
+
+def _each(function: Callable[..., Any], first: tuple[Any, ...], items: tuple[Any, ...]) -> list[Any]:
+    if not isinstance(function, Pipeline):
+        return [function(*first, item) for item in items]
+    results = []
+    for place, item in enumerate(items):
+        with scope(str(place)):  # its labels come once for each item
+            results.append(function(*first, item))
+    return results
+
+
+def _once(function: Callable[..., Any]) -> Callable[..., Any]:
     def once(*args: Any) -> Any:
-        return operator(*args)
+        return function(*args)
 
-    return _keep(("once", operator), once, operator.name)
+    return once
 
 
-def _keep(key: tuple[Any, ...], body: Callable[..., Any], name: str) -> Pipeline[..., Any]:
-    """One pipeline for each function, so that it is traced once for each number of arguments."""
-    kind, function = key
-    known = (kind, id(function))
-    with _lock:
-        pipeline = _kept.get(known)
-        if pipeline is None:
-            pipeline = Pipeline(body, name=f"{kind} of {name}")
-            _kept[known] = pipeline  # its body keeps the function alive, so that the id stays its own
-        _kept.move_to_end(known)
-        while len(_kept) > KEPT:
-            _kept.popitem(last=False)
-    return pipeline
+_BODIES = {("map", False): _on_each, ("map", True): _method_on_each, ("cond", False): _once, ("cond", True): _once}

@@ -8,19 +8,23 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Iterable
 from contextvars import copy_context
+from dataclasses import dataclass
 from functools import partial, update_wrapper
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from dataflow.engine.runtime import default_runtime
-from dataflow.graph.nodes import Kind, OpSpec
+from dataflow.graph.freeze import CLOSED_OVER, closes_over
+from dataflow.graph.nodes import Declared, Kind, OpSpec
 from dataflow.graph.placeholder import record
 from dataflow.graph.plan import Plan, make_plan
-from dataflow.graph.recording import current, refusal
+from dataflow.graph.recording import NO_KWARGS, current, refusal, trace_of_context
 from dataflow.graph.trace import trace
 from dataflow.task import Task
 
-__all__ = ["Call", "Op", "op", "pickled_as"]
+__all__ = ["BoundOp", "Call", "Op", "op", "pickled_as"]
+
+_trace_of_context = trace_of_context.get  # bound: it is asked at every call of an operator
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,11 +52,11 @@ else:
         """
 
 
-class Op(Generic[P, R]):
+class Op(Declared, Generic[P, R]):
     """An operator. Made by `op`; immutable, safe to share, and as good as the plain function outside of a trace."""
 
     def __init__(self, fn: Callable[P, R], *, name: str | None = None, writes: Iterable[str] = ()) -> None:
-        if isinstance(fn, Op):
+        if isinstance(fn, (Op, BoundOp)):
             raise TypeError(f"op: {fn!r} is an operator already; use {fn.name}.options(...) to change its options")
         if isinstance(fn, (staticmethod, classmethod)):
             raise TypeError(f"op: put @{type(fn).__name__} above @op, not below it")
@@ -60,15 +64,21 @@ class Op(Generic[P, R]):
             raise TypeError(f"op: expected a function, got {type(fn).__name__}")
         if name is not None and not isinstance(name, str):
             raise TypeError(f"op: name must be a str, got {type(name).__name__}")
+        if isinstance(fn, FunctionType) and current() is not None and closes_over(fn):
+            raise refusal(f"the operator {_name_of(fn)!r} uses a placeholder from outside", CLOSED_OVER)
+        update_wrapper(self, fn)  # first: it copies the attributes of what may be an operator itself, `@wraps`-ed
         self._fn = fn
         kind = Kind.ASYNC if _is_coroutine_function(fn) else Kind.KERNEL
         self._writes = (writes,) if isinstance(writes, str) else tuple(writes)
         name = name or _name_of(fn)
         self._spec = OpSpec(fn, name, kind, _declared_at(fn), _places(self._writes, fn, name))
-        self._arity: tuple[int, int] | None = None
+        self._arity: tuple[int, int, tuple[str, ...]] | None = None
+        self._signature: inspect.Signature | None = None
+        """Both read once, at the first call in a body; there is no signature for some builtins."""
         self._plans: dict[tuple[int, tuple[str, ...]], Plan] = {}
         """For `start`: the plan of one call, for each number of arguments."""
-        update_wrapper(self, fn)
+        self._inner: dict[tuple[str, bool], Any] = {}
+        """For `flow.map` and `flow.cond`: the pipelines that call it."""
 
     @property
     def name(self) -> str:
@@ -85,17 +95,21 @@ class Op(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The plain function; while a pipeline is traced, a new node of it, as a placeholder."""
-        if current() is None:
+        recording = _trace_of_context()  # as `current()`, which would be a call more for each node
+        if recording is None or not recording.thread:
             return self._fn(*args, **kwargs)
-        return cast(R, self._record(args, kwargs))
+        least, most, names = self._arity or self._read_arity()
+        if not kwargs and least <= len(args) <= most:
+            return cast(R, record(self._spec, args, NO_KWARGS))
+        return cast(R, record(self._spec, *self._in_order(args, kwargs, names)))
 
     @overload
     def __get__(self, instance: None, owner: type) -> Op[P, R]: ...
     @overload
-    def __get__(self: Op[Concatenate[S, Q], T], instance: S, owner: type | None = None) -> Callable[Q, T]: ...
+    def __get__(self: Op[Concatenate[S, Q], T], instance: S, owner: type | None = None) -> BoundOp[Q, T]: ...
     def __get__(self, instance: object, owner: type | None = None) -> Any:
-        """On an instance: the bound method, with `instance` as its first argument (a constant of the graph)."""
-        return self if instance is None else MethodType(self, instance)
+        """On an instance: the operator with `instance` as its first argument (a constant of the graph)."""
+        return self if instance is None else BoundOp(self, instance)
 
     @overload
     def start(self: Op[P, Call[T]], /, *args: Any, **kwargs: Any) -> Task[T]: ...
@@ -104,20 +118,18 @@ class Op(Generic[P, R]):
     def start(self, /, *args: Any, **kwargs: Any) -> Task[Any]:
         """Begin now, and return a Task; needs a running event loop (RuntimeError).
 
-        Arguments may be Tasks, also inside lists, tuples and dicts: then it begins when these are done, with their
-        results. If one of them fails, this fails with the same exception. Cancelling the Task stops it as cancelling an
-        awaited pipeline does. Wrong arguments are a TypeError here; in the body of a pipeline it is a TraceError.
+        Arguments may be Tasks, also inside lists, tuples, dicts and dataclasses: then it begins when these are done,
+        with their results. If one of them fails, this fails with the same exception. Cancelling the Task stops it as
+        cancelling an awaited pipeline does. Wrong arguments are a TypeError here; in the body of a pipeline it is a
+        TraceError.
         """
         if current() is not None:
             raise refusal(
                 f"{self.name}.start() starts a task, which a body cannot do", f"call {self.name}(...) instead"
             )
-        signature = _signature(self._fn)
-        if signature is not None:
-            try:
-                signature.bind(*args, **kwargs)
-            except TypeError as exc:
-                raise TypeError(f"{self.name}() {exc}") from None
+        self._arity or self._read_arity()
+        if self._signature is not None:
+            self._bind(args, kwargs)
         return Task(self._run, self.name, args, kwargs)
 
     @property
@@ -144,20 +156,77 @@ class Op(Generic[P, R]):
     def __reduce__(self) -> str:
         return pickled_as(self)
 
-    def _record(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A call with wrong arguments fails here, on the line that makes it, as the plain call would."""
-        if self._arity is None:
-            self._arity = _arity(self._fn)
-        least, most = self._arity
-        if kwargs or not least <= len(args) <= most:
-            signature = _signature(self._fn)
-            if signature is not None:
-                try:
-                    bound = signature.bind(*args, **kwargs)
-                except TypeError as exc:
-                    raise TypeError(f"{self.name}() {exc}") from None
-                args, kwargs = bound.args, bound.kwargs
-        return record(self._spec, args, kwargs)
+    def _in_order(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """By position what can be. Wrong arguments fail on the line of the call, as they do in a plain one."""
+        if kwargs and len(args) + len(kwargs) == len(names) and all(name in kwargs for name in names[len(args) :]):
+            return (*args, *(kwargs[name] for name in names[len(args) :])), {}
+        if self._signature is None:
+            return args, kwargs
+        bound = self._bind(args, kwargs)
+        return bound.args, bound.kwargs
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
+        assert self._signature is not None
+        try:
+            return self._signature.bind(*args, **kwargs)
+        except TypeError as exc:
+            raise TypeError(f"{self.name}() {exc}") from None
+
+    def _read_arity(self) -> tuple[int, int, tuple[str, ...]]:
+        self._signature = _signature(self._fn)
+        self._arity = _arity(self._signature)
+        return self._arity
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class BoundOp(Generic[P, R]):
+    """An operator that is a method, on one instance: `self` is fixed, everything else is as in `Op`."""
+
+    _of: Op[..., R]
+    _owner: Any
+
+    @property
+    def name(self) -> str:
+        """What the operator is called in errors, tables and pictures."""
+        return self._of.name
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it runs on the event loop."""
+        return self._of.is_async
+
+    @property
+    def __wrapped__(self) -> Any:
+        """The plain method, for `inspect`."""
+        return MethodType(self._of._fn, self._owner)
+
+    def options(self, *, name: str | None = None, writes: Iterable[str] | None = None) -> BoundOp[P, R]:
+        """See `Op.options`."""
+        return BoundOp(self._of.options(name=name, writes=writes), self._owner)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """See `Op.__call__`."""
+        return self._of(self._owner, *args, **kwargs)
+
+    @overload
+    def start(self: BoundOp[P, Call[T]], /, *args: Any, **kwargs: Any) -> Task[T]: ...
+    @overload
+    def start(self, /, *args: Any, **kwargs: Any) -> Task[R]: ...
+    def start(self, /, *args: Any, **kwargs: Any) -> Task[Any]:
+        """See `Op.start`."""
+        task: Task[Any] = self._of.start(self._owner, *args, **kwargs)
+        return task
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BoundOp) and self._of is other._of and self._owner is other._owner
+
+    def __hash__(self) -> int:
+        return hash((id(self._of), id(self._owner)))
+
+    def __repr__(self) -> str:
+        return f"<{'async ' if self.is_async else ''}op {self.name} of {self._owner!r}>"
 
 
 @overload
@@ -195,7 +264,11 @@ class _OpDecorator(Protocol):
     def __call__(self, fn: Callable[P, R], /) -> Op[P, R]: ...
 
 
-def _is_coroutine_function(fn: Callable[..., Any]) -> bool:
+def _is_coroutine_function(fn: Any) -> bool:
+    while isinstance(fn, partial):
+        fn = fn.func
+    if isinstance(fn, (Op, BoundOp)):
+        return fn.is_async
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
 
 
@@ -237,18 +310,21 @@ def _signature(fn: Callable[..., Any]) -> inspect.Signature | None:
         return None
 
 
-def _arity(fn: Callable[..., Any]) -> tuple[int, int]:
-    """The least and the greatest number of positional arguments with which a call is certainly right."""
-    signature = _signature(fn)
+def _arity(signature: inspect.Signature | None) -> tuple[int, int, tuple[str, ...]]:
+    """The least and the greatest number of positional arguments with which a call is certainly right, and the names of
+    all parameters, if each can be given by name and by position."""
     if signature is None:
-        return 0, 1 << 30
+        return 0, 1 << 30, ()
     least = most = 0
-    for parameter in signature.parameters.values():
+    parameters = signature.parameters.values()
+    for parameter in parameters:
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             most += 1
             least += parameter.default is parameter.empty
         elif parameter.kind is parameter.VAR_POSITIONAL:
             most = 1 << 30
         elif parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty:
-            return 1, 0  # never right without keywords
-    return least, most
+            least, most = 1, 0  # never right without keywords
+            break
+    both = all(parameter.kind is parameter.POSITIONAL_OR_KEYWORD for parameter in parameters)
+    return least, most, tuple(signature.parameters) if both else ()

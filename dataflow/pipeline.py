@@ -11,23 +11,23 @@ that lives.
 from __future__ import annotations
 
 import inspect
-import threading
-import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextvars import copy_context
+from dataclasses import dataclass
 from functools import partial, update_wrapper
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
-from dataflow.binding import Binding, static_key
+from dataflow.binding import Binding, Parameters
 from dataflow.engine.runtime import default_runtime
-from dataflow.graph.nodes import Graph
+from dataflow.graph.nodes import Declared, Graph, OpSpec
 from dataflow.graph.passes import replaced, selected
 from dataflow.graph.placeholder import Placeholder, is_placeholder
 from dataflow.graph.plan import Plan, make_plan
-from dataflow.graph.recording import current
+from dataflow.graph.recording import Trace, current, refusal
+from dataflow.graph.splice import spliced
 from dataflow.graph.trace import trace
-from dataflow.op import Call, Op, pickled_as
+from dataflow.op import BoundOp, Call, Op, pickled_as
+from dataflow.plans import Plans
 
 __all__ = ["BoundPipeline", "Pipeline", "pipeline"]
 
@@ -37,11 +37,11 @@ Q = ParamSpec("Q")
 S = TypeVar("S")
 T = TypeVar("T")
 
-CACHED_PLANS = 128
-"""Plans that a pipeline keeps; the one longest not used goes first."""
+_ALL_GIVEN: Hashable = ()
+"""The key of the plan for which every argument is an input."""
 
 
-class Pipeline(Generic[P, R]):
+class Pipeline(Declared, Generic[P, R]):
     """A pipeline. Made by `pipeline`; may be called from any number of tasks, threads and loops at once."""
 
     def __init__(
@@ -49,6 +49,7 @@ class Pipeline(Generic[P, R]):
     ) -> None:
         if isinstance(fn, Pipeline) or not callable(fn):
             raise TypeError(f"pipeline: expected a function, got {type(fn).__name__}")
+        update_wrapper(self, fn)  # first: it copies the attributes of what may be a pipeline itself, `@wraps`-ed
         self._fn = fn
         self._name = name if name is not None else getattr(fn, "__name__", type(fn).__name__)
         if inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
@@ -56,21 +57,13 @@ class Pipeline(Generic[P, R]):
                 f"pipeline {self._name!r}: the body must be a plain `def`: it is traced, not run. "
                 "Call async operators in it without `await`, and return instead of `yield`"
             )
-        self._signature = inspect.signature(fn)
-        self._open = self._signature
-        """What is left to give, when some arguments are bound."""
-        self._bound: dict[str, Any] = {}
-        self._static = _names("static", static, self._signature, self._name)
-        self._tree = _names("tree", tree, self._signature, self._name)
-        if both := self._static & self._tree:
-            raise TypeError(f"pipeline {self._name!r}: {', '.join(sorted(both))} cannot be both static and a tree")
+        self._parameters = Parameters(fn, self._name, static=static, tree=tree)
         self._passes: tuple[Callable[[Graph], Graph], ...] = ()
-        self._plans = _Plans()
-        self._owners: dict[int, tuple[weakref.ref[Any], _Plans]] = {}
+        self._plans = Plans()
         self._class: type | None = None
         """Where this is a method."""
-        self._positional = _only_positional(self._signature) if not self._static | self._tree else None
-        update_wrapper(self, fn)
+        self._inner: dict[tuple[str, bool], Pipeline[..., Any]] = {}
+        """For `flow.map` and `flow.cond`: the pipelines that call it."""
 
     @property
     def name(self) -> str:
@@ -86,8 +79,9 @@ class Pipeline(Generic[P, R]):
 
         While another pipeline is traced, this one's body is recorded into it instead.
         """
-        if current() is not None:
-            return cast(Call[R], self._inlined(args, kwargs))
+        recording = current()
+        if recording is not None:
+            return cast(Call[R], self._inlined(recording, None, args, kwargs))
         plan, inputs = self._bind(self._plans, None, args, kwargs)
         return cast(Call[R], _call(plan, inputs))
 
@@ -124,8 +118,8 @@ class Pipeline(Generic[P, R]):
 
         Runs that are under way finish on their old graph.
         """
-        self._plans = _Plans()
-        self._owners = {}
+        self._plans = Plans()
+        self._inner = {}
 
     def bind(self, /, **fixed: Any) -> Pipeline[..., R]:
         """The same pipeline with these arguments fixed; what is left keeps its order.
@@ -133,18 +127,9 @@ class Pipeline(Generic[P, R]):
         Fixed arguments are what they would be in a call: inputs, unless they are static. Raises TypeError for names
         that are no parameters, or are fixed already.
         """
-        allowed = {n for n, p in self._open.parameters.items() if p.kind not in (*_VARIADIC, p.POSITIONAL_ONLY)}
-        unknown = sorted(fixed.keys() - allowed)
-        if unknown:
-            raise TypeError(
-                f"{self._name}.bind() got {', '.join(unknown)}, which {self._name}{self._open} does not take"
-            )
         derived = self._derived()
-        derived._bound = {**self._bound, **fixed}
-        left = [parameter for name, parameter in self._open.parameters.items() if name not in fixed]
-        derived._open = self._open.replace(parameters=left)
-        derived._positional = None
-        derived.__dict__["__signature__"] = derived._open
+        derived._parameters = self._parameters.fixed(fixed)
+        derived.__dict__["__signature__"] = derived._parameters.open
         return derived
 
     def select(self, /, *labels: str) -> Pipeline[P, Any]:
@@ -162,17 +147,19 @@ class Pipeline(Generic[P, R]):
         `functions` maps operators to functions or operators; one that is never called is a GraphError when the pipeline
         is traced.
         """
-        specs = {}
+        new_of: dict[int, Op[..., Any]] = {}
         for old, new in functions.items():
             if not isinstance(old, Op):
                 raise TypeError(f"{self._name}.replace() replaces operators, not {type(old).__name__}")
-            specs[old._fn] = (new if isinstance(new, Op) else Op(new))._spec
-        return self._derived(partial(replaced, functions=specs))
+            new_of[id(old._fn)] = new if isinstance(new, Op) else Op(new)
+        specs = {function: new._spec for function, new in new_of.items()}
+        names = {id(old._fn): old.name for old in functions}
+        return self._derived(partial(replaced, functions=specs, names=names, swap=_swap(new_of, specs)))
 
     def _derived(self, graph_pass: Callable[[Graph], Graph] | None = None) -> Pipeline[Any, Any]:
         derived: Pipeline[Any, Any] = object.__new__(Pipeline)
         derived.__dict__.update(self.__dict__)
-        derived._plans, derived._owners = _Plans(), {}
+        derived._plans, derived._inner = Plans(), {}
         if graph_pass is not None:
             derived._passes = (*self._passes, graph_pass)
         return derived
@@ -188,7 +175,7 @@ class Pipeline(Generic[P, R]):
         return self if instance is None else BoundPipeline(self, instance)
 
     def __repr__(self) -> str:
-        return f"<pipeline {self._name}{self._signature}>"
+        return f"<pipeline {self._name}{self._parameters.open}>"
 
     def __reduce__(self) -> str:
         return pickled_as(self)
@@ -200,31 +187,37 @@ class Pipeline(Generic[P, R]):
 
     def _refuse_trace(self, verb: str) -> None:
         if current() is not None:
-            raise RuntimeError(
-                f"{self._name}.{verb}() was called while a pipeline is traced: nothing runs there; "
-                f"call {self._name}(...) to record it into that pipeline"
+            raise refusal(
+                f"{self._name}.{verb}() was called while a pipeline is traced, where nothing runs",
+                f"call {self._name}(...) to record it into that pipeline",
             )
 
-    def _bind(self, plans: _Plans, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Plan, list[Any]]:
+    def _bind(self, plans: Plans, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Plan, list[Any]]:
         """The plan and the inputs of a call."""
-        if self._class is not None and owner is None and args and isinstance(args[0], self._class):
-            owner, args = args[0], args[1:]  # called through the class: `Model.forward(model, x)`
-            plans = self._plans_of(owner)
-        if len(args) == self._positional and owner is None and not kwargs and not any(arg is None for arg in args):
+        plans, owner, args = self._through_the_class(plans, owner, args)
+        if (
+            len(args) == self._parameters.positional
+            and owner is None
+            and not kwargs
+            and not any(arg is None for arg in args)
+        ):
             plan = plans.get(_ALL_GIVEN)  # the common case: every parameter given by position, none static
             if plan is not None:
                 inputs = list(args)
-                if any(is_placeholder(arg) for arg in args):
-                    self._stray_placeholder()
+                self._refuse_placeholders(inputs)
                 return plan, inputs
-        try:
-            bound = self._all_arguments(self._open.bind(*((owner,) if owner is not None else ()), *args, **kwargs))
-        except TypeError as exc:
-            raise TypeError(f"{self._name}() {exc}") from None
-        return self._plan(plans, owner, bound)
+        binding = self._parameters.sort(self._parameters.bind(owner, args, kwargs), owner)
+        plan = self._plan(plans, owner, binding)
+        self._refuse_placeholders(binding.inputs)
+        return plan, binding.inputs
 
-    def _plan(self, plans: _Plans, owner: Any, bound: inspect.BoundArguments) -> tuple[Plan, list[Any]]:
-        binding = self._sort(bound, owner)
+    def _through_the_class(self, plans: Plans, owner: Any, args: tuple[Any, ...]) -> tuple[Plans, Any, tuple[Any, ...]]:
+        """`Model.forward(model, x)` is `model.forward(x)`."""
+        if self._class is not None and owner is None and args and isinstance(args[0], self._class):
+            return self._plans_of(args[0]), args[0], args[1:]
+        return plans, owner, args
+
+    def _plan(self, plans: Plans, owner: Any, binding: Binding) -> Plan:
         plan = plans.get(binding.key)
         if plan is None:
             with plans.tracing:  # concurrent first calls trace once
@@ -232,73 +225,31 @@ class Pipeline(Generic[P, R]):
                 if plan is None:
                     plan = make_plan(self._trace(binding, owner))
                     plans.put(binding.key, plan)
-        if any(is_placeholder(value) for value in binding.inputs):
-            self._stray_placeholder()
-        return plan, binding.inputs
+        return plan
 
-    def _all_arguments(self, bound: inspect.BoundArguments) -> inspect.BoundArguments:
-        """The arguments of a call and the fixed ones, in the order of the parameters."""
-        if not self._bound:
-            return bound
-        given = {**self._bound, **bound.arguments}
-        ordered = OrderedDict((name, given[name]) for name in self._signature.parameters if name in given)
-        return inspect.BoundArguments(self._signature, ordered)
+    def _graph(self, plans: Plans, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
+        plans, owner, args = self._through_the_class(plans, owner, args)
+        bound = self._parameters.bind_partly(owner, args, kwargs)
+        return self._plan(plans, owner, self._parameters.sort(bound, owner)).graph
 
-    def _graph(self, plans: _Plans, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
-        if self._class is not None and owner is None and args and isinstance(args[0], self._class):
-            owner, args = args[0], args[1:]
-            plans = self._plans_of(owner)
-        bound = self._open.bind_partial(*((owner,) if owner is not None else ()), *args, **kwargs)
-        for name, parameter in self._open.parameters.items():
-            if parameter.default is not parameter.empty or parameter.kind in _VARIADIC or name in bound.arguments:
-                continue
-            for names, what in ((self._static, "static"), (self._tree, "a tree")):
-                if name in names:
-                    raise TypeError(f"{self._name}.graph() needs a value for {name!r}, which is {what}")
-            bound.arguments[name] = _ANYTHING
-        ordered = OrderedDict((n, bound.arguments[n]) for n in self._open.parameters if n in bound.arguments)
-        plan, _ = self._plan(plans, owner, self._all_arguments(inspect.BoundArguments(self._open, ordered)))
-        return plan.graph
-
-    def _inlined(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Record the body into the pipeline that is being traced."""
+    def _inlined(self, recording: Trace, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record it into the pipeline that is being traced: its body or, if passes changed it, its graph."""
         if self._passes:
+            plans, owner, args = self._through_the_class(self._plans, owner, args)
+            plans = plans if owner is None else self._plans_of(owner)
+            binding = self._parameters.sort(self._parameters.bind(owner, args, kwargs), owner)
+            return spliced(recording, self._plan(plans, owner, binding).graph, binding.inputs)
+        if self._parameters.open is not self._parameters.signature:
+            bound = self._parameters.bind(owner, args, kwargs)
+            return self._fn(*bound.args, **bound.kwargs)
+        return self._fn(*args, **kwargs) if owner is None else self._fn(owner, *args, **kwargs)
+
+    def _refuse_placeholders(self, inputs: list[Any]) -> None:
+        if any(is_placeholder(value) for value in inputs):
             raise TypeError(
-                f"{self._name!r} was changed by select() or replace(), and cannot be called in the body of another "
-                "pipeline: await it in an async operator, or change the outer pipeline"
+                f"{self._name}() was called with a placeholder, outside of the body that it belongs to: "
+                "a placeholder stands for a value only while its pipeline is traced"
             )
-        if not self._bound:
-            return self._fn(*args, **kwargs)
-        bound = self._all_arguments(self._open.bind(*args, **kwargs))
-        return self._fn(*bound.args, **bound.kwargs)
-
-    def _stray_placeholder(self) -> None:
-        raise TypeError(
-            f"{self._name}() was called with a placeholder, outside of the body that it belongs to: "
-            "a placeholder stands for a value only while its pipeline is traced"
-        )
-
-    def _sort(self, bound: inspect.BoundArguments, owner: Any) -> Binding:
-        """Sort the arguments of a call into inputs and Python values (see the module docstring)."""
-        binding = Binding(bound)
-        for position, (name, parameter) in enumerate(self._signature.parameters.items()):
-            if owner is not None and position == 0:
-                binding.add_input(name, owner, (name, None))
-            elif name not in bound.arguments:
-                binding.key_parts.append((name, "omitted"))
-            elif name in self._static:
-                binding.key_parts.append((name, *static_key(bound.arguments[name], name, self._name)))
-            elif name in self._tree:
-                binding.add_tree(name, bound.arguments[name])
-            elif parameter.kind is parameter.VAR_POSITIONAL:
-                for index, value in enumerate(bound.arguments[name]):
-                    binding.add(f"{name}[{index}]", value, (name, index))
-            elif parameter.kind is parameter.VAR_KEYWORD:
-                for key, value in bound.arguments[name].items():
-                    binding.add(f"{name}[{key!r}]", value, (name, key))
-            else:
-                binding.add(name, bound.arguments[name], (name, None))
-        return binding
 
     def _trace(self, binding: Binding, owner: Any) -> Graph:
         def body(placeholders: list[Placeholder]) -> Any:
@@ -311,39 +262,23 @@ class Pipeline(Generic[P, R]):
             graph = graph_pass(graph)
         return graph
 
-    def _plans_of(self, owner: Any) -> _Plans:
+    def _plans_of(self, owner: Any) -> Plans:
         """The plans of a method's pipeline for one instance; identity counts, not equality."""
-        owners, key = self._owners, id(owner)
-        known = owners.get(key)
-        if known is not None and known[0]() is owner:
-            return known[1]
-        plans = _Plans()
-
-        def forget(reference: weakref.ref[Any]) -> None:
-            if key in owners and owners[key][0] is reference:
-                del owners[key]
-
         try:
-            entry = weakref.ref(owner, forget), plans
+            return self._plans.of(owner)
         except TypeError:
             raise TypeError(
                 f"pipeline {self._name!r} is a method of {type(owner).__name__}, whose instances cannot be referred "
                 "to weakly: add '__weakref__' to its __slots__"
             ) from None
-        with self._plans.tracing:  # concurrent first calls on one instance get the same
-            known = owners.get(key)
-            if known is not None and known[0]() is owner:
-                return known[1]
-            owners[key] = entry
-        return plans
 
 
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class BoundPipeline(Generic[P, R]):
     """A pipeline that is a method, on one instance: `self` is fixed, everything else is as in `Pipeline`."""
 
-    def __init__(self, of: Pipeline[Any, R], owner: Any) -> None:
-        self._of = of
-        self._owner = owner
+    _of: Pipeline[Any, R]
+    _owner: Any
 
     @property
     def name(self) -> str:
@@ -353,8 +288,9 @@ class BoundPipeline(Generic[P, R]):
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """See `Pipeline.__call__`."""
         of = self._of
-        if current() is not None:
-            return cast(Call[R], of._inlined((self._owner, *args), kwargs))
+        recording = current()
+        if recording is not None:
+            return cast(Call[R], of._inlined(recording, self._owner, args, kwargs))
         plan, inputs = self._bind(args, kwargs)
         return cast(Call[R], _call(plan, inputs))
 
@@ -375,6 +311,11 @@ class BoundPipeline(Generic[P, R]):
         """See `Pipeline.graph`."""
         self._of._refuse_trace("graph")
         return self._of._graph(self._of._plans_of(self._owner), self._owner, args, kwargs)
+
+    def retrace(self) -> None:
+        """Forget the graphs of this instance; see `Pipeline.retrace`."""
+        self._of._plans.forget(self._owner)
+        self._of._inner = {}
 
     def bind(self, /, **fixed: Any) -> BoundPipeline[..., R]:
         """See `Pipeline.bind`."""
@@ -433,52 +374,18 @@ def _call(plan: Plan, inputs: list[Any]) -> Any:
     return coroutine
 
 
-_ALL_GIVEN: Hashable = ()
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-_ANYTHING = object()
-"""Stands for an input that `graph()` was not given."""
+def _swap(new_of: Mapping[int, Op[..., Any]], specs: Mapping[int, OpSpec]) -> Callable[[Any, set[int]], Any]:
+    """What `replace` makes of an operator or a pipeline that is an argument, as for `flow.map`."""
 
+    def swap(value: Any, called: set[int]) -> Any:
+        if isinstance(value, Op):
+            called.add(id(value._fn))
+            return new_of.get(id(value._fn), value)
+        if isinstance(value, (BoundOp, BoundPipeline)):
+            return type(value)(swap(value._of, called), value._owner)
+        if isinstance(value, Pipeline):
+            called.update(specs)  # what it calls is not known before it is traced
+            return value._derived(partial(replaced, functions=specs, names={}, swap=swap))
+        return value
 
-class _Plans:
-    """A bounded cache of plans, and the lock under which new ones are traced."""
-
-    __slots__ = ("_lock", "_plans", "tracing")
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._plans: OrderedDict[Hashable, Plan] = OrderedDict()
-        self.tracing = threading.RLock()
-
-    def get(self, key: Hashable) -> Plan | None:
-        """The plan kept under this key, which is now the one used last."""
-        with self._lock:
-            plan = self._plans.get(key)
-            if plan is not None:
-                self._plans.move_to_end(key)
-            return plan
-
-    def put(self, key: Hashable, plan: Plan) -> None:
-        """Keep a plan, and let go of the one longest not used if there are too many."""
-        with self._lock:
-            self._plans[key] = plan
-            while len(self._plans) > CACHED_PLANS:
-                self._plans.popitem(last=False)
-
-
-def _names(option: str, given: Iterable[str], signature: inspect.Signature, name: str) -> frozenset[str]:
-    if isinstance(given, str):
-        raise TypeError(f"pipeline {name!r}: {option} must be a collection of names, e.g. {option}=({given!r},)")
-    names = frozenset(given)
-    allowed = {n for n, parameter in signature.parameters.items() if parameter.kind not in _VARIADIC}
-    unknown = sorted(names - allowed)
-    if unknown:
-        raise TypeError(f"pipeline {name!r}: {option} names {', '.join(unknown)}, no parameter of {name}{signature}")
-    return names
-
-
-def _only_positional(signature: inspect.Signature) -> int | None:
-    """How many parameters there are, if all can be given by position; else None."""
-    parameters = signature.parameters.values()
-    if all(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters):
-        return len(signature.parameters)
-    return None
+    return swap

@@ -4,16 +4,21 @@
     both = concat.start(left, right)                      begins when both are done
     await both
 
-A Task stands on one event loop. What it waits for are other Tasks among its arguments, also inside lists, tuples and
-dicts; then its operator is a run of one node.
+A Task stands on one event loop. What it waits for are other Tasks among its arguments, also inside lists, tuples, dicts
+and dataclasses; then its operator is a run of one node.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import copy_context
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from dataflow.graph.fill import fill, rebuild_tuple, refilled
+from dataflow.graph.nodes import Ref
 
 __all__ = ["Task"]
 
@@ -30,7 +35,13 @@ class Task(Awaitable[R_co], _Base):  # type: ignore[misc]  # the base Any lets a
 
     def __init__(self, run: Callable[..., Coroutine[Any, Any, Any]], name: str, args: Any, kwargs: Any) -> None:
         self._name = name
-        self._task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError(
+                f"{name}.start() needs a running event loop: call it in a coroutine, or call {name}(...) itself"
+            ) from None
+        self._task: asyncio.Task[Any] = loop.create_task(
             _when_ready(run, args, kwargs), name=f"dataflow {name}", context=copy_context()
         )
 
@@ -70,31 +81,33 @@ class Task(Awaitable[R_co], _Base):  # type: ignore[misc]  # the base Any lets a
 
 async def _when_ready(run: Callable[..., Coroutine[Any, Any, Any]], args: Any, kwargs: Any) -> Any:
     needed: list[Task[Any]] = []
-    _find((args, kwargs), needed)
+    template = _template((args, kwargs), needed)
     for task in needed:
         # Shielded: if this one is cancelled, others may still need that one.
         await asyncio.shield(task._task)
-    args, kwargs = _filled((args, kwargs))
+    args, kwargs = fill(template, [task._task.result() for task in needed])
     needed.clear()
     return await run(*args, **kwargs)
 
 
-def _find(value: Any, found: list[Task[Any]]) -> None:
+def _template(value: Any, needed: list[Task[Any]]) -> Any:
+    """The arguments with a Ref for each Task in them, also inside of tuples, lists, dicts and dataclasses."""
     if isinstance(value, Task):
-        found.append(value)
-    elif type(value) in (list, tuple):
-        for item in value:
-            _find(item, found)
-    elif type(value) is dict:
-        for item in value.values():
-            _find(item, found)
-
-
-def _filled(value: Any) -> Any:
-    if isinstance(value, Task):
-        return value._task.result()
-    if type(value) in (list, tuple):
-        return type(value)(map(_filled, value))
-    if type(value) is dict:
-        return {key: _filled(item) for key, item in value.items()}
+        needed.append(value)
+        return Ref(len(needed) - 1)
+    if isinstance(value, tuple):
+        return rebuild_tuple(value, [_template(item, needed) for item in value])
+    if isinstance(value, list):
+        return refilled(value, [_template(item, needed) for item in value])
+    if isinstance(value, dict):
+        return refilled(value, {key: _template(item, needed) for key, item in value.items()})
+    if is_dataclass(value) and not isinstance(value, type):
+        held = {each.name: getattr(value, each.name) for each in fields(value) if hasattr(value, each.name)}
+        found = len(needed)
+        parts = {name: _template(item, needed) for name, item in held.items()}
+        if len(needed) == found:
+            return value
+        value = copy.copy(value)
+        for name, part in parts.items():
+            object.__setattr__(value, name, part)
     return value

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import dataflow as flow
+from dataflow.threads.settings import process_settings
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
 try:
@@ -32,8 +33,9 @@ def run_async(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, A
 
 @pytest.fixture(autouse=True)
 def _same_threads_afterwards() -> Iterator[None]:
-    """A test may set the number of inter-op threads; the next one finds it as it was."""
-    before = flow.get_num_interop_threads()
+    """A test may set the numbers of threads; the next one finds them as they were, and who had given them."""
+    flow.get_num_interop_threads()
+    before = process_settings._known
     yield
-    if flow.get_num_interop_threads() != before:
-        flow.set_num_interop_threads(before)
+    if process_settings._known != before:
+        process_settings._change(before.interop_set, before.intraop_set)

@@ -32,6 +32,7 @@ LAYERS = {
     "distributed": 4,
     "onnx": 4,
     "binding": 3,
+    "plans": 3,
     "task": 3,
     "op": 3,
     "pipeline": 3,

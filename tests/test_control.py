@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -144,3 +146,103 @@ def test_misuse_is_refused(inside: bool) -> None:
     for call, message in calls:
         with pytest.raises(TypeError, match=message):
             flow.pipeline(call).graph() if inside else call(1)
+
+
+class Model:
+    def __init__(self, gain: int) -> None:
+        self.gain = gain
+
+    @flow.op
+    def scaled(self, x: Any) -> Any:
+        return self.gain * x
+
+    @flow.op
+    async def later(self, x: Any) -> Any:
+        await asyncio.sleep(0)
+        return self.gain + x
+
+    def plain(self, x: Any) -> Any:
+        return self.gain - x
+
+    @flow.pipeline
+    def inner(self, x: Any) -> Any:
+        return self.scaled(x) + self.gain
+
+    @flow.pipeline
+    def all_of_them(self, xs: Any) -> Any:
+        methods = (self.scaled, self.later, self.plain, self.inner)
+        mapped = [flow.map(method, xs) for method in methods]
+        return mapped, [flow.cond(xs[0] > 1, method, self.scaled, xs[1]) for method in methods]
+
+
+def test_methods_are_called_and_their_instance_is_not_held(run_async: Runner) -> None:
+    model = Model(3)
+    for pick in (0, 2):
+        mapped, chosen = run_async(model.all_of_them([pick, 5]))
+        assert mapped == [[3 * pick, 15], [3 + pick, 8], [3 - pick, -2], [3 * pick + 3, 18]]
+        assert chosen == ([15, 8, -2, 18] if pick else [15] * 4)
+    assert flow.map(model.scaled, [1, 2]) == [3, 6]
+    assert flow.map(model.later, [1, 2]) == [4, 5]
+    assert flow.map(model.inner, [1, 2]) == [6, 9]
+    alive = weakref.ref(model)
+    del model
+    gc.collect()
+    assert alive() is None
+
+
+def test_a_function_that_uses_a_placeholder_from_outside_is_refused() -> None:
+    def chooses(x: Any) -> Any:
+        return flow.cond(x > 0, lambda: x + 1, lambda: x)
+
+    def declares(x: Any) -> Any:
+        @flow.op
+        def shifted(y: Any) -> Any:
+            return x + y
+
+        return shifted(x)
+
+    for body, name, line in ((chooses, "<lambda>", 1), (declares, "shifted", 1)):
+        where = f"{__file__}:{body.__code__.co_firstlineno + line}"
+        with pytest.raises(flow.TraceError, match=rf"operator '{name}' uses a placeholder .*{where}.*as an argument"):
+            flow.pipeline(body).graph()
+
+
+def test_a_pipeline_with_labels_is_called_on_each(run_async: Runner) -> None:
+    @flow.op
+    def checked(x: int) -> int:
+        if x > 2:
+            raise ValueError("too great")
+        return x
+
+    @flow.pipeline
+    def labelled(x: Any) -> Any:
+        return flow.label(checked(x), "checked")
+
+    @flow.pipeline
+    def outer(xs: Any) -> Any:
+        return flow.map(labelled, xs)
+
+    assert run_async(outer([1, 2])) == [1, 2]
+    with pytest.raises(ValueError, match="too great") as caught:
+        run_async(outer([1, 2, 3]))
+    assert "'checked' in scope '2' of pipeline 'map of labelled'" in caught.value.__notes__[0]
+
+
+def test_what_calls_a_function_is_traced_once() -> None:
+    traces: list[int] = []
+
+    @flow.pipeline
+    def inner(x: Any) -> Any:
+        traces.append(1)
+        return x + 1
+
+    @flow.pipeline
+    def outer(xs: Any) -> Any:
+        return flow.map(inner, xs)
+
+    for _ in range(3):
+        assert outer.run([1, 2]) == flow.map(inner, [1, 2]) == [2, 3]
+    assert len(traces) == 2  # for each of the two items
+    inner.retrace()
+    assert outer.run([1, 2]) == [2, 3]
+    assert len(traces) == 4

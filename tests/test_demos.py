@@ -22,6 +22,7 @@ PRINTS = {
     "04_inside_an_app": r"(?s)\d+ ticks .*largest gap was .* ms.*mean change 35\.0.*cancelled is True",
     "05_interop_threads": r"(?s)set to 4, get says 4, .*set to 1, get says 1, kernels at once: 1\n.*set to 2",
     "06_model": r"full attention: \d+ nodes, \d+ ms\ncausal attention: \d+ nodes, \d+ ms",
+    "07_threads": r"(?s)chain +wide\n +1 x 1 inter-op x intra-op +[\d.]+ +[\d.]+\n.*  default inter-op .*On idle CPUs",
 }
 """A pattern that the output of each must hold."""
 

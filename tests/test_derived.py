@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,10 +86,34 @@ def test_a_selected_graph_keeps_labels_scopes_and_order() -> None:
 
 
 def test_an_unknown_label_is_a_graph_error() -> None:
-    with pytest.raises(flow.GraphError, match=r"no node of 'three' is labelled 'z'; labels are: 'a', 'b', 'c'"):
+    with pytest.raises(flow.GraphError, match=r"no node of 'three' is labelled 'z'; labels are: 'loading/a', 'b', 'c'"):
         three.select("z").graph()
     with pytest.raises(TypeError, match=r"three.select\(\) takes labels"):
         three.select()
+
+
+def test_labels_are_known_by_their_scopes(run_async: Runner) -> None:
+    @flow.pipeline
+    def part(x: Any) -> Any:
+        return flow.label(flow.label(fetch(x), "h"), "same")
+
+    @flow.pipeline
+    def whole(x: Any) -> Any:
+        with flow.scope("left"):
+            left = part(x)
+        with flow.scope("right"), flow.scope("far"):
+            right = part(double(x))
+        return flow.label(left + right, "sum")
+
+    assert run_async(whole(10)) == 32
+    selected = whole.select("left/h", "right/far/h", "far/same", "sum")
+    assert run_async(selected(10)) == (11, 21, 21, 32)
+    assert run_async(part.select("h")(1)) == run_async(part.select("same")(1)) == 2
+    with pytest.raises(
+        flow.GraphError, match=r"several nodes .* labelled 'h': 'left/h', 'right/far/h'; name the scope"
+    ):
+        whole.select("h").graph()
+    assert run_async(whole.select("sum").select("left/h")(10)) == 11
 
 
 def test_replace_gives_another_function_for_an_operator(run_async: Runner) -> None:
@@ -113,9 +138,58 @@ def test_replace_says_what_is_wrong() -> None:
         three.replace({fetch: 3})  # type: ignore[dict-item]
 
 
-def test_a_changed_pipeline_is_no_part_of_another() -> None:
-    with pytest.raises(TypeError, match="was changed by select"):
-        flow.pipeline(lambda x: three.select("a")(x)).graph()
+def test_a_changed_pipeline_is_a_part_of_another(run_async: Runner) -> None:
+    @flow.pipeline
+    def outer(x: Any) -> Any:
+        with flow.scope("part"):
+            b, c = three.replace({fetch: lambda x: x + 100}).select("b", "c")(x * 2)
+        with flow.scope("constant"):
+            constant = three.select("a")(5)
+        return b, c, constant, three.bind(x=x).select("a")()
+
+    assert run_async(outer(1)) == (204, 101, 6, 2)
+    graph = outer.graph()
+    assert sorted(graph.names) == ["constant/loading/a", "loading/a", "part/b", "part/c", "part/loading/a"]
+    number = graph.names["part/c"]
+    assert graph.after[number] == (graph.names["part/b"],)
+    assert graph.scopes[graph.names["part/loading/a"]] == "part/loading"
+    assert run_async(outer.select("part/b")(1)) == 204
+    with pytest.raises(flow.TraceError, match="label 'loading/a' is given to a second node"):
+        flow.pipeline(lambda x: (three.select("a")(x), three.select("a")(x))).graph()
+
+
+def test_a_changed_method_is_a_part_of_another(run_async: Runner) -> None:
+    class Pair:
+        @flow.pipeline
+        def both(self, x: Any) -> Any:
+            faked = model.forward.replace({double: lambda x: -x})
+            with flow.scope("faked"):
+                y = faked(x, 10)
+            return y, Model.forward.select("doubled")(model, x, 1), self
+
+    model, pair = Model(3), Pair()
+    assert run_async(pair.both(1)) == (-30, 2, pair)
+
+
+def test_replace_reaches_what_map_and_cond_call(run_async: Runner) -> None:
+    @flow.pipeline
+    def part(x: Any) -> Any:
+        return fetch(x) + double(1)
+
+    @flow.pipeline
+    def whole(xs: Any) -> Any:
+        return flow.map(fetch, xs), flow.map(part, xs), flow.cond(xs[0] > 0, part, fetch, xs[0]), apply(fetch, xs[0])
+
+    faked = whole.replace({fetch: lambda x: 100 * x})
+    assert run_async(faked([1, 2])) == ([100, 200], [102, 202], 102, 100)
+    assert run_async(whole([1, 2])) == ([2, 3], [4, 5], 4, 2)
+    with pytest.raises(flow.GraphError, match="calls 'later', which is to be replaced"):
+        flow.pipeline(lambda xs: flow.map(fetch, xs)).replace({later: fetch}).graph()
+
+
+@flow.op
+def apply(function: Any, x: Any) -> Any:
+    return function(x)
 
 
 def test_bind_fixes_arguments(run_async: Runner) -> None:
@@ -144,6 +218,19 @@ def test_bind_fixes_arguments(run_async: Runner) -> None:
     assert run_async(bound(2)).tolist() == [10, 10, 10]
 
 
+def test_bind_fixes_arguments_that_only_the_call_names(run_async: Runner) -> None:
+    @flow.pipeline
+    def total(x: Any = 0, **inputs: Any) -> Any:
+        return {"x": x, **inputs}
+
+    bound = total.bind(a=1, x=2)
+    assert run_async(bound(b=3)) == {"x": 2, "a": 1, "b": 3}
+    assert run_async(bound.bind(c=4)()) == {"x": 2, "a": 1, "c": 4}
+    for wrong in (lambda: bound(a=2), lambda: bound(x=2), lambda: bound.bind(a=2), lambda: bound.bind(x=2)):
+        with pytest.raises(TypeError, match=r"^total(\.bind)?\(\) got [ax], which "):
+            wrong()
+
+
 class Model:
     def __init__(self, weight: int) -> None:
         self.weight = weight
@@ -158,6 +245,14 @@ def test_derived_methods(run_async: Runner) -> None:
     assert run_async(model.forward.bind(gain=10)(1)) == 60
     assert run_async(model.forward.select("doubled")(1, 1)) == 2
     assert model.forward.replace({double: lambda x: 0}).run(1, 1) == 0
+
+
+def test_retrace_of_one_instance(run_async: Runner) -> None:
+    model, other = Model(3), Model(3)
+    assert run_async(model.forward(1, 1)) == run_async(other.forward(1, 1)) == 6
+    model.weight = other.weight = 5
+    model.forward.retrace()
+    assert (run_async(model.forward(1, 1)), run_async(other.forward(1, 1))) == (10, 6)
 
 
 # Trees.
@@ -201,6 +296,22 @@ def test_the_structure_of_a_tree_is_static_and_its_leaves_are_inputs(run_async: 
     assert traces == 3
     assert run_async(model(x, {"layers": ()}))[1] == 0
     assert model.graph(x, weights(1, False)).inputs == ("x", "weights['layers'][0][0]", "weights['squash']")
+
+
+def test_trees_of_other_kinds(run_async: Runner) -> None:
+    @flow.pipeline(tree=("weights",))
+    def keys(weights: Any) -> Any:
+        return [(type(key), leaf + 1) for key, leaf in weights.items()], type(weights)
+
+    assert run_async(keys({1: 2})) == ([(int, 3)], dict)
+    assert run_async(keys({True: 2})) == ([(bool, 3)], dict)
+    assert run_async(keys({1.0: 2})) == ([(float, 3)], dict)
+    assert run_async(keys(OrderedDict(a=1, b=2))) == ([(str, 2), (str, 3)], OrderedDict)
+    assert run_async(keys(defaultdict(list, a=1))) == ([(str, 2)], defaultdict)
+    loop: dict[str, Any] = {}
+    loop["loop"] = loop
+    with pytest.raises(TypeError, match=r"keys\(\): 'weights' is a tree that contains itself"):
+        keys(loop)
 
 
 def test_misuse_of_tree() -> None:

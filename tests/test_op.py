@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import inspect
 import pickle
+import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -323,3 +326,126 @@ def test_options_keep_what_they_do_not_change(run_async: Runner) -> None:
     assert run_async(flow.pipeline(lambda x: renamed(x, 1))(np.zeros(1))) == [1.0]
     with pytest.raises(ValueError, match="read-only"):
         run_async(flow.pipeline(lambda x: accumulate.options(writes=())(x, 1))(np.zeros(1)))
+
+
+def test_the_attributes_of_what_is_wrapped_are_not_its_own() -> None:
+    """`functools.wraps` copies all attributes of an operator to a plain function around it."""
+
+    @flow.op(name="inner")
+    def inner(x: Any) -> Any:
+        return x
+
+    @flow.op
+    @functools.wraps(inner)
+    def outer(x: Any) -> Any:
+        return inner(x) + 1
+
+    @flow.pipeline(name="plain")
+    def plain(x: Any) -> Any:
+        return x
+
+    @flow.pipeline
+    @functools.wraps(plain)
+    def around(x: Any) -> Any:
+        return outer(plain(x))
+
+    assert around.run(1) == outer(1) == 2
+    assert plain.run(1) == 1
+    assert "outer(" not in str(plain.graph())
+    bound = flow.op(functools.partial(Doubler().twice))
+    assert not bound.is_async
+    assert flow.op(functools.partial(bound)).is_async is False
+    assert flow.op(functools.partial(Doubler().later)).is_async
+
+
+class Doubler:
+    @flow.op
+    def twice(self, x: Any) -> Any:
+        return 2 * x
+
+    @flow.op
+    async def later(self, x: Any) -> Any:
+        return x
+
+
+@dataclass
+class Counter:
+    """A dataclass that is a model: its methods may set its attributes."""
+
+    weights: Any
+    calls: int = 0
+
+    @flow.op
+    def scaled(self, x: Any, times: int = 1) -> Any:
+        """Scale it."""
+        self.calls += 1
+        return x * self.weights * times
+
+    @flow.op
+    async def later(self, x: Any) -> Any:
+        return self, x
+
+    @flow.pipeline
+    def both(self, x: Any) -> Any:
+        return self.scaled(x), self.later(x)
+
+
+def test_an_operator_of_an_instance(run_async: Runner) -> None:
+    model = Counter(np.ones(2))
+
+    async def main() -> None:
+        assert (await model.scaled.start(np.ones(2), 3)).tolist() == [3, 3]
+        assert await model.later.start(model.scaled.start(1)) is not None
+        with pytest.raises(TypeError, match="missing a required argument: 'x'"):
+            model.scaled.start()
+        assert (await model.both(2))[1][0] is model
+        assert (await flow.pipeline(lambda x: model.later(x))(2))[0] is model
+
+    run_async(main())
+    assert model.calls == 3
+    assert str(inspect.signature(model.scaled)) == "(x: 'Any', times: 'int' = 1) -> 'Any'"
+    assert (model.scaled.name, model.later.is_async) == ("scaled", True)
+    assert model.scaled == model.scaled != Counter(model.weights).scaled
+    assert len({model.scaled, model.scaled}) == 1
+    assert repr(model.later).startswith("<async op later of Counter(")
+    other = model.scaled.options(name="other")
+    assert str(flow.pipeline(lambda x: other(x)).graph()).splitlines()[2] == "     1  other(0)"
+    with pytest.raises(TypeError, match="is an operator already"):
+        flow.op(model.scaled)
+
+
+def test_operators_and_pipelines_of_the_owner_may_be_arguments(run_async: Runner) -> None:
+    @flow.op
+    def call(function: Any, x: Any) -> Any:
+        return function.run(x)[0] if hasattr(function, "run") else function(x)
+
+    class Model(Counter):
+        @flow.pipeline
+        def passes(self, x: Any) -> Any:
+            return call(self.scaled, x), call([self.both][0], x)
+
+    model = Model(3)
+    assert run_async(model.passes(2)) == (6, 6)
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_signature_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Any] = []
+    signature = inspect.signature
+
+    def watched(fn: Any) -> Any:
+        read.append(fn)
+        return signature(fn)
+
+    def plain(a: Any, b: Any = 2, c: Any = 3) -> Any:
+        return a, b, c
+
+    fn = flow.op(plain)
+    monkeypatch.setattr(inspect, "signature", watched)
+    graph = flow.pipeline(lambda x: [fn(x), fn(x, c=5), fn(c=1, b=2, a=x), fn(x, 1, c=x), fn(b=x, a=1)]).graph()
+    assert read.count(plain) == 1
+    shown = [(node.args, dict(node.kwargs)) for node in graph.nodes]
+    assert shown == [((0,), {}), ((0,), {"c": 5}), ((0, 2, 1), {}), ((0, 1, 0), {}), ((1, 0), {})]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import gc
 import importlib
 import inspect
@@ -14,6 +15,8 @@ from collections import ChainMap, UserDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -23,7 +26,7 @@ import pytest
 import dataflow as flow
 
 Runner = Callable[[Any], Any]
-pipeline_module = importlib.import_module("dataflow.pipeline")  # `dataflow.pipeline` is the decorator
+plans_module = importlib.import_module("dataflow.plans")
 
 
 @flow.op
@@ -154,7 +157,7 @@ def test_an_error_in_the_body_leaves_it_as_it_is_and_nothing_is_kept(run_async: 
 
 def test_omitted_defaults_and_none_are_python_values(run_async: Runner) -> None:
     def fn(x: Any, mask: Any = None, scale: Any = 3) -> Any:
-        assert scale == 3 if isinstance(scale, int) else True
+        assert type(scale) is not int or scale == 3
         y = add(x, 0) if mask is None else add(x, mask)
         return y * scale
 
@@ -231,10 +234,64 @@ def test_variadic_inputs(run_async: Runner) -> None:
     assert len(traces) == 4
 
 
+class Mode(NamedTuple):
+    n: Any
+
+
+@dataclass(frozen=True)
+class Settings:
+    n: Any
+    mode: Any = None
+
+
+@dataclass(frozen=True)
+class HashedByName:
+    n: Any
+
+    def __hash__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (1, True),
+        (1, 1.0),
+        (0.0, -0.0),
+        (0j, complex(0.0, -0.0)),
+        (np.float64(0.0), np.float64(-0.0)),
+        (np.timedelta64(1, "h"), np.timedelta64(60, "m")),
+        (Decimal("1.0"), Decimal("1.00")),
+        (range(0), range(3, 3)),
+        ((1, (2,)), (1, (2.0,))),
+        (frozenset({1}), frozenset({True})),
+        (Mode(1), Mode(True)),
+        (Settings(1), Settings(1.0)),
+        (Settings(1, Mode((1,))), Settings(1, Mode((True,)))),
+        (datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, 1, tzinfo=timezone(timedelta(hours=1)))),
+    ],
+    ids=repr,
+)
+def test_equal_values_that_are_not_the_same_have_graphs_of_their_own(one: Any, other: Any) -> None:
+    assert one == other
+    pipeline, traces = traced(lambda x, value: (x, repr(value)), static=("value",))
+    for value in (one, other, one, copy.copy(other)):
+        assert pipeline.debug(1, value) == (1, repr(value))
+    assert len(traces) == 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), np.float64("nan"), complex("nan"), HashedByName([1])], ids=repr)
+def test_the_same_value_again_has_the_same_graph(value: Any) -> None:
+    pipeline, traces = traced(lambda x, value: (x, repr(value)), static=("value",))
+    for again in (value, copy.copy(value), type(value)(value if value != value else [1])):
+        assert pipeline.debug(1, again) == (1, repr(value))
+    assert len(traces) == 1
+
+
 def test_the_cache_of_plans_is_bounded_and_the_oldest_goes_first(
     run_async: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline_module, "CACHED_PLANS", 3)
+    monkeypatch.setattr(plans_module, "CACHED_PLANS", 3)
     pipeline, traces = traced(lambda x, n: (add(x, 0), n), static=("n",))
     for n in (1, 2, 3, 1, 4):  # 2 is the one longest not used
         assert run_async(pipeline(0, n)) == (0, n)
@@ -391,7 +448,7 @@ def test_a_method_does_not_keep_its_instance_alive(run_async: Runner) -> None:
         assert model.forward.run(1) == 2
         del model
         assert gone() is None
-        assert key not in Model.forward._owners
+        assert key not in Model.forward._plans._owners
     finally:
         gc.enable()
 
@@ -497,7 +554,8 @@ def test_nothing_runs_while_a_body_is_traced(verb: str) -> None:
     def pipeline(x: Any) -> Any:
         return getattr(plus_one, verb)(x)
 
-    with pytest.raises(RuntimeError, match=rf"plus_one\.{verb}\(\) was called while a pipeline is traced"):
+    where = rf"at {__file__}:\d+: call plus_one\(\.\.\.\)"
+    with pytest.raises(flow.TraceError, match=rf"plus_one\.{verb}\(\) was called while a pipeline is traced.*{where}"):
         pipeline.graph()
 
 

@@ -6,8 +6,10 @@ import asyncio
 import gc
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -186,7 +188,7 @@ def test_methods_and_arrays(run_async: Runner) -> None:
 
 
 def test_misuse_is_refused(run_async: Runner) -> None:
-    with pytest.raises(RuntimeError, match="no running event loop"):
+    with pytest.raises(RuntimeError, match=r"add.start\(\) needs a running event loop: call it in a coroutine"):
         add.start(1)
 
     async def main() -> None:
@@ -199,6 +201,28 @@ def test_misuse_is_refused(run_async: Runner) -> None:
         with pytest.raises(TypeError, match="has no truth value: await it"):
             bool(task := add.start(1))
         del task
+
+    run_async(main())
+
+
+class Pair(NamedTuple):
+    left: Any
+    right: Any
+
+
+@dataclass(frozen=True)
+class Record:
+    x: Any
+    rest: Any = None
+
+
+def test_tasks_inside_of_other_containers(run_async: Runner) -> None:
+    async def main() -> None:
+        task, plain = add.start(1, 2), Record(1)
+        given = [Pair(task, 1), Record([task]), OrderedDict(k=task), plain]
+        result = await gather.start(given)
+        assert result == [Pair(3, 1), Record([3]), OrderedDict(k=3), plain]
+        assert [type(item) for item in result] == [type(item) for item in given]
 
     run_async(main())
 

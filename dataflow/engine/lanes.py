@@ -20,10 +20,11 @@ Rules, all under the pool's lock:
 3. Waking by worth: a lane wakes another at once if the heavy kernels that it leaves ready are worth it, as kernels of
    unknown cost are. Light kernels (see the scheduler) are worth no second lane: one lane, the *sweeper*, takes those
    of all runs. A lane that finds nothing takes half of what another has claimed and not started.
-4. Delayed, never refused: as long as anything waits while a slot is free, a watcher looks every `DELAY` seconds. What
-   is ready then gets a lane, worth it or not. A lane that has not come forward since the last look is stuck in a
-   kernel: what it has claimed is taken from it, and if it was the sweeper another lane becomes it. So two kernels
-   that wait for each other meet, also if both were thought light.
+4. Delayed, never refused: as long as anything waits while a slot is free, a watcher looks every `DELAY` seconds if
+   heavy kernels are ready, and otherwise every `CALM` seconds. What is ready then gets a lane, worth it or not. A lane
+   that has not come forward since the last look is stuck in a kernel: what it has claimed is taken from it, and if it
+   was the sweeper another lane becomes it. So two kernels that wait for each other meet, also if both were thought
+   light.
 5. Lock order: the pool's lock is never held while a run's lock is taken, nor the other way round; nor while the last
    reference to a run may go, since freeing what it holds may call user code.
 6. Whether a run has anything ready, who is the sweeper and how long the queue is are read without a lock where a stale
@@ -38,29 +39,35 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import Context
 from functools import partial
 from threading import Event, Lock, Thread
 from time import perf_counter
-from types import FrameType
 
-from dataflow.engine.run import END, Run, Segment, here
-from dataflow.graph.plan import SEVERAL
+from dataflow.engine.execute import clear_frames, execute
+from dataflow.engine.run import Run, here
+from dataflow.engine.segment import END, Segment, Weight
+from dataflow.threads.budget import Member, State
+from dataflow.threads.intraop import HEAVY, process_intraop
 from dataflow.threads.settings import process_settings
 
 logger = logging.getLogger("dataflow")
 
-__all__ = ["DELAY", "THREAD_NAME", "Lane", "Pool", "execute", "process_pool"]
+__all__ = ["DELAY", "THREAD_NAME", "Lane", "Pool", "process_pool"]
 
 THREAD_NAME = "dataflow-interop"
 
 DELAY = 200e-6
-"""Seconds between two looks of the watcher. A look costs about ten microseconds of the interpreter's time."""
+"""Seconds between two looks of the watcher while heavy kernels wait that were not worth a lane."""
+CALM = 1e-3
+"""The same while light ones run or wait: only one that is not what it was taken for could hold anything up. A look
+costs ten microseconds and a turn at the interpreter's lock. Every 200 microseconds, looks made a small run that is
+awaited over and over take 2.8 to 3.5 times as long as a bare hop to a thread and back, without them 0.9 to 1.4 times.
+"""
 GIVE_WAY = 1e-3
 """Seconds after which a lane of light kernels lets other threads have the interpreter."""
 WORTH = 40e-6
@@ -68,15 +75,29 @@ WORTH = 40e-6
 REST = 10e-3
 """Seconds for which a lane rests. A process that exits waits so long at the most."""
 LINGER = 25
-"""Looks of the watcher that find nothing before it sleeps: waking it costs more than they do."""
+"""Looks of the watcher at an idle pool before it sleeps: waking it costs the next small run more than they do."""
 
 
 class Lane:
     """What the pool knows of a lane."""
 
-    __slots__ = ("bell", "doubted", "ended", "executor", "gave_way", "looked_at", "run", "segment", "turns", "void")
+    __slots__ = (
+        "bell",
+        "doubted",
+        "ended",
+        "executor",
+        "gave_way",
+        "looked_at",
+        "member",
+        "run",
+        "segment",
+        "turns",
+        "void",
+    )
 
     def __init__(self) -> None:
+        self.member: Member | None = None
+        """Its part in the intra-op budget while it serves a run; None: BLAS is not managed."""
         self.run: Run | None = None
         self.segment: Segment | None = None
         self.turns = 0
@@ -118,6 +139,8 @@ class Pool:
         self._resting: list[Lane] = []
         """Lanes without a slot and with nothing to do; the one that came last is woken first."""
         self._watching = False
+        self._delay = CALM
+        """Seconds until the watcher's next look."""
         self._patience = LINGER
         self._bell: Event | None = None
         """Set to wake the watcher, which sleeps for want of anything to watch."""
@@ -151,11 +174,16 @@ class Pool:
     def offer(self, run: Run) -> None:
         """Kernels of this run became ready: see that lanes take them."""
         with self._lock:
+            comes_new = not run.queued
             lane, watch = self._spread(run, worth=0.0)
+            all_taken = comes_new and run.queued and lane is None and not watch
+            victim = self._victim() if all_taken else None
         if lane is not None:
             self._launch(lane)
         if watch:
             self._watch()
+        if victim is not None and victim[0] is not run:
+            victim[0].relieve(victim[1])  # so that its lane comes back after one kernel, and takes turns
 
     def drive(self, run: Run, wait: Callable[[], object]) -> None:
         """Execute kernels of this run in the calling thread, beside free lanes, until it is settled.
@@ -167,6 +195,8 @@ class Pool:
         outer, here.run = here.run, run
         with self._lock:
             self._guests.add(lane)
+        kernel = process_intraop.pause()
+        lane.member = process_intraop.come()
         try:
             while not run.settled:
                 segment = lane.segment = run.claim(light=True, lanes=self._slots)
@@ -178,7 +208,7 @@ class Pool:
                     more = run.proceed(segment, light=True, lanes=self._slots, again=True)
                 lane.segment = None
                 if segment is not None and segment.frame is not None:
-                    _clear(segment.frame)  # as in `_serve`
+                    clear_frames(segment.frame)  # as in `_serve`
                 segment = None
                 with self._lock:
                     if self._sweeper is lane:
@@ -190,6 +220,9 @@ class Pool:
                 run.proceed(lane.segment, light=False, lanes=1, again=False)
             raise
         finally:
+            if lane.member is not None:
+                process_intraop.go(lane.member)
+            process_intraop.resume(kernel)
             here.run = outer
             with self._lock:
                 self._guests.discard(lane)
@@ -322,7 +355,7 @@ class Pool:
                     run.crash(
                         RuntimeError(f"no inter-op thread could be started to run {run.plan.graph.name!r}: {exc}")
                     )
-                if not forlorn:
+                if not forlorn and threading.main_thread().is_alive():  # else the interpreter closes: nobody will mind
                     logger.warning("no further inter-op thread could be started", exc_info=exc)
                 if not isinstance(exc, Exception):
                     raise
@@ -352,10 +385,14 @@ class Pool:
                 if run is None:
                     continue
                 here.run = lane.run = run
+                lane.member = process_intraop.come()
                 try:
                     self._serve(lane, run)
                 except BaseException as exc:  # a bug of ours; a kernel's exceptions end in execute()
                     self._rescue(lane, run, exc)
+                if lane.member is not None:
+                    process_intraop.go(lane.member)
+                    lane.member = None
                 here.run = lane.run = lane.segment = None
                 del run  # before anything waits
         except BaseException:  # another bug of ours: nobody must wait for this lane
@@ -397,13 +434,13 @@ class Pool:
                 run = self._choose(lane, dropped)
                 victim = self._victim() if run is None and may_take else None
                 if run is None and victim is None:
-                    left = bool(self._queue) or self._victim() is not None
                     self._leave(lane)
+                    left = bool(self._queue) or self._any_unstarted()
             del dropped
             if run is not None:
                 return run
             if victim is None:
-                if left:  # light kernels, which are the sweeper's; it may be stuck, and now there is a slot
+                if left:  # light kernels of the sweeper's, or of a guest: it may be stuck, and now there is a slot
                     self._watch()
                 return None
             run, segment = victim
@@ -437,9 +474,19 @@ class Pool:
         most, found = 0, None
         for lane in (*self._lanes, *self._guests):
             segment, run = lane.segment, lane.run
-            if segment is not None and run is not None and not segment.light and segment.unstarted > most:
+            if (
+                segment is not None
+                and run is not None
+                and segment.weight is not Weight.LIGHT
+                and segment.unstarted > most
+            ):
                 most, found = segment.unstarted, (run, segment)
         return found
+
+    def _any_unstarted(self) -> bool:
+        """Under the lock: whether any lane has claimed something that it has not started."""
+        segments = [lane.segment for lane in (*self._lanes, *self._guests)]
+        return any(segment is not None and segment.unstarted for segment in segments)
 
     def _leave(self, lane: Lane) -> None:
         """Under the lock: the lane's slot is free; the lane rests, if its thread has a future."""
@@ -475,26 +522,48 @@ class Pool:
         if segment is not None and segment.frame is not None:
             # A held exception keeps its kernel's frame, which refers back to the frames of `execute` and from there to
             # ours: whatever these hold would live as long. Those are cleared, and ours lets go of everything.
-            _clear(segment.frame)
+            clear_frames(segment.frame)
             del lane, run, segment, core
 
     def _turn(self, lane: Lane, run: Run, segment: Segment) -> None:
         """Execute one segment, having seen to it that others take what it leaves."""
         lane.turns += 1
-        if segment.light and lane.ended - lane.gave_way > GIVE_WAY:
+        if segment.weight is Weight.LIGHT and lane.ended - lane.gave_way > GIVE_WAY:
             time.sleep(0)
             lane.gave_way = lane.ended
         free = len(self._lanes) < self._slots
-        if (self._sweeper is lane) != segment.light or (free and run.core.ready):
+        if (self._sweeper is lane) != (segment.weight is Weight.LIGHT) or (free and run.core.ready):
             self._share(lane, run, segment)
         elif free and not self._watching and len(segment.todo) > 2:
             self._watch()
-        lane.ended = execute(run, segment)
+        if lane.member is None:
+            lane.ended = execute(run, segment)
+        else:
+            self._execute_within_budget(lane, lane.member, run, segment)
+
+    def _execute_within_budget(self, lane: Lane, member: Member, run: Run, segment: Segment) -> None:
+        """Execute one segment with as many BLAS threads as there are for it; see `threads.intraop`."""
+        costs, step = run.plan.costs, segment.todo[-1]  # `END`, if all was taken from it already
+        seconds = costs.seconds[step] if step != END else 0.0
+        if segment.weight is Weight.LIGHT or seconds < HEAVY:
+            if member.state is not State.LIGHT:
+                process_intraop.light(member)
+            lane.ended = execute(run, segment)
+            return
+        single, gain = costs.gains.advice(step)
+        others = min(run.core.heavy, self._slots - 1)
+        process_intraop.start(member, seconds=seconds if single is None else single, gain=gain, ready=others)
+        try:
+            lane.ended = execute(run, segment)
+        finally:
+            sample = process_intraop.end(member)
+        if sample is not None and segment.frame is None and list(segment.claimed) == [step]:
+            costs.gains.note(step, sample.seconds, several=sample.several)
 
     def _share(self, lane: Lane, run: Run, segment: Segment) -> None:
         """A lane is about to execute a segment: see that others take what it leaves, and who takes light kernels."""
         with self._lock:
-            if segment.light:
+            if segment.weight is Weight.LIGHT:
                 # A guest stays with its run, so it is sweeper only while there is no other.
                 if self._sweeper is None and (lane not in self._guests or len(self._queue) <= run.queued):
                     self._sweeper = lane
@@ -504,7 +573,7 @@ class Pool:
         if launch is not None:
             self._launch(launch)
         if watch or len(segment.todo) > 2:
-            self._watch()
+            self._watch(DELAY if watch and run.core.heavy else CALM)
 
     def _pass_on(self, sweeper: Lane) -> None:
         """Light kernels of other runs wait for a lane that stays with its own run: let another lane have them."""
@@ -517,14 +586,15 @@ class Pool:
 
     # The watcher.
 
-    def _watch(self) -> None:
-        """Light kernels wait while a slot is free: see that nobody waits for them in vain."""
+    def _watch(self, delay: float = CALM) -> None:
+        """Something waits while a slot is free: see that nobody waits for it in vain, from `delay` seconds on."""
         if self._slots == 1:
             return
         with self._lock:
-            if self._watching:
+            if self._watching and delay >= self._delay:
                 return
             self._watching = True
+            self._delay = delay
             self._patience = LINGER
             if self._bell is not None:
                 self._bell.set()
@@ -541,9 +611,10 @@ class Pool:
     def _keep_watch(self, bell: Event) -> None:
         try:
             while True:
-                before = perf_counter()
-                time.sleep(DELAY)
-                if not self._look(late=perf_counter() - before > 2 * DELAY):
+                delay, before = self._delay, perf_counter()
+                if bell.wait(delay):  # something more urgent
+                    bell.clear()
+                elif not self._look(late=perf_counter() - before > 2 * delay):
                     bell.wait()
                     bell.clear()
         except BaseException:  # a bug of ours: the next one who needs a watcher starts another
@@ -560,9 +631,11 @@ class Pool:
         stuck: list[tuple[Run, Segment]] = []
         met: list[Run] = []  # the last reference to one may be ours: it must not go under the lock
         with self._lock:
-            free = len(self._lanes) < self._slots
-            waiting = next((run for run in self._queue if run.core.ready), None) if free else None
-            worth = free and any(run.core.ready for run in self._queue)
+            if len(self._lanes) >= self._slots:  # whoever frees a slot has us look again
+                self._watching = False
+                return False
+            waiting = next((run for run in self._queue if run.core.ready), None)
+            worth = waiting is not None
             for lane in (*self._lanes, *self._guests):
                 segment, run = lane.segment, lane.run
                 if segment is None or run is None:
@@ -578,7 +651,8 @@ class Pool:
                         self._sweeper = None
                 lane.doubted = seen == lane.looked_at
                 lane.looked_at = seen
-            self._patience = LINGER if worth else self._patience - 1
+            self._patience = LINGER if worth else self._patience - 1 if not self._lanes else -1
+            self._delay = DELAY if waiting is not None and waiting.core.heavy else CALM
             # Decided under the lock: if it is to sleep, whoever needs it from here on rings the bell.
             go_on = self._watching = self._patience >= 0
         for run, segment in stuck:
@@ -587,112 +661,6 @@ class Pool:
         if waiting is not None:
             self.offer(waiting)
         return go_on
-
-
-def execute(run: Run, segment: Segment) -> float:
-    """Execute what is in a segment, and learn what it costs; returns the time at the end.
-
-    Whatever a kernel raises ends the run and never leaves this function.
-    """
-    work = _work_off if segment.light else _work_off_timed
-    copy = run.context.copy
-    began = perf_counter()
-    mine = copy()
-    while mine.run(work, run, segment, mine):
-        mine = copy()
-    now = perf_counter()
-    if segment.light and segment.frame is None and segment.claimed:
-        if segment.stuck:
-            run.plan.costs.stuck(segment.claimed[-1], DELAY)
-        elif not segment.relieved:
-            run.plan.costs.batch(segment.claimed, now - began)
-    return now
-
-
-# The hot path: everything that happens for each kernel happens in the loops of these two.
-#
-# Each kernel must run in a context of its own. Entering one for each is what costs most, so these run in one copy of
-# the caller's context and give it up as soon as a kernel has changed it. Comparing two contexts that share everything
-# is a comparison of pointers. What kernels hand to others by reference, a copy does not keep apart either.
-
-
-def _work_off(run: Run, segment: Segment, mine: Context) -> bool:
-    """Execute light kernels in the context `mine`; returns whether it is used up and something is left."""
-    plan, values, base = run.plan, run.values, run.context
-    calls, usual, settled, last_read, sweep = plan.calls, plan.usual, plan.settled, plan.last_read, segment.sweep
-    step = END
-    try:
-        for step in iter(segment.todo.pop, END):
-            result = calls[step](values)
-            if type(result) is not usual[step]:
-                if type(result) in settled[step]:
-                    usual[step] = type(result)
-                else:
-                    result = run.settle(step, result)
-            values[step] = result
-            slot = last_read[step]
-            if slot >= 0:
-                if sweep:
-                    values[slot] = None
-            elif slot == SEVERAL:
-                for slot in plan.releases[step]:
-                    if sweep or slot == step:  # nobody reads it: a batch must not hold it back
-                        values[slot] = None
-                result = None
-            try:
-                if mine != base:
-                    return True
-            except Exception:  # what a kernel has set cannot be compared
-                return True
-    except BaseException as exc:
-        segment.frame = sys._getframe()
-        run.failed(step, exc, segment)
-    return False
-
-
-def _work_off_timed(run: Run, segment: Segment, mine: Context) -> bool:
-    """The same for kernels that are worth two looks at the clock, which tell what each of them costs."""
-    plan, values, base = run.plan, run.values, run.context
-    calls, usual, settled, last_read = plan.calls, plan.usual, plan.settled, plan.last_read
-    costs = plan.costs
-    seconds = costs.seconds
-    step = END
-    try:
-        began = perf_counter()
-        for step in iter(segment.todo.pop, END):
-            result = calls[step](values)
-            if type(result) is not usual[step]:
-                if type(result) in settled[step]:
-                    usual[step] = type(result)
-                else:
-                    result = run.settle(step, result)
-            values[step] = result
-            if last_read[step] == SEVERAL and step in plan.releases[step]:
-                values[step] = None
-            result = None
-            now = perf_counter()
-            if not 0.8 < (now - began) / seconds[step] < 1.25 and costs.measured(step, now - began):
-                run.reconsider()
-            began = now
-            try:
-                if mine != base:
-                    return True
-            except Exception:
-                return True
-    except BaseException as exc:
-        segment.frame = sys._getframe()
-        run.failed(step, exc, segment)
-    return False
-
-
-def _clear(frame: FrameType | None) -> None:
-    """Clear the frame of the loop in which a kernel failed, and those behind it that have ended."""
-    while frame is not None:
-        try:
-            frame.clear()
-        except RuntimeError:  # it is running: the caller's
-            return
-        frame = frame.f_back
 
 
 def _ring(lane: Lane) -> None:

@@ -31,20 +31,21 @@ from collections.abc import Sequence
 from contextvars import Context
 from itertools import count
 from threading import Lock, local
-from types import FrameType
 from typing import Any
 
 from dataflow.engine.failure import also_failed, arrive, wrong_result
-from dataflow.engine.scheduler import Phase, Scheduler
+from dataflow.engine.scheduler import Scheduler
+from dataflow.engine.segment import END, Segment, Weight
+from dataflow.engine.steps import Phase
 from dataflow.engine.strays import strays
 from dataflow.errors import InternalError
 from dataflow.events import LateFailure, RunEnded, RunStarted, emit, observed
-from dataflow.graph.costs import LIGHT
+from dataflow.graph.costs import LIGHT, UNKNOWN
 from dataflow.graph.guard import PLAIN_RESULT, guard, guard_result, own
 from dataflow.graph.nodes import Node
 from dataflow.graph.plan import Plan
 
-__all__ = ["Run", "Segment", "checkpoint", "here"]
+__all__ = ["Run", "checkpoint", "here"]
 
 logger = logging.getLogger("dataflow")
 _numbers = count(1)
@@ -68,76 +69,6 @@ def checkpoint() -> None:
     run = here.run
     if run is not None and run.core.stopped:
         raise asyncio.CancelledError("the run of this kernel is over")
-
-
-END = -1
-"""Below the first step of a segment's `todo`: who pops it has started all there was."""
-
-
-class Segment:
-    """Steps claimed together by one lane; see rule 3 above."""
-
-    __slots__ = ("claimed", "frame", "light", "relieved", "stuck", "sweep", "todo")
-
-    def __init__(self) -> None:
-        self.claimed: Sequence[int] = ()
-        """What its lane has to report, in the order of starting; without what was taken from it."""
-        self.todo: list[int] = [END]
-        """What its lane has not started, the next one last."""
-        self.light = False
-        self.sweep = False
-        """Whether the steps run in order from first to last, so that the plan says what each one reads last."""
-        self.frame: FrameType | None = None
-        """After a failure: the frame of ours that the kernel's frame refers back to."""
-        self.stuck = False
-        """Whether its lane is held up by one step, which was thought light."""
-        self.relieved = False
-        """Whether anything was taken away, or reported by another."""
-
-    def __repr__(self) -> str:
-        kind = "sweep" if self.sweep else "light" if self.light else "heavy"
-        return f"<Segment {kind} {list(self.claimed)}, {self.unstarted} not started>"
-
-    @property
-    def unstarted(self) -> int:
-        """How many of its steps have not started."""
-        return max(0, len(self.todo) - 1)
-
-    def fill(self, steps: list[int], *, light: bool, sweep: bool) -> None:
-        """Claimed anew."""
-        self.claimed = steps
-        todo = [*steps, END]
-        todo.reverse()
-        self.todo = todo
-        self.light = light
-        self.sweep = sweep
-        self.stuck = self.relieved = False
-
-    def take(self, most: int) -> list[int]:
-        """Take up to so many steps out of it that have not started, from the end; they are its lane's no more."""
-        todo = self.todo
-        taken: list[int] = []
-        while len(taken) < most:
-            try:
-                # The last step first: its lane, which takes the next one, must never get one behind what we took.
-                taken.append(todo.pop(1))
-            except IndexError:  # only `END` is left, or its lane was quicker
-                break
-        taken.reverse()
-        if taken:
-            self.claimed = self.claimed[: len(self.claimed) - len(taken)]
-        return taken
-
-    def take_done(self, failed: int = END) -> Sequence[int]:
-        """After all that had not started was taken: what is done of the rest. The last one is not, or has `failed`."""
-        claimed = self.claimed
-        if claimed and claimed[-1] == failed:
-            self.claimed = ()
-        elif self.todo:
-            self.claimed = claimed[-1:]
-        else:  # its lane has popped `END` and comes to report: nobody needs to do so in its place
-            return ()
-        return claimed[:-1]
 
 
 class Run:
@@ -245,7 +176,7 @@ class Run:
     def relieve(self, segment: Segment, *, stuck: bool = False) -> None:
         """Take from a lane whatever it has claimed and not started, or done and not told."""
         with self.lock:
-            segment.stuck = stuck and segment.light
+            segment.stuck = stuck and segment.weight is Weight.LIGHT
             changed = segment in self._segments and self._reap(segment)
         self._trash = []
         if changed:
@@ -433,7 +364,13 @@ class Run:
         if not steps:
             segment.claimed, segment.todo = (), [END]
             return False
-        segment.fill(steps, light=self.plan.costs.seconds[steps[0]] < LIGHT, sweep=core.sweeping)
+        seconds = self.plan.costs.seconds[steps[0]]
+        weight = Weight.LIGHT if seconds < LIGHT else Weight.HEAVY if seconds != UNKNOWN else Weight.UNKNOWN
+        before = END
+        if len(steps) > 1 and not core.sweeping and core.is_ahead(steps[1:2]):
+            made = [slot for slot in self.plan.reads[steps[0]] if slot < core.size and core.readers_left(slot) == 1]
+            before = made[0] if len(made) == 1 else END
+        segment.fill(steps, weight, sweep=core.sweeping, before=before)
         return True
 
     def _reap(self, segment: Segment, failed: int = END) -> bool:

@@ -27,7 +27,7 @@ from typing import Any
 from dataflow.engine.failure import annotate
 from dataflow.engine.lanes import process_pool
 from dataflow.engine.run import Run, here
-from dataflow.engine.scheduler import Phase
+from dataflow.engine.steps import Phase
 from dataflow.engine.strays import strays
 from dataflow.errors import RuntimeClosed
 from dataflow.graph.call import Caller

@@ -1,6 +1,6 @@
 """How a step is called: one function of the run's values, made once for each node.
 
-A lane calls `call(values)` and nothing else. A closure that fetches its arguments by number costs less than gathering
+A lane calls `call(values)` and nothing else. A function that fetches its arguments by number costs less than gathering
 them in a tuple to unpack it: measured through `Context.run`, 0.22 against 0.84 microseconds for three arguments.
 """
 
@@ -25,28 +25,29 @@ def make_call(
     fn = node.spec.fn if fn is None else fn
     if node.nested:
         return _filled(fn, node, slot_of)
-
-    def slot(argument: Any) -> int:
-        return slot_of[argument] if type(argument) is Ref else constant(argument)
-
-    slots = [slot(argument) for argument in node.args]
+    args, reads = node.args, node.reads
+    if len(args) == len(reads) and not node.kwargs:  # every argument is a value, and no two are the same
+        return _positional(fn, [slot_of[number] for number in reads])
+    slots = [slot_of[argument] if type(argument) is Ref else constant(argument) for argument in args]
     if node.kwargs:
-        return _with_keywords(fn, slots, [(name, slot(value)) for name, value in node.kwargs.items()])
+        names = {name: slot_of[value] if type(value) is Ref else constant(value) for name, value in node.kwargs.items()}
+        return _with_keywords(fn, slots, list(names.items()))
     return _positional(fn, slots)
 
 
-def _positional(fn: Callable[..., Any], slots: list[int]) -> Caller:
-    match slots:
-        case []:
-            return lambda v: fn()
-        case [a]:
-            return lambda v: fn(v[a])
-        case [a, b]:
-            return lambda v: fn(v[a], v[b])
-        case [a, b, c]:
-            return lambda v: fn(v[a], v[b], v[c])
-        case [a, b, c, d]:
-            return lambda v: fn(v[a], v[b], v[c], v[d])
+def _positional(fn: Callable[..., Any], slots: list[int]) -> Callable[..., Any]:
+    """Defaults, where one would write a closure: they take half as long to make, and are as quick to call."""
+    count = len(slots)
+    if count == 1:
+        return lambda v, fn=fn, a=slots[0]: fn(v[a])
+    if count == 2:
+        return lambda v, fn=fn, a=slots[0], b=slots[1]: fn(v[a], v[b])
+    if count == 3:
+        return lambda v, fn=fn, a=slots[0], b=slots[1], c=slots[2]: fn(v[a], v[b], v[c])
+    if count == 4:
+        return lambda v, fn=fn, a=slots[0], b=slots[1], c=slots[2], d=slots[3]: fn(v[a], v[b], v[c], v[d])
+    if count == 0:
+        return lambda v: fn()
     return lambda v: fn(*[v[a] for a in slots])
 
 

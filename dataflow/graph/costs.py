@@ -7,19 +7,29 @@ A first run need not measure every step: once some steps of an operator were mea
 that operator that nobody has measured are taken to be as short. The second look comes by itself: whoever is slower
 than expected makes its batch late, and one that holds up a lane is found out by the watcher.
 
-A time may be too long for reasons that are not the step's: the thread did not have the interpreter, or the machine
-had other things to do. So a shorter time counts at once and a longer one by a quarter.
+A time may be too long for reasons that are not the step's: its thread had to wait for the interpreter, or the machine
+had other things to do. So the first time of a step, and that of a batch, should be the processor time of its thread
+unless that is certainly not the whole of it; and from then on a shorter time counts at once, a longer one by a part.
+Even so times scatter, and a graph of which a few steps seem heavy cannot be swept. So the border has a width: what was
+light, or whose kind is, stays so below three times the border.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["LIGHT", "Costs"]
+from dataflow.graph.gains import Gains
+
+__all__ = ["LIGHT", "UNKNOWN", "Costs"]
 
 LIGHT = 7e-6
 """Seconds. Kernels that release the interpreter's lock break even on two threads at 6 to 8 microseconds: below that,
 passing the lock back and forth costs more than the second thread gains (2 CPUs, Python 3.11 and 3.13)."""
+
+JUST_LIGHT = 0.99 * LIGHT
+
+WAITED = 200e-6
+"""Seconds within which a step that used less of the processor is taken to have waited for the interpreter."""
 
 SHORT = 50e-6
 """Seconds. Steps not yet measured are judged by others of their operator only if these are shorter: what comes of it is
@@ -34,13 +44,17 @@ UNKNOWN = float("inf")
 class Costs:
     """The expected seconds of each step of one plan, shared by all its runs."""
 
-    __slots__ = ("_families", "_measured", "_members", "_stale", "_sweep_from", "seconds")
+    __slots__ = ("_estimates", "_families", "_measured", "_members", "_stale", "_sweep_from", "gains", "seconds")
 
     def __init__(self, families: Sequence[object], on_loop: bytes) -> None:
         """`families` names for each step what it has in common with others: its operator."""
         size = len(families)
         self.seconds = [UNKNOWN] * size
         """For each step; infinity as long as nobody knows, and for ever for steps on the event loop."""
+        self._estimates = self.seconds.copy()
+        """The same before it is told whether that is light."""
+        self.gains = Gains(families)
+        """How much BLAS threads do for each step."""
         self._families = families
         self._measured: dict[object, list[float]] = {}
         self._members: dict[object, list[int]] = {}
@@ -65,45 +79,64 @@ class Costs:
             self._sweep_from = step
         return self._sweep_from
 
-    def measured(self, step: int, seconds: float) -> bool:
-        """A step took so long, measured alone. Returns whether others were judged by it: heaps are out of date."""
-        known = self.seconds[step]
-        now = seconds if seconds < known else known + (seconds - known) / 4
-        self.seconds[step] = now
-        if (now < LIGHT) != (known < LIGHT):
-            self._stale = True
-        if known != UNKNOWN:
-            return False
+    def first_measured(self, step: int, seconds: float, cpu_seconds: float) -> bool:
+        """A step of unknown cost took so long, and so much of that its thread had the processor.
+
+        Returns whether others were judged by it: heaps are out of date.
+        """
         family = self._families[step]
         samples = self._measured.setdefault(family, [])
-        samples.append(seconds)
-        if len(samples) < SAMPLES or min(samples) >= SHORT:
+        # It may have waited for something of its own, such as a file, and then so did others of its operator.
+        if seconds < WAITED or (samples and min(samples) < LIGHT):
+            seconds = min(seconds, cpu_seconds)
+        fresh = self.seconds[step] == UNKNOWN  # else another run was quicker: a step is one sample
+        if fresh:
+            samples.append(seconds)
+        self._tell(step, seconds if fresh else min(seconds, self._estimates[step]), light=min(samples) < LIGHT)
+        if not fresh or len(samples) < SAMPLES or min(samples) >= SHORT:
             return False
         best = min(samples)
         for other in self._members[family]:
             if self.seconds[other] == UNKNOWN:
-                self.seconds[other] = best
+                self.seconds[other] = self._estimates[other] = best
         self._stale = True
         return True
 
+    def measured(self, step: int, seconds: float) -> None:
+        """A step of known cost took so long, measured alone."""
+        known = self._estimates[step]
+        self._tell(step, seconds if seconds < known else known + (seconds - known) / 16, self.seconds[step] < LIGHT)
+        if seconds < LIGHT <= known:
+            samples = self._measured.setdefault(self._families[step], [])
+            if not samples or min(samples) >= LIGHT:  # the first ones were slow, and all others were judged by them
+                samples.append(seconds)
+                for other in self._members[self._families[step]]:
+                    self._tell(other, self._estimates[other], light=True)
+
     def batch(self, steps: Sequence[int], seconds: float) -> None:
         """Light steps took so long together. Where that is far from what was expected, all are scaled alike."""
-        known = self.seconds
+        known = self._estimates
         # The first stands for all, at first: a sum would cost more than a batch of empty kernels may.
-        if 0.5 < seconds / (len(steps) * known[steps[0]]) < 2.0:
+        if 0.5 < seconds / (len(steps) * known[steps[0]]) < 1.25:
             return
         expected = sum(known[step] for step in steps)
         factor = seconds / expected
-        if 0.5 < factor < 2.0 or expected == UNKNOWN:  # another lane has just found one of them out
+        if 0.5 < factor < 1.25 or expected == UNKNOWN:  # another lane has just found one of them out
             return
         if factor > 1.0:
             factor = 1.0 + (factor - 1.0) / 4
         for step in steps:
-            known[step] *= factor
-        if factor > 1.0 and max(known[step] for step in steps) >= LIGHT:
+            self._tell(step, known[step] * factor, self.seconds[step] < LIGHT)
+
+    def _tell(self, step: int, seconds: float, light: bool) -> None:
+        """The new estimate; with `light`, there is more than that to say that it is."""
+        self._estimates[step] = seconds
+        if light and LIGHT <= seconds < 3 * LIGHT:
+            seconds = JUST_LIGHT
+        if (seconds < LIGHT) != (self.seconds[step] < LIGHT):
             self._stale = True
+        self.seconds[step] = seconds
 
     def stuck(self, step: int, seconds: float) -> None:
         """A step thought light held up its lane for at least so long."""
-        self.seconds[step] = max(seconds, LIGHT)
-        self._stale = True
+        self._tell(step, max(seconds, LIGHT), light=False)

@@ -9,7 +9,7 @@ from typing import Any
 
 from dataflow.graph.nodes import Ref
 
-__all__ = ["Template", "fill", "holds_ref", "output_template", "renumber"]
+__all__ = ["Template", "fill", "holds_ref", "output_template", "rebuild_tuple", "refilled", "renumber"]
 
 
 Known = Mapping[int, Any] | Sequence[Any]
@@ -22,10 +22,9 @@ def fill(template: Any, known: Known) -> Any:
         return known[template]
     if isinstance(template, list):
         items = [known[item] if type(item) is Ref else fill(item, known) for item in template]
-        return items if kind is list else _refilled(template, items)
+        return items if kind is list else refilled(template, items)
     if isinstance(template, dict):
-        filled = {key: fill(item, known) for key, item in template.items()}
-        return filled if kind is dict else _refilled(template, filled)
+        return refilled(template, {key: fill(item, known) for key, item in template.items()})
     if isinstance(template, tuple):
         items = [known[item] if type(item) is Ref else fill(item, known) for item in template]
         return tuple(items) if kind is tuple and items else rebuild_tuple(template, items)
@@ -40,8 +39,10 @@ def fill(template: Any, known: Known) -> Any:
     return template
 
 
-def _refilled(like: Any, items: Any) -> Any:
-    """A list or dict of a subclass, with other items; whatever else it is stays."""
+def refilled(like: Any, items: Any) -> Any:
+    """A list or dict of the same type with other items; of a subclass, whatever else it is stays."""
+    if type(like) is type(items):
+        return items
     same = copy.copy(like)
     if isinstance(like, list):
         list.__setitem__(same, slice(None), items)

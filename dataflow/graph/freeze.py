@@ -8,6 +8,7 @@ Rules:
 2. Lists, tuples and dicts are rebuilt, and dataclasses that hold a placeholder: a body that changes them later does not
    change the graph. What is shared within one argument stays shared.
 3. Arrays and all other objects are kept as they are. One that holds a placeholder is refused: nobody would fill it in.
+   So is an array that the body writes to afterwards.
 4. The owner of the trace (a method pipeline's `self`) becomes Ref(0): a graph never holds it.
 
 The scan recurses into the containers of one argument, never over the graph.
@@ -24,6 +25,7 @@ from functools import partial
 from itertools import islice
 from types import (
     BuiltinFunctionType,
+    CellType,
     EllipsisType,
     FunctionType,
     GeneratorType,
@@ -38,13 +40,13 @@ import numpy as np
 
 from dataflow.errors import TraceError
 from dataflow.graph.nodes import Kind, OpSpec, Ref
-from dataflow.graph.recording import NO_KWARGS, Trace, Traced, refusal, stranger, user_line
+from dataflow.graph.recording import NO_KWARGS, Trace, Traced, array_changed, here, refusal, stranger, user_line
 
-__all__ = ["LEAVES", "Scan"]
+__all__ = ["CLOSED_OVER", "LEAVES", "Scan", "closes_over"]
 
-LEAVES: Final[frozenset[type]] = frozenset(
+LEAVES: Final[frozenset[Any]] = frozenset(
     {str, int, float, bool, complex, bytes, NoneType, EllipsisType, type, ModuleType, range}
-    | {FunctionType, BuiltinFunctionType, MethodType, np.ufunc, *np.sctypeDict.values()}
+    | {BuiltinFunctionType, np.ufunc, *np.sctypeDict.values()}
     | {type(np.dtype(char)) for char in "?bhilqpBHILQPefdgFDGSUVOMm"}
 )
 """Types of constants that hold nothing to look at."""
@@ -55,7 +57,12 @@ _REMEDY_CONTAINER = (
     "a placeholder may stand in tuples, lists, dicts (as a value) and dataclasses; put it into one of these, or pass it"
     " as an argument of its own"
 )
+CLOSED_OVER: Final = (
+    "it is called when placeholders mean nothing any more; let it take the node as an argument"
+    " (flow.cond(pred, then, otherwise, node)), or put both into an op"
+)
 _SLICE = OpSpec(slice, "slice", Kind.RECORDED)
+_METHOD = OpSpec(MethodType, "method", Kind.RECORDED)
 
 
 class Scan:
@@ -89,17 +96,28 @@ class Scan:
         if isinstance(value, Traced):
             return self._ref(value)
         if kind is np.ndarray and not value.dtype.hasobject:
-            return value
+            return self._array(value)
         if value is self._trace.owner:
             self._refuse_hidden(_attributes(value), value)
             return self._put(Ref(0))
         if kind is slice:
             return self._slice(value)
+        if kind is FunctionType:
+            return self._function(value)
+        if kind is MethodType:
+            return self._method(value)
         if isinstance(value, _ONE_SHOT):
             raise self._error(f"is a {type(value).__name__}, which gives its items once", "make it a list")
         if isinstance(value, tuple | list | dict) or (is_dataclass(value) and not isinstance(value, type)):
             return self._container(value)
         self._refuse_hidden(_contents(value), value)
+        if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+            return self._array(value)
+        return value
+
+    def _array(self, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        if written := self._trace.constants.watch(value, self._where or here()):
+            raise array_changed(written)
         return value
 
     def _put(self, ref: Ref) -> Ref:
@@ -117,11 +135,28 @@ class Scan:
         parts = (value.start, value.stop, value.step)
         if not any(isinstance(part, Traced) for part in parts):
             return value
+        return self._made_by(_SLICE, parts)
+
+    def _method(self, value: MethodType) -> Any:
+        """A method of the owner is bound by a node of its own; a graph never holds the owner."""
+        if isinstance(value.__self__, Traced):
+            raise self._hidden(value)
+        if value.__self__ is not self._trace.owner:
+            return value
+        return self._made_by(_METHOD, (value.__func__, value.__self__))
+
+    def _function(self, value: FunctionType) -> Any:
+        if closes_over(value):
+            raise self._error(f"is {value.__qualname__}, which uses a placeholder from outside", CLOSED_OVER)
+        return value
+
+    def _made_by(self, spec: OpSpec, parts: tuple[Any, ...]) -> Ref:
+        """What a node of its own makes of these at run time."""
         reads: dict[int, None] = {}
-        scan = Scan(self._trace, reads, _SLICE, self._where)
+        scan = Scan(self._trace, reads, spec, self._where)
         args = tuple(map(scan.whole, parts))
         code, lasti = user_line()
-        return self._put(self._trace.add(_SLICE, args, NO_KWARGS, tuple(reads), scan.nested, code, lasti))
+        return self._put(self._trace.add(spec, args, NO_KWARGS, tuple(reads), scan.nested, code, lasti))
 
     def _container(self, value: Any) -> Any:
         key = id(value)
@@ -228,6 +263,12 @@ def _holds(value: Any, depth: int = 3) -> bool:
         return False
     items = value.values() if isinstance(value, dict) else value
     return any(_holds(item, depth - 1) for item in islice(items, 100))
+
+
+def closes_over(function: FunctionType) -> bool:
+    """Whether a function holds a placeholder in its closure or in its defaults."""
+    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != CellType()]
+    return any(map(_holds, (*cells, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())))
 
 
 def _contents(value: Any) -> Iterable[Any]:

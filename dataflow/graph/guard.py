@@ -9,7 +9,8 @@ What is handed out instead of an array depends on who owns its memory:
   numpy refuses to make that writable. Subclasses and dtypes without a buffer get a plain read-only view.
 
 Containers (tuples, lists, dicts, deques, dataclasses, and what is derived from them) are rebuilt around guarded arrays.
-Other objects are passed on as they are.
+Other objects are passed on as they are, also dataclasses with operators or pipelines among their methods: those are
+models, whose methods may well set their attributes.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ import copy
 from collections import deque
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from sys import getrefcount
 from typing import Any
 
 import numpy as np
+
+from dataflow.graph.nodes import Declared
 
 __all__ = ["ANY_RESULT", "PLAIN_RESULT", "guard", "guard_result", "own", "writable"]
 
@@ -82,7 +86,15 @@ def _view(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _is_container(value: Any) -> bool:
-    return isinstance(value, _CONTAINERS) or (is_dataclass(value) and not isinstance(value, type))
+    kind: Any = type(value)
+    return issubclass(kind, _CONTAINERS) or _is_record(kind)
+
+
+@lru_cache(maxsize=1024)
+def _is_record(kind: type) -> bool:
+    """Whether its instances are dataclasses that only hold data."""
+    attributes = (attribute for cls in kind.__mro__ for attribute in vars(cls).values())
+    return is_dataclass(kind) and not any(isinstance(attribute, Declared) for attribute in attributes)
 
 
 def _rebuild(container: Any, guarded: Callable[[Any], Any]) -> Any:

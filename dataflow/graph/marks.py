@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from dataflow.graph.recording import Traced, current, refusal, stranger
+from dataflow.graph.recording import Traced, current, label_taken, refusal, stranger
 
 __all__ = ["after", "label", "scope"]
 
@@ -48,7 +48,10 @@ def after(*nodes: Any) -> Iterator[None]:
 
 
 def label(node: T, name: str) -> T:
-    """Name a node; returns it. The name must be new in its graph (TraceError) and is shown in errors and pictures."""
+    """Name a node, for errors, pictures and `p.select`; returns it.
+
+    The name must be new in its scope (TraceError). A node may have several; errors and pictures show the last.
+    """
     if not isinstance(name, str):
         raise TypeError(f"flow.label: the name must be a str, got {type(name).__name__}")
     recording = current()
@@ -61,9 +64,8 @@ def label(node: T, name: str) -> T:
     number = int(node._read())
     if number < len(recording.inputs):
         raise refusal(f"{node!r} is an input, which has its name already", "label what an operator makes of it")
-    if recording.labels.get(name, number) != number:
-        raise refusal(f"the label {name!r} is given to a second node", "labels are unique in a graph; choose another")
-    recording.labels[name] = number
+    if recording.label(number, name) != number:
+        raise label_taken(name)
     return node
 
 

@@ -23,7 +23,13 @@ from enum import Enum
 from types import CodeType
 from typing import Any, NamedTuple
 
-__all__ = ["Graph", "Kind", "Node", "OpSpec", "Ref"]
+__all__ = ["Declared", "Graph", "Kind", "Node", "OpSpec", "Ref"]
+
+
+class Declared:
+    """What operators and pipelines have in common: a class with such attributes is a model, and no mere record."""
+
+    __slots__ = ()
 
 
 class Kind(Enum):
@@ -102,9 +108,11 @@ class Graph:
     after: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     """For nodes recorded inside `flow.after`: what they start after besides what they read."""
     labels: Mapping[int, str] = field(default_factory=dict)
-    """The nodes that `flow.label` named."""
+    """The nodes that `flow.label` named; of several names of one, the last."""
     scopes: Mapping[int, str] = field(default_factory=dict)
     """The nodes recorded inside `flow.scope`, with the names of their scopes: "encoder/block3"."""
+    names: Mapping[str, int] = field(default_factory=dict)
+    """The node of each label, with the scope in which it was given: "encoder/block3/t17"."""
 
     def __len__(self) -> int:
         return len(self.nodes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import operator
 import sys
+from collections import deque
 from collections.abc import Callable
 from functools import lru_cache, partial
 from types import EllipsisType, NoneType
@@ -52,16 +53,30 @@ ROUND: Final = recorded(round, "round")
 class Method:
     """Calls one method by its name: `Method("mean")(array, axis=0)` is `array.mean(axis=0)`."""
 
-    __slots__ = ("name",)
+    __slots__ = ("_may_change", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self._may_change = name in _CHANGES_SOME
 
     def __call__(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if self._may_change and isinstance(target, _MUTABLE):
+            raise TypeError(
+                f".{self.name}() would change a {type(target).__name__} that other nodes may read; "
+                "build the new one inside an op"
+            )
         return getattr(target, self.name)(*args, **kwargs)
 
     def __repr__(self) -> str:
         return f"Method({self.name!r})"
+
+
+_MUTABLE: Final = (list, dict, set, bytearray, deque)
+_CHANGES_SOME: Final = frozenset(
+    {"add", "appendleft", "extendleft", "insert", "move_to_end", "pop", "popleft", "remove", "rotate", "subtract"}
+    | {"difference_update", "intersection_update", "symmetric_difference_update"}
+)
+"""Methods that change a container, but have namesakes that make something new: only the value can tell."""
 
 
 @lru_cache(maxsize=1024)

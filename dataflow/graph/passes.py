@@ -10,7 +10,7 @@ from dataclasses import replace as changed
 from typing import Any
 
 from dataflow.errors import GraphError
-from dataflow.graph.fill import renumber
+from dataflow.graph.fill import rebuild_tuple, refilled, renumber
 from dataflow.graph.nodes import Graph, Node, OpSpec, Ref
 
 __all__ = ["replaced", "selected"]
@@ -19,14 +19,10 @@ __all__ = ["replaced", "selected"]
 def selected(graph: Graph, labels: Sequence[str]) -> Graph:
     """The ancestors of the nodes with these labels; the output is their value, or a tuple of the values of several.
 
-    Raises GraphError for a label that no node has.
+    A label may stand alone, or with its scope before it: "block3/t17". Raises GraphError for one that no node has, and
+    for one that several have in different scopes.
     """
-    number_of = {label: number for number, label in graph.labels.items()}
-    unknown = [label for label in labels if label not in number_of]
-    if unknown:
-        known = ", ".join(map(repr, list(number_of)[:20])) or "none"
-        raise GraphError(f"no node of {graph.name!r} is labelled {unknown[0]!r}; labels are: {known}")
-    wanted = [number_of[label] for label in labels]
+    wanted = [_labelled(graph, label) for label in labels]
     first = len(graph.inputs)
     needed = set(wanted)
     for node in reversed(graph.nodes):  # readers have greater numbers: one pass finds all ancestors
@@ -47,7 +43,25 @@ def selected(graph: Graph, labels: Sequence[str]) -> Graph:
         after={place[n]: tuple(place[m] for m in graph.after[n]) for n in numbers if n in graph.after},
         labels={place[n]: label for n, label in graph.labels.items() if n in numbers},
         scopes={place[n]: scope for n, scope in graph.scopes.items() if n in numbers},
+        names={name: place[n] for name, n in graph.names.items() if n in numbers},
     )
+
+
+def _labelled(graph: Graph, label: str) -> int:
+    if label in graph.names:
+        return graph.names[label]
+    found = [name for name in graph.names if name.endswith(f"/{label}")]
+    if len({graph.names[name] for name in found}) == 1:
+        return graph.names[found[0]]
+    if found:
+        raise GraphError(
+            f"several nodes of {graph.name!r} are labelled {label!r}: {_listed(found)}; name the scope, too"
+        )
+    raise GraphError(f"no node of {graph.name!r} is labelled {label!r}; labels are: {_listed(list(graph.names))}")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:20])) or "none"
 
 
 def _moved(node: Node, place: Sequence[int]) -> Node:
@@ -59,15 +73,34 @@ def _moved(node: Node, place: Sequence[int]) -> Node:
     )
 
 
-def replaced(graph: Graph, functions: Mapping[Callable[..., Any], OpSpec]) -> Graph:
-    """The same graph, where calls of these functions are calls of others. GraphError for one that is never called."""
-    called = {id(node.spec.fn) for node in graph.nodes}
-    for fn in functions:
-        if id(fn) not in called:
-            name = getattr(fn, "__name__", repr(fn))
+Swap = Callable[[Any, set[int]], Any]
+"""What stands for a constant in a changed graph; adds the ids of the functions that it calls to the set."""
+
+
+def replaced(graph: Graph, functions: Mapping[int, OpSpec], names: Mapping[int, str], swap: Swap) -> Graph:
+    """The same graph, where calls of some functions are calls of others; `functions` and `names` go by id.
+
+    `swap` is asked what stands for each constant argument: it may be an operator itself, which the node calls. Raises
+    GraphError for a function that is never called.
+    """
+    called: set[int] = set()
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        called.add(id(node.spec.fn))
+        args = tuple(_swapped(arg, swap, called) for arg in node.args)
+        kwargs = {name: _swapped(arg, swap, called) for name, arg in node.kwargs.items()}
+        nodes.append(node._replace(spec=functions.get(id(node.spec.fn), node.spec), args=args, kwargs=kwargs))
+    for function, name in names.items():
+        if function not in called:
             raise GraphError(f"no node of {graph.name!r} calls {name!r}, which is to be replaced")
-    by_id = {id(fn): spec for fn, spec in functions.items()}
-    nodes = tuple(
-        node._replace(spec=by_id[id(node.spec.fn)]) if id(node.spec.fn) in by_id else node for node in graph.nodes
-    )
-    return changed(graph, nodes=nodes)
+    return changed(graph, nodes=tuple(nodes))
+
+
+def _swapped(argument: Any, swap: Swap, called: set[int]) -> Any:
+    if isinstance(argument, tuple):
+        return rebuild_tuple(argument, [_swapped(item, swap, called) for item in argument])
+    if isinstance(argument, list):
+        return refilled(argument, [_swapped(item, swap, called) for item in argument])
+    if isinstance(argument, dict):
+        return refilled(argument, {key: _swapped(item, swap, called) for key, item in argument.items()})
+    return swap(argument, called)

@@ -21,6 +21,8 @@ from typing import Any, cast
 import numpy as np
 
 from dataflow.errors import TraceError
+from dataflow.graph import remedies
+from dataflow.graph.asking import asks_for_type
 from dataflow.graph.freeze import LEAVES, Scan
 from dataflow.graph.nodes import OpSpec, Ref
 from dataflow.graph.operations import (
@@ -42,9 +44,9 @@ from dataflow.graph.operations import (
 )
 from dataflow.graph.recording import (
     NO_KWARGS,
-    NOT_THE_USER,
     NUMPY,
     OWN_THREAD,
+    PASSED_OVER,
     Trace,
     Traced,
     refusal,
@@ -87,7 +89,7 @@ def record(spec: OpSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Pl
         scan = scan or Scan(recording, reads, spec)
         kwargs = {key: arg if type(arg) in LEAVES else scan.whole(arg) for key, arg in kwargs.items()}
     frame: FrameType | None = sys._getframe(2)  # our caller is never the user: a face, or a method of Placeholder
-    while frame is not None and frame.f_code.co_filename.startswith(NOT_THE_USER):
+    while frame is not None and PASSED_OVER[frame.f_code.co_filename]:
         frame = frame.f_back
     code, lasti = (None, -1) if frame is None else (frame.f_code, frame.f_lasti)
     nested = scan is not None and scan.nested
@@ -141,41 +143,27 @@ def _pair(function: Callable[..., Any], name: str) -> tuple[Callable[..., Any], 
     return operation, reflected
 
 
-def _refused(doing: str, remedy: str) -> Callable[..., Any]:
+def _refused(doing: str, remedy: str | Callable[[], str]) -> Callable[..., Any]:
     """A method of Placeholder that cannot be recorded."""
 
     def refused(self: Placeholder, *args: Any, **kwargs: Any) -> Any:
         if not self._trace.here:
             raise stranger(self)
         shown = doing.format(self, name=args[0] if args else "")
-        raise refusal(f"{shown} while {self._trace.name!r} is traced", remedy)
+        advice = remedy if isinstance(remedy, str) else remedy()
+        raise refusal(f"{shown} while {self._trace.name!r} is traced", advice)
 
     return refused
 
 
-_CHOOSE = (
-    "its value is not known yet; use np.where for a choice per element, flow.cond for a choice per run, `&`, `|` and"
-    " `~` for and, or and not, or name the argument that decides in static="
-)
-_INDEX_IT = (
-    "how many items it has is not known yet; index it (node[0], node[1]), unpack it into names (a, b = node), or pass"
-    " how many as a static= argument"
-)
-_ASK_NOT = "its value is not known yet; make the call inside an op, or name the argument in static="
-_CONVERT = "its value is not known yet; keep it as a node (node.astype), or convert it, or index with it, inside an op"
-_AS_ARRAY = (
-    "its value is not known yet; use it as the array it will be (np.stack for an array of nodes), or convert it inside"
-    " an op"
-)
-_AS_TEXT = "its value is not known yet; repr() shows the placeholder, and an op can print the value"
-_NO_COPY = "it only stands for a value of the graph; use it as it is, or record a copy of the value with node.copy()"
-_NO_AWAIT = "async ops are called without await in a body; whoever runs the pipeline awaits it"
-_NO_WITH = "its value is not known yet; enter it inside an op"
-_NO_ATTRIBUTES = "a node is not changed after it is made; build the new value in an op and use its result"
-_NO_ITEMS = "a node is not changed after it is made; use np.where (np.delete), or write into a copy inside an op"
-_NOT_IN_PLACE = (
-    "a graph makes new values: use the result (`a = a + b`, np.where(mask, new, old)), or write inside an op"
-)
+def _writes_in_place(what: str, frame: FrameType | None) -> TraceError:
+    """For a write; one that numpy does inside a function of its own is told by the name of that function."""
+    asked = ""
+    while frame is not None and frame.f_code.co_filename.startswith(NUMPY):
+        asked, frame = frame.f_code.co_name, frame.f_back
+    if asked:
+        return refusal(f"numpy.{asked} takes no placeholder here: inside, {what}", remedies.BY_VALUE)
+    return refusal(what, remedies.NOT_IN_PLACE)
 
 
 # ------------------------------------------------------------------------------------------------ placeholders
@@ -184,7 +172,7 @@ _NOT_IN_PLACE = (
 class Placeholder(Traced):
     """What a body holds for a value while it is traced; what is done with it becomes a node.
 
-    Compares by recording, hashes by identity. All of its own attributes begin with an underscore, and it answers
+    Compares by recording. All of its own attributes begin with an underscore, and it answers
     AttributeError for any other such name, so that `hasattr` probes of numpy and of other libraries find nothing.
     """
 
@@ -192,14 +180,19 @@ class Placeholder(Traced):
 
     _ref: Ref
 
-    __hash__ = object.__hash__
-
     def __repr__(self) -> str:
         if not self._trace.open:
             return f"<placeholder {self._ref:d}>"
         number, inputs = int(self._ref), self._trace.inputs
         name = inputs[number] if number < len(inputs) else self._trace.nodes[number - len(inputs)].spec.name
         return f"<placeholder {number}: {name}>"
+
+    @property  # type: ignore[misc]  # mypy's object lets it be assigned
+    def __class__(self) -> type[Any]:
+        """What `isinstance` asks after the true type: on values a body would go the way of the value's type."""
+        if not self._trace.here or not asks_for_type(sys._getframe(1)):
+            return type(self)
+        raise self._refuse_type()
 
     def _read(self) -> Ref:
         return self._ref
@@ -257,10 +250,10 @@ class Placeholder(Traced):
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, /, *inputs: Any, **kwargs: Any) -> Placeholder:
         if method == "at":
-            raise refusal(f"numpy.{ufunc.__name__}.at writes into its argument", _NOT_IN_PLACE)
+            raise _writes_in_place(f"numpy.{ufunc.__name__}.at writes into its argument", sys._getframe(1))
         if "out" in kwargs:  # also `array += node`, which numpy sends here so
             what = f"numpy.{ufunc.__name__} writes into an array (out= or an augmented assignment)"
-            raise refusal(what, _NOT_IN_PLACE)
+            raise _writes_in_place(what, sys._getframe(1))
         spec = function_call(ufunc) if method == "__call__" else ufunc_method_call(ufunc, method)
         return record(spec, inputs, kwargs)
 
@@ -269,10 +262,10 @@ class Placeholder(Traced):
     ) -> Placeholder:
         spec = function_call(function)
         if function in CHANGES_ITS_ARGUMENT:
-            raise refusal(f"numpy.{spec.name} writes into its argument", _NOT_IN_PLACE)
+            raise _writes_in_place(f"numpy.{spec.name} writes into its argument", sys._getframe(1))
         place = place_of_out(function)
         if kwargs.get("out") is not None or (place < len(args) and args[place] is not None):
-            raise refusal(f"numpy.{spec.name} writes into an array (out=)", _NOT_IN_PLACE)
+            raise _writes_in_place(f"numpy.{spec.name} writes into an array (out=)", sys._getframe(1))
         return record(spec, args, kwargs)
 
     def __iter__(self) -> Iterator[Placeholder]:
@@ -285,34 +278,36 @@ class Placeholder(Traced):
             parts.append(_pending(whole, CONSTANT_GETITEM, (place,)))  # noqa: PERF401
         return iter(parts)
 
-    __bool__ = _refused("bool() of {!r}", _CHOOSE)
-    _refuse_callable = _refused("numpy took {!r} for a function", _ASK_NOT)
-    _refuse_iteration = _refused("iteration over {!r}", _INDEX_IT)
-    __next__ = _refused("next() of {!r}", _INDEX_IT)
+    __hash__ = _refused("hash() of {!r}", remedies.NO_KEY)
+    __bool__ = _refused("bool() of {!r}", remedies.CHOOSE)
+    _refuse_type = _refused("isinstance() or the class of {!r}", remedies.UNKNOWN_TYPE)
+    _refuse_callable = _refused("numpy took {!r} for a function", remedies.ASK_NOT)
+    _refuse_iteration = _refused("iteration over {!r}", remedies.INDEX_IT)
+    __next__ = _refused("next() of {!r}", remedies.INDEX_IT)
     __reversed__ = _refused("reversed() of {!r}", "its length is not known yet; index it: node[::-1]")
     __len__ = _refused("len() of {!r}", "its length is not known yet; use node.shape[0], or a static= argument")
     __contains__ = _refused("`in` {!r}", "its value is not known yet; use (node == item).any(), or np.isin")
-    __float__ = _refused("float() of {!r}", _CONVERT)
-    __int__ = _refused("int() of {!r}", _CONVERT)
-    __complex__ = _refused("complex() of {!r}", _CONVERT)
-    __index__ = _refused("{!r} as an index or a count", _CONVERT)
-    __array__ = _refused("conversion of {!r} to an array", _AS_ARRAY)
-    __buffer__ = _refused("the buffer of {!r}", _AS_ARRAY)
-    __setitem__ = _refused("assignment to an item of {!r}", _NO_ITEMS)
-    __delitem__ = _refused("deletion of an item of {!r}", _NO_ITEMS)
-    __setattr__ = _refused("assignment to the attribute {name!r} of {!r}", _NO_ATTRIBUTES)
-    __delattr__ = _refused("deletion of the attribute {name!r} of {!r}", _NO_ATTRIBUTES)
-    __str__ = _refused("str() of {!r}", _AS_TEXT)
-    __format__ = _refused("format() of {!r}", _AS_TEXT + " (in an f-string: {node!r})")
-    __bytes__ = _refused("bytes() of {!r}", _CONVERT)
-    __reduce_ex__ = _refused("pickling of {!r}", _NO_COPY)
-    __copy__ = _refused("copying of {!r}", _NO_COPY)
-    __deepcopy__ = _refused("copying of {!r}", _NO_COPY)
-    __await__ = _refused("await of {!r}", _NO_AWAIT)
-    __enter__ = _refused("`with` {!r}", _NO_WITH)
-    __exit__ = _refused("`with` {!r}", _NO_WITH)
-    __aenter__ = _refused("`async with` {!r}", _NO_WITH)
-    __aexit__ = _refused("`async with` {!r}", _NO_WITH)
+    __float__ = _refused("float() of {!r}", remedies.convert)
+    __int__ = _refused("int() of {!r}", remedies.convert)
+    __complex__ = _refused("complex() of {!r}", remedies.convert)
+    __index__ = _refused("{!r} as an index or a count", remedies.as_index)
+    __array__ = _refused("conversion of {!r} to an array", remedies.as_array)
+    __buffer__ = _refused("the buffer of {!r}", remedies.as_array)
+    __setitem__ = _refused("assignment to an item of {!r}", remedies.NO_ITEMS)
+    __delitem__ = _refused("deletion of an item of {!r}", remedies.NO_ITEMS)
+    __setattr__ = _refused("assignment to the attribute {name!r} of {!r}", remedies.NO_ATTRIBUTES)
+    __delattr__ = _refused("deletion of the attribute {name!r} of {!r}", remedies.NO_ATTRIBUTES)
+    __str__ = _refused("str() of {!r}", remedies.AS_TEXT)
+    __format__ = _refused("format() of {!r}", remedies.AS_TEXT + " (in an f-string: {node!r})")
+    __bytes__ = _refused("bytes() of {!r}", remedies.convert)
+    __reduce_ex__ = _refused("pickling of {!r}", remedies.NO_COPY)
+    __copy__ = _refused("copying of {!r}", remedies.NO_COPY)
+    __deepcopy__ = _refused("copying of {!r}", remedies.NO_COPY)
+    __await__ = _refused("await of {!r}", remedies.NO_AWAIT)
+    __enter__ = _refused("`with` {!r}", remedies.NO_WITH)
+    __exit__ = _refused("`with` {!r}", remedies.NO_WITH)
+    __aenter__ = _refused("`async with` {!r}", remedies.NO_WITH)
+    __aexit__ = _refused("`async with` {!r}", remedies.NO_WITH)
 
 
 class PendingPlaceholder(Placeholder):
@@ -331,14 +326,14 @@ class PendingPlaceholder(Placeholder):
         if rest:  # an index
             return record(CALL, (self, *args), kwargs)
         if spec.name in CHANGES_ITSELF:
-            raise refusal(f".{spec.name}() of {source!r} changes it", _NOT_IN_PLACE)
+            raise refusal(f".{spec.name}() of {source!r} changes it", remedies.NOT_IN_PLACE)
         return record(method_call(spec.name), (source, *args), kwargs)
 
     def _read(self) -> Ref:
         """Record it, after the plumbing that it reads from; a loop, since nothing may recurse over the graph."""
         unread: list[PendingPlaceholder] = []
         source: Placeholder = self
-        while isinstance(source, PendingPlaceholder) and source._ref is None:
+        while type(source) is PendingPlaceholder and source._ref is None:
             unread.append(source)
             source = source._call[0]
         ref = source._ref
@@ -370,7 +365,7 @@ def _pending(source: Placeholder, spec: OpSpec, rest: tuple[Any, ...]) -> Placeh
     if recording is not _trace_here() or recording.thread != get_ident():
         raise stranger(source)
     frame: FrameType | None = sys._getframe(2)  # our caller is a method of Placeholder
-    while frame is not None and frame.f_code.co_filename.startswith(NOT_THE_USER):
+    while frame is not None and PASSED_OVER[frame.f_code.co_filename]:
         frame = frame.f_back
     code, lasti = (None, -1) if frame is None else (frame.f_code, frame.f_lasti)
     made = _new(PendingPlaceholder)

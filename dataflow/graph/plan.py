@@ -16,19 +16,12 @@ Rules:
 4. A result that several readers see is *shared*: it is handed out read-only (see `dataflow.graph.guard`).
 5. `costs` is the one thing that changes later: what the lanes learn. Any value in it is right.
 
-Priority. A depth-first walk from the outputs that enters the deepest dependency first: the critical path gets the
-small numbers, and what was begun is finished before anything else is opened, so few intermediates live at once.
-
-        a ─▶ b ─▶ c ─┐                     a b c, then d, then e: with two threads d fills the second
-                     ├─▶ e                 one from the start, and with one thread the long branch
-        d ───────────┘                     goes first
-
-Where the order of recording keeps fewer values alive than this walk (a stencil, swept row by row), it is used.
+The order of the steps is that of `dataflow.graph.order`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +30,7 @@ from dataflow.graph.costs import Costs
 from dataflow.graph.fill import Template, output_template
 from dataflow.graph.guard import ANY_RESULT, PLAIN_RESULT, guard
 from dataflow.graph.nodes import Graph, Kind, Node
+from dataflow.graph.order import priority_order
 
 __all__ = ["NONE", "SEVERAL", "Plan", "make_plan"]
 
@@ -102,124 +96,158 @@ class Plan:
 
 def make_plan(graph: Graph) -> Plan:
     """Compute everything that runs of this graph have in common; linear in its size, and never recursive."""
-    first = len(graph.inputs)
-    nodes = graph.nodes
-    root = _roots(graph)
-    is_step = [root[first + i] == first + i for i in range(len(nodes))]
-
-    # Dependencies among steps, still in the graph's numbers (less the inputs).
-    deps: list[tuple[int, ...]] = [()] * len(nodes)
-    for position, node in enumerate(nodes):
-        if is_step[position] and (node.reads or graph.after):
-            needed = (*node.reads, *graph.after.get(node.number, ()))
-            deps[position] = tuple({root[number] - first: None for number in needed if number >= first})
-    order = _priority_order([i for i, step in enumerate(is_step) if step], deps)
-
-    # Slots: steps in order of priority, then plumbing, inputs, constants.
-    slot_of = [-1] * (first + len(nodes))
-    for step, position in enumerate(order):
-        slot_of[first + position] = step
-    free = len(order)
-    for position in range(len(nodes)):
-        if not is_step[position]:
-            slot_of[first + position] = free
-            free += 1
-    for number in range(first):
-        slot_of[number] = free
-        free += 1
+    first, nodes = len(graph.inputs), graph.nodes
+    root, deps = _dependencies(graph)
+    order = priority_order([n for n in range(first, len(root)) if root[n] == n], deps, first)
+    slot_of = _slots(root, order, first)
+    steps = [nodes[number - first] for number in order]
+    size, free = len(steps), len(root)
     template: list[Any] = [None] * free
     constants = _Constants(template)
 
-    output = output_template(graph.output)
-    output_slots = frozenset(slot_of[number] for number in output.refs)
-    readers = [0] * free
-    for slot in output_slots:
-        readers[slot] = 1
+    counts, successors = _successors(order, deps, slot_of)
+    reads = [tuple([slot_of[number] for number in node.reads]) for node in steps]
+    calls = [make_call(node, slot_of, constants.slot) for node in steps]
+    plumbing = _plumbing(graph, root, slot_of, constants)
+    output = output_template(graph.output).renumbered(slot_of)
+    output_slots = frozenset(output.refs)
+    readers, uses = _count_readers(reads, plumbing, output_slots, free)
 
-    size = len(order)
-    successors: list[list[int]] = [[] for _ in range(size)]
-    counts = [0] * size
-    reads: list[tuple[int, ...]] = [()] * size
-    calls: list[Caller] = []
-    on_loop = bytearray(size)
-    for step, position in enumerate(order):
-        node = nodes[position]
-        calls.append(make_call(node, slot_of, constants.slot))
-        if node.reads:
-            reads[step] = read = tuple(slot_of[number] for number in node.reads)
-            for slot in read:
-                readers[slot] += 1
-        for dependency in deps[position]:
-            successors[slot_of[first + dependency]].append(step)
-            counts[step] += 1
-        if node.spec.kind is Kind.ASYNC:
-            on_loop[step] = 1
+    def owned(number: int) -> bool:
+        """Whether a number is a kernel's result that one step reads."""
+        slot = slot_of[number]
+        return slot < size and uses[slot] == 1 and slot not in output_slots
 
-    plumbing = _plumbing(graph, is_step, root, slot_of, constants)
-    uses = readers.copy()  # how many see the value of a step, be it through its plumbing
-    for step, attached in plumbing.items():
-        uses[step] += sum(readers[slot] for slot, *_ in attached)
-    for step, attached in plumbing.items():
-        inner = [
-            slot for slot, *_ in attached if not readers[slot]
-        ]  # only further plumbing reads it, evaluated by then
-        for slot in inner:
-            readers[slot] = 1
-        reads[step] = (*reads[step], *inner)
-    for step in range(size):
-        if not readers[step]:  # its own last reader, see rule 3
-            readers[step] = 1
-            reads[step] = (*reads[step], step)
-    for step, position in enumerate(order):
-        if nodes[position].spec.writes:
-
-            def owned(number: int) -> bool:
-                """Whether a number is a kernel's result that one step reads."""
-                slot = slot_of[number]
-                return slot < size and uses[slot] == 1 and slot not in output_slots
-
-            calls[step] = make_call(nodes[position], slot_of, constants.slot, writing(nodes[position], owned))
-    readers += [0] * (len(template) - len(readers))  # constants: never released
-    seen = [ANY_RESULT] * size
-    shared = bytearray(size)
-    of_caller = _parts_of_inputs(graph, is_step)
-    for step, position in enumerate(order):
-        shared[step] = uses[step] > 1 or of_caller[first + position]
-        if step in plumbing:
-            seen[step] = frozenset()
-        elif shared[step] or step in output_slots:
-            seen[step] = PLAIN_RESULT
-    on_loop_bytes = bytes(on_loop)
-    releases = _last_uses(reads, output_slots)
+    for step, node in enumerate(steps):
+        if node.spec.writes:
+            calls[step] = make_call(node, slot_of, constants.slot, writing(node, owned))
+    of_caller = _parts_of_inputs(graph, root)
+    shared = bytes([uses[step] > 1 or of_caller[number] for step, number in enumerate(order)])
+    on_loop = bytes([node.spec.kind is Kind.ASYNC for node in steps])
+    releases = _last_uses(reads, output_slots, free)
     return Plan(
         graph=graph,
         counts=counts,
-        successors=[tuple(s) for s in successors],
+        successors=successors,
         reads=reads,
-        readers=readers,
-        on_loop=on_loop_bytes,
-        sources=[step for step in range(size) if not counts[step]],
+        readers=readers + [0] * (len(template) - free),  # constants: never released
+        on_loop=on_loop,
+        sources=[step for step, count in enumerate(counts) if not count],
         releases=releases,
         numbers=list(range(size)),
         last_read=[
             NONE if not slots else slots[0] if len(slots) == 1 and slots[0] != step else SEVERAL
             for step, slots in enumerate(releases)
         ],
-        costs=Costs([nodes[position].spec for position in order], on_loop_bytes),
+        costs=Costs([node.spec for node in steps], on_loop),
         calls=calls,
-        settled=seen,
+        settled=_settled(shared, plumbing, output_slots),
         usual=[None] * size,
-        shared=bytes(shared),
+        shared=shared,
         plumbing=plumbing,
-        nodes=[nodes[position] for position in order],
+        nodes=steps,
         template=template,
         input_slots=tuple(slot if readers[slot] else -1 for slot in slot_of[:first]),
         passed_on=tuple((i, slot) for i, slot in enumerate(slot_of[:first]) if slot in output_slots),
         constants_from=free,
-        output=output.renumbered(slot_of),
+        output=output,
         output_slots=output_slots,
         has_async=any(on_loop),
     )
+
+
+def _dependencies(graph: Graph) -> tuple[list[int], list[Sequence[int]]]:
+    """For each number its root (see `_roots`) and, if it is a step, the numbers of the roots that it needs."""
+    root = _roots(graph)
+    deps: list[Sequence[int]] = [()] * len(graph.inputs)
+    deps += [node.reads for node in graph.nodes]
+    for number in graph.after:
+        deps[number] = (*deps[number], *graph.after[number])
+    if graph.after or any(node.spec.kind is Kind.PLUMBING for node in graph.nodes):
+        deps = [
+            tuple(dict.fromkeys([root[needed] for needed in deps[number]])) if root[number] == number else ()
+            for number in range(len(root))
+        ]
+    return root, deps
+
+
+def _roots(graph: Graph) -> list[int]:
+    """For each number, the one whose evaluation brings it about: plumbing of a kernel belongs to the kernel."""
+    first = len(graph.inputs)
+    root = list(range(first + len(graph.nodes)))
+    for node in graph.nodes:
+        if node.spec.kind is Kind.PLUMBING and node.reads:
+            origin = root[node.reads[0]]
+            if origin >= first and graph.nodes[origin - first].spec.kind in (Kind.KERNEL, Kind.RECORDED):
+                root[node.number] = origin
+    return root
+
+
+def _slots(root: list[int], order: list[int], first: int) -> list[int]:
+    """For each number its slot: steps in order of priority, then plumbing, then inputs."""
+    slot_of = [-1] * len(root)
+    for step, number in enumerate(order):
+        slot_of[number] = step
+    others = [number for number in range(first, len(root)) if root[number] != number] + list(range(first))
+    for slot, number in enumerate(others, len(order)):
+        slot_of[number] = slot
+    return slot_of
+
+
+def _successors(
+    order: list[int], deps: list[Sequence[int]], slot_of: list[int]
+) -> tuple[list[int], list[tuple[int, ...]]]:
+    """For each step, how many steps it waits for, and which wait for it."""
+    size = len(order)
+    successors: list[list[int]] = [[] for _ in range(size)]
+    counts = [0] * size
+    for step, number in enumerate(order):
+        for needed in deps[number]:
+            slot = slot_of[needed]
+            if slot < size:  # not an input
+                successors[slot].append(step)
+                counts[step] += 1
+    return counts, list(map(tuple, successors))
+
+
+def _count_readers(
+    reads: list[tuple[int, ...]],
+    plumbing: dict[int, tuple[Plumbing, ...]],
+    output_slots: frozenset[int],
+    free: int,
+) -> tuple[list[int], list[int]]:
+    """How many release each slot in the end, and how many see its value; adds to `reads` what else a step releases."""
+    readers = [0] * free
+    for slot in output_slots:
+        readers[slot] = 1
+    for slots in reads:
+        for slot in slots:
+            readers[slot] += 1
+    uses = readers.copy()
+    for step, attached in plumbing.items():
+        uses[step] += sum(readers[slot] for slot, *_ in attached)
+        # What only further plumbing reads is evaluated, and done with, when the step is over.
+        inner = [slot for slot, *_ in attached if not readers[slot]]
+        for slot in inner:
+            readers[slot] = 1
+        reads[step] = (*reads[step], *inner)
+    for step in range(len(reads)):
+        if not readers[step]:  # its own last reader, see rule 3
+            readers[step] = 1
+            reads[step] = (*reads[step], step)
+    return readers, uses
+
+
+def _settled(
+    shared: bytes, plumbing: dict[int, tuple[Plumbing, ...]], output_slots: frozenset[int]
+) -> list[frozenset[type]]:
+    settled = [PLAIN_RESULT if seen else ANY_RESULT for seen in shared]
+    for step in output_slots:
+        if step < len(settled):
+            settled[step] = PLAIN_RESULT
+    for step in plumbing:
+        settled[step] = frozenset()
+    return settled
 
 
 class _Constants:
@@ -244,105 +272,37 @@ class _Constants:
         return len(self._template) - 1
 
 
-def _last_uses(reads: list[tuple[int, ...]], pinned: frozenset[int]) -> list[tuple[int, ...]]:
-    last: dict[int, int] = {}
-    for step, slots in enumerate(reads):
-        for slot in slots:
-            if slot not in pinned:
-                last[slot] = step
-    uses: list[list[int] | None] = [None] * len(reads)
-    for slot, step in last.items():
-        known = uses[step]
-        if known is None:
-            uses[step] = [slot]
-        else:
-            known.append(slot)
-    return [tuple(slots) if slots else () for slots in uses]
+def _last_uses(reads: list[tuple[int, ...]], pinned: frozenset[int], free: int) -> list[tuple[int, ...]]:
+    """For each step, what it reads that no later step does; outputs are pinned."""
+    uses: list[tuple[int, ...]] = [()] * len(reads)
+    done = bytearray(free)
+    for slot in pinned:
+        done[slot] = 1
+    for step in range(len(reads) - 1, -1, -1):
+        last = [slot for slot in reads[step] if not done[slot]]
+        if last:
+            uses[step] = tuple(last)
+            for slot in last:
+                done[slot] = 1
+    return uses
 
 
-def _roots(graph: Graph) -> list[int]:
-    """For each number, the one whose evaluation brings it about: plumbing of a kernel belongs to the kernel."""
-    first = len(graph.inputs)
-    root = list(range(first + len(graph.nodes)))
-    for node in graph.nodes:
-        if node.spec.kind is Kind.PLUMBING and node.reads:
-            origin = root[node.reads[0]]
-            if origin >= first and graph.nodes[origin - first].spec.kind in (Kind.KERNEL, Kind.RECORDED):
-                root[node.number] = origin
-    return root
-
-
-def _parts_of_inputs(graph: Graph, is_step: list[bool]) -> list[bool]:
+def _parts_of_inputs(graph: Graph, root: list[int]) -> list[bool]:
     """For each number, whether it is an input, or an attribute or item of one."""
     first = len(graph.inputs)
     of_caller = [True] * first + [False] * len(graph.nodes)
     for node in graph.nodes:
-        if node.spec.kind is Kind.PLUMBING and node.reads and is_step[node.number - first]:
+        if node.spec.kind is Kind.PLUMBING and node.reads and root[node.number] == node.number:
             of_caller[node.number] = of_caller[node.reads[0]]
     return of_caller
 
 
 def _plumbing(
-    graph: Graph, is_step: list[bool], root: list[int], slot_of: list[int], constants: _Constants
+    graph: Graph, root: list[int], slot_of: list[int], constants: _Constants
 ) -> dict[int, tuple[Plumbing, ...]]:
     attached: dict[int, list[Plumbing]] = {}
-    for position, node in enumerate(graph.nodes):
-        if not is_step[position]:
-            entry = (slot_of[node.number], node.number, make_call(node, slot_of, constants.slot))
-            attached.setdefault(slot_of[root[node.number]], []).append(entry)
+    for number, node in enumerate(graph.nodes, len(graph.inputs)):
+        if root[number] != number:
+            entry = (slot_of[number], number, make_call(node, slot_of, constants.slot))
+            attached.setdefault(slot_of[root[number]], []).append(entry)
     return {step: tuple(entries) for step, entries in attached.items()}
-
-
-def _priority_order(steps: Iterable[int], deps: list[tuple[int, ...]]) -> list[int]:
-    """The steps by priority (see the module docstring); a topological order."""
-    steps = list(steps)
-    depth = [0] * len(deps)
-    read = bytearray(len(deps))
-    straight = True
-    for step in steps:
-        deepest = 0
-        for dependency in deps[step]:
-            read[dependency] = 1
-            deepest = max(deepest, depth[dependency])
-        depth[step] = deepest + 1
-        straight = straight and len(deps[step]) <= 1
-    sinks = sorted((step for step in steps if not read[step]), key=lambda step: -depth[step])
-    walked: list[int] = []
-    placed, opened = bytearray(len(deps)), bytearray(len(deps))
-    for sink in sinks:
-        stack = [sink]
-        while stack:
-            step = stack[-1]
-            if placed[step]:
-                stack.pop()
-            elif opened[step] or not deps[step]:
-                placed[step] = 1
-                walked.append(step)
-                stack.pop()
-            else:
-                opened[step] = 1
-                below = [dependency for dependency in deps[step] if not placed[dependency]]
-                if len(below) > 1:
-                    below.reverse()  # of equals, the one recorded first ends on top
-                    below.sort(key=depth.__getitem__)
-                stack += below
-    if straight or walked == steps or _peak(walked, deps) <= _peak(steps, deps):
-        return walked
-    return steps
-
-
-def _peak(order: list[int], deps: list[tuple[int, ...]]) -> int:
-    """How many results are alive at most when the steps run one after another in this order."""
-    readers = [0] * len(deps)
-    for step in order:
-        for dependency in deps[step]:
-            readers[dependency] += 1
-    alive = peak = 0
-    for step in order:
-        alive += 1
-        peak = max(peak, alive)
-        for dependency in deps[step]:
-            readers[dependency] -= 1
-            if not readers[dependency]:
-                alive -= 1
-    return peak

@@ -16,7 +16,7 @@ from types import CodeType, FrameType, TracebackType
 from typing import Any
 
 from dataflow.errors import DataflowError
-from dataflow.graph.recording import NOT_THE_USER, PACKAGE, Traced
+from dataflow.graph.recording import PACKAGE, PASSED_OVER, Traced, of_user
 
 __all__ = ["provoked_at"]
 
@@ -28,7 +28,9 @@ _RAISES = frozenset({"RAISE_VARARGS", "RERAISE"})
 def provoked_at(error: Exception) -> str | None:
     """The user's line, `file:line`, if a placeholder provoked this error; None if it is the user's own, or ours."""
     steps = list(_steps(error.__traceback__))
-    last_of_user = max((i for i, (frame, *_) in enumerate(steps) if not _passed_over(frame)), default=None)
+    places = [place for place, (frame, *_) in enumerate(steps) if of_user(frame)]
+    places = places or [i for i, (frame, *_) in enumerate(steps) if not PASSED_OVER[frame.f_code.co_filename]]
+    last_of_user = places[-1] if places else None
     if last_of_user is None:
         return None
     frame, lasti, line = steps[last_of_user]
@@ -51,10 +53,6 @@ def _steps(traceback: TracebackType | None) -> Iterator[tuple[FrameType, int, in
     while traceback is not None:
         yield traceback.tb_frame, traceback.tb_lasti, traceback.tb_lineno
         traceback = traceback.tb_next
-
-
-def _passed_over(frame: FrameType) -> bool:
-    return frame.f_code.co_filename.startswith((*NOT_THE_USER, "<__array_function__"))
 
 
 def _refused_before(error: BaseException | None) -> bool:

@@ -8,7 +8,6 @@ placeholder elsewhere is told which of these it was, at which line of his, and w
 
 from __future__ import annotations
 
-import copy
 import os
 import sys
 from collections.abc import Mapping
@@ -20,17 +19,22 @@ from typing import Any, Final
 import numpy as np
 
 from dataflow.errors import TraceError
+from dataflow.graph.constants import Constants
 from dataflow.graph.nodes import Kind, Node, OpSpec, Ref
 
 __all__ = [
-    "NOT_THE_USER",
     "NO_KWARGS",
     "NUMPY",
     "OWN_THREAD",
     "PACKAGE",
+    "PASSED_OVER",
     "Trace",
     "Traced",
+    "array_changed",
     "current",
+    "here",
+    "label_taken",
+    "of_user",
     "refusal",
     "stranger",
     "trace_of_context",
@@ -38,7 +42,7 @@ __all__ = [
 ]
 
 trace_of_context: Final[ContextVar[Trace | None]] = ContextVar("dataflow.trace", default=None)
-"""For `record` and `trace`; others ask `current`."""
+"""For operators, `record` and `trace`; others ask `current`."""
 NO_KWARGS: Final[dict[str, Any]] = {}
 """Shared by all nodes without keyword arguments; nobody writes into a node."""
 
@@ -51,9 +55,12 @@ class Trace:
     __slots__ = (
         "after",
         "afters",
+        "constants",
+        "first",
         "inputs",
         "labels",
         "name",
+        "names",
         "nodes",
         "owner",
         "refused",
@@ -65,15 +72,19 @@ class Trace:
     def __init__(self, name: str, inputs: tuple[str, ...], owner: object | None = None) -> None:
         self.name = name
         self.inputs = inputs
+        self.first = len(inputs)
+        """The number of the first node."""
         self.refused: list[str] = []
         """What was refused so far. If the body goes on after that, it goes a way that it would not go on values."""
         self.nodes: list[Node] = []
+        self.constants = Constants()
         self.owner = owner
         self.after: tuple[int, ...] = ()
         """What is recorded now starts after these, too."""
         self.scope = ""
         self.afters: dict[int, tuple[int, ...]] = {}
-        self.labels: dict[str, int] = {}
+        self.labels: dict[int, str] = {}
+        self.names: dict[str, int] = {}
         self.scopes: dict[int, str] = {}
         self.thread = get_ident()  # 0 once closed, which is no thread's identity: one comparison checks both
 
@@ -98,19 +109,28 @@ class Trace:
         lasti: int,
     ) -> Ref:
         """Append a node of these fields, frozen and checked by the caller; what refers to it."""
-        number = len(self.inputs) + len(self.nodes)
+        nodes = self.nodes
+        number = self.first + len(nodes)
         if self.after and spec.kind is not Kind.PLUMBING:
             self.afters[number] = self.after
         if self.scope:
             self.scopes[number] = self.scope
-        self.nodes.append(_tuple_new(Node, (number, spec, args, kwargs, reads, nested, code, lasti)))
+        nodes.append(_tuple_new(Node, (number, spec, args, kwargs, reads, nested, code, lasti)))
         return Ref(number)
+
+    def label(self, number: int, name: str) -> int:
+        """Give a node a name in the scope of now; the number that has it, which is another if it was taken."""
+        holder = self.names.setdefault(f"{self.scope}/{name}" if self.scope else name, number)
+        if holder == number:
+            self.labels[number] = name
+        return holder
 
     def close(self) -> None:
         """Let go of everything: a placeholder that outlives its trace keeps neither nodes nor owner alive."""
         self.thread = 0
         self.nodes = []
-        self.afters, self.labels, self.scopes = {}, {}, {}
+        self.constants = Constants()
+        self.afters, self.labels, self.names, self.scopes = {}, {}, {}, {}
         self.owner = None
 
     def __repr__(self) -> str:
@@ -140,12 +160,24 @@ def current() -> Trace | None:
 
 PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 NUMPY: Final = os.path.dirname(os.path.abspath(np.__file__)) + os.sep
-NOT_THE_USER: Final = (
-    PACKAGE,
-    NUMPY,
-    copy.__file__,  # a refused copy or deepcopy is the caller's doing
-)
-"""Files whose frames are passed over."""
+_TRACE: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "trace.py")
+_STDLIB: Final = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+_INSTALLED: Final = f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}"
+
+
+class _PassedOver(dict[str, bool]):
+    """Whether the frames of a file are passed over on the way to the user's line; by its name, asked once."""
+
+    def __missing__(self, file: str) -> bool:
+        ours = file.startswith((PACKAGE, NUMPY, "<__array_function__", "<frozen "))
+        # An application that is installed is its author's code, though it lies below the standard library.
+        library = file.startswith(_STDLIB) and not any(place in file for place in _INSTALLED)
+        self[file] = ours or library or file.endswith((".pyx", ".pxd"))
+        return self[file]
+
+
+PASSED_OVER: Final = _PassedOver()
+"""The package, numpy, the standard library (`copy.copy(node)`, `json.dumps(node)`) and compiled code."""
 
 
 def user_line() -> tuple[CodeType | None, int]:
@@ -154,11 +186,29 @@ def user_line() -> tuple[CodeType | None, int]:
     return (None, -1) if frame is None else (frame.f_code, frame.f_lasti)
 
 
+def here() -> str:
+    """The user's line that led here, as `file:line`."""
+    frame = _user_frame()
+    return "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
 def _user_frame() -> FrameType | None:
+    """The innermost frame of the user's; one of an installed library only if the body itself is installed."""
     frame: FrameType | None = sys._getframe(2)
-    while frame is not None and frame.f_code.co_filename.startswith(NOT_THE_USER):
+    library: FrameType | None = None
+    while frame is not None and frame.f_code.co_filename != _TRACE:
+        if of_user(frame):
+            return frame
+        if library is None and not PASSED_OVER[frame.f_code.co_filename]:
+            library = frame
         frame = frame.f_back
-    return frame
+    return library
+
+
+def of_user(frame: FrameType) -> bool:
+    """Whether this runs a file of the user's own, not of the package, Python or a library that is installed."""
+    file = frame.f_code.co_filename
+    return not PASSED_OVER[file] and not any(place in file for place in _INSTALLED)
 
 
 # ------------------------------------------------------------------------------------------------ refusals
@@ -168,35 +218,55 @@ OWN_THREAD: Final = "record in the thread that runs the body; kernels run at the
 
 def refusal(what: str, remedy: str, where: str = "") -> TraceError:
     """The error to raise; `where` is the user's line, unless given because no line of the body runs any more."""
-    if not where:
-        frame = _user_frame()
-        where = "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
-    message = f"{what}, at {where}: {remedy}"
+    message = f"{what}, at {where or here()}: {remedy}"
     recording = current()
     if recording is not None and recording.thread == get_ident():
         recording.refused.append(message)
     return TraceError(message)
 
 
+def array_changed(where: str) -> TraceError:
+    """An array was written to, though a node that was recorded at this line reads it."""
+    return refusal(
+        "an array was written to after a node was recorded that reads it",
+        "every node reads the array as it is in the end; give each its own (array.copy()), or write inside an op",
+        where,
+    )
+
+
+def label_taken(name: str) -> TraceError:
+    """Another node of this scope has the label already."""
+    return refusal(
+        f"the label {name!r} is given to a second node",
+        "labels are unique in a scope; choose another, or call each part inside `with flow.scope(...)` of its own",
+    )
+
+
 def stranger(placeholder: Traced, where: str = "") -> TraceError:
     """A placeholder met where it may not be used: say which of the four ways led there."""
-    home, here = placeholder._trace, current()
+    home = placeholder._trace
+    error = refusal(*_stranger(placeholder, home), where)
+    if home.open and not home.here:
+        home.refused.append(str(error))  # caught in a thread of the body's, say, it would be forgotten
+    return error
+
+
+def _stranger(placeholder: Traced, home: Trace) -> tuple[str, str]:
+    """What happened, and what to do."""
+    recording = current()
     if not home.open:
-        return refusal(
+        return (
             f"{placeholder!r} is used after the body of {home.name!r} has been traced",
             "a placeholder means something only while its body runs; return it from the body and await the pipeline",
-            where,
         )
     if home.thread != get_ident():
-        return refusal(f"{placeholder!r} of {home.name!r} is used in another thread than its body", OWN_THREAD, where)
-    if here is None:
-        return refusal(
+        return f"{placeholder!r} of {home.name!r} is used in another thread than its body", OWN_THREAD
+    if recording is None:
+        return (
             f"{placeholder!r} is used outside the context in which the body of {home.name!r} is traced",
             "use it in the body itself, or in functions that the body calls",
-            where,
         )
-    return refusal(
-        f"{placeholder!r} of {home.name!r} is used while {here.name!r} is traced",
-        f"pass it to {here.name!r} as an argument",
-        where,
+    return (
+        f"{placeholder!r} of {home.name!r} is used while {recording.name!r} is traced",
+        f"pass it to {recording.name!r} as an argument",
     )

@@ -2,8 +2,11 @@
 
     recording.py     Trace: the nodes so far, who may add to them, the user's line
     freeze.py        arguments and results: placeholders → Refs, containers rebuilt
+    constants.py     the user's arrays among them, watched while the body runs
     operations.py    what can be done with a placeholder, as OpSpecs
     placeholder.py   Placeholder: what records it, what is refused
+    remedies.py      what to do instead; asking.py, provoked.py, unpacking.py: what bytecode and tracebacks tell
+    marks.py         after, label, scope        splice.py   a graph as a part of another
 
 Every recorded call stays in the graph, read or not, and no two are merged; only unread plumbing is dropped.
 Nothing here recurses over the graph.
@@ -20,7 +23,7 @@ from dataflow.graph.freeze import Scan
 from dataflow.graph.nodes import Graph
 from dataflow.graph.placeholder import Placeholder, input_placeholder, is_placeholder, record
 from dataflow.graph.provoked import provoked_at
-from dataflow.graph.recording import NOT_THE_USER, Trace, current, refusal, trace_of_context
+from dataflow.graph.recording import PASSED_OVER, Trace, array_changed, current, refusal, trace_of_context
 
 __all__ = ["Placeholder", "Trace", "current", "is_placeholder", "record", "trace"]
 
@@ -42,8 +45,18 @@ def trace(
         if recording.refused:
             raise TraceError(f"{recording.refused[0]} (the refusal was caught, and {name!r} went on without the value)")
         output = Scan(recording, {}, None, _declared(body)).whole(returned)
-        labels = {number: label for label, number in recording.labels.items()}
-        return Graph(name, inputs, tuple(recording.nodes), output, recording.afters, labels, recording.scopes)
+        if written := recording.constants.changed():
+            raise array_changed(written)
+        return Graph(
+            name,
+            inputs,
+            tuple(recording.nodes),
+            output,
+            after=recording.afters,
+            labels=recording.labels,
+            scopes=recording.scopes,
+            names=recording.names,
+        )
     except TraceError:
         raise
     except Exception as error:
@@ -60,6 +73,6 @@ def trace(
 def _declared(body: Callable[..., Any]) -> str:
     """Where a body of the user's begins; empty for one that a face wrapped without saying what it wraps."""
     code = getattr(inspect.unwrap(body), "__code__", None)
-    if code is None or code.co_filename.startswith(NOT_THE_USER):
+    if code is None or PASSED_OVER[code.co_filename]:
         return ""
     return f"{code.co_filename}:{code.co_firstlineno}"

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations, product
 
-from dataflow.engine.scheduler import Scheduler, State
+from dataflow.engine.scheduler import Scheduler
+from dataflow.engine.steps import State
 
 LIGHT = 10e-6
 """What the tests call light; the core takes the border as an argument."""

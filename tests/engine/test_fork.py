@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 PRELUDE = """
-import asyncio, os, sys, threading, time, traceback, warnings
+import asyncio, os, signal, sys, threading, time, traceback, warnings
 import numpy as np
 import dataflow as flow
 warnings.filterwarnings("ignore", category=DeprecationWarning)  # since 3.12: "this process is multi-threaded"
@@ -180,3 +180,95 @@ def test_multiprocessing_by_fork() -> None:
         with multiprocessing.get_context("fork").Pool(2) as pool:
             assert pool.map(diamond.run, range(8)) == [2 * x + 3 for x in range(8)]
         """)
+
+
+PRODUCTS = """
+        size = 512
+        a = (np.random.default_rng(0).random((size, size)) / size).astype(np.float32)
+
+        @flow.op
+        def product(x, y): return x @ y
+
+        @flow.pipeline
+        def chain(x):
+            y = x
+            for _ in range(4): y = product(y, x)
+            return y
+
+        expected = chain.run(a)
+        end = threading.Event()
+
+        def check():
+            assert np.allclose(a @ a, np.einsum('ij,jk', a[:, :2], a[:2]) + a[:, 2:] @ a[2:], atol=1e-3)
+            assert np.allclose(chain.run(a), expected)
+            assert threads() == before
+
+        def threads(): return [library["threads"] for library in flow.parallel_info()["blas"]]
+        before = threads()
+
+        def forks():
+            for _ in range(30):
+                child = os.fork()
+                if not child:
+                    signal.alarm(20)  # a child that hangs ends; the parent's patience is the script's timeout
+                    try:
+                        check()
+                    except BaseException:
+                        traceback.print_exc()
+                        os._exit(1)
+                    os._exit(0)
+                wait_for(child)
+"""
+
+
+def test_thirty_forks_while_kernels_multiply_with_all_threads() -> None:
+    """OpenBLAS alone hangs here, in the parent or in the child, within a few forks."""
+    script(
+        PRODUCTS
+        + """
+        def work():
+            while not end.is_set(): chain.run(a)
+        worker = threading.Thread(target=work)
+        worker.start()
+        forks()
+        end.set()
+        worker.join()
+        assert threads() == before
+        """
+    )
+
+
+def test_thirty_forks_while_a_thread_of_the_user_multiplies() -> None:
+    """Whoever runs kernels in this process may also multiply outside of them."""
+    script(
+        PRODUCTS
+        + """
+        def work():
+            while not end.is_set(): a @ a
+        worker = threading.Thread(target=work)
+        worker.start()
+        forks()
+        end.set()
+        worker.join()
+        assert threads() == before
+        """
+    )
+
+
+def test_a_fork_inside_a_kernel_that_multiplies() -> None:
+    script(
+        PRODUCTS
+        + """
+        @flow.op
+        def forking(x):
+            y = x @ x
+            wait_for(in_child(check))
+            return y @ x
+
+        @flow.pipeline
+        def pipeline(x): return forking(x)
+
+        assert np.allclose(pipeline.run(a), a @ a @ a)
+        assert threads() == before
+        """
+    )

@@ -20,6 +20,7 @@ import pytest
 
 import dataflow as flow
 from dataflow.engine import lanes
+from dataflow.engine.scheduler import BATCH_SECONDS
 from dataflow.graph.costs import LIGHT
 from tests.conftest import LOOPS
 
@@ -206,8 +207,9 @@ def test_kernels_that_were_claimed_together_meet(run_async: Runner) -> None:
     run_async(main())
 
 
-def test_a_small_run_does_not_wait_for_a_big_one(run_async: Runner) -> None:
-    """One thread, and a run of many kernels, each long enough to be worth a lane and so claimed alone."""
+@pytest.mark.parametrize(("seconds", "within"), [(1.5 * BATCH_SECONDS, 2), (5 * LIGHT, 12)])
+def test_a_small_run_does_not_wait_for_a_big_one(run_async: Runner, seconds: float, within: int) -> None:
+    """One thread, and a run of many kernels: so long that each is claimed alone, or in batches, which are cut short."""
     flow.set_num_interop_threads(1)
     pool = lanes.process_pool()
     started = asked = started_small = 0
@@ -217,7 +219,7 @@ def test_a_small_run_does_not_wait_for_a_big_one(run_async: Runner) -> None:
     def of_many(x: int) -> int:
         nonlocal started, asked
         started += 1
-        time.sleep(5 * LIGHT)
+        time.sleep(seconds)
         if started == 20:
             before = pool.queued
             loop.call_soon_threadsafe(small_waits.set)
@@ -234,7 +236,7 @@ def test_a_small_run_does_not_wait_for_a_big_one(run_async: Runner) -> None:
 
     @flow.pipeline
     def big() -> Any:
-        return [of_many(i) for i in range(2_000)]
+        return [of_many(i) for i in range(1_000)]
 
     @flow.pipeline
     def small() -> Any:
@@ -248,12 +250,12 @@ def test_a_small_run_does_not_wait_for_a_big_one(run_async: Runner) -> None:
             await asyncio.sleep(0)
         assert await small() == 7
         assert not running.done()
-        assert await running == list(range(2_000))
+        assert await running == list(range(1_000))
 
     loop: Any = None
     run_async(main())
     assert asked == 20
-    assert started_small <= asked + 2
+    assert started_small <= asked + within
 
 
 def test_a_small_run_takes_its_turn_among_light_kernels(run_async: Runner) -> None:

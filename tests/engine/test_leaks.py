@@ -18,8 +18,9 @@ import pytest
 
 import dataflow as flow
 from dataflow.engine.lanes import Lane, process_pool
-from dataflow.engine.run import Run, Segment
+from dataflow.engine.run import Run
 from dataflow.engine.scheduler import Scheduler
+from dataflow.engine.segment import Segment
 
 Runner = Callable[[Any], Any]
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 import dataflow as flow
-from dataflow.engine.run import END, Run
-from dataflow.engine.scheduler import State
+from dataflow.engine.run import Run
+from dataflow.engine.segment import END
+from dataflow.engine.steps import State
 
 
 @flow.op

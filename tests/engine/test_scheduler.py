@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow.engine.scheduler import BATCH_STEPS, Phase, Scheduler, State
+from dataflow.engine.scheduler import BATCH_STEPS, Scheduler
+from dataflow.engine.steps import Phase, State
 from dataflow.errors import InternalError
 from tests.engine.steps import LIGHT, Driver, FakeSteps, all_graphs
 
@@ -150,13 +151,14 @@ def test_a_batch_of_light_steps_is_bounded() -> None:
 
 
 def test_heavy_steps_are_shared_among_lanes_and_a_batch_is_bounded() -> None:
-    core = Scheduler(FakeSteps("m" * 9, ()), LIGHT)
+    core = Scheduler(FakeSteps("m" * 16, ()), LIGHT)
     core.start()
-    assert core.heavy_seconds == pytest.approx(9 * 30e-6)
-    assert core.claim(lanes=2) == [0, 1, 2]  # no more than 100 µs
-    assert core.claim(lanes=2) == [3, 4, 5]
-    assert core.claim(lanes=2) == [6, 7]  # one's share of the two that are left
-    assert core.claim(lanes=2) == [8]
+    assert core.heavy_seconds == pytest.approx(16 * 30e-6)
+    assert core.claim(lanes=2) == [0, 1, 2, 3, 4, 5]  # no more than 200 µs
+    assert core.claim(lanes=2) == [6, 7, 8, 9, 10]  # the first, and half of what is left
+    assert core.claim(lanes=2) == [11, 12, 13]
+    assert core.claim(lanes=2) == [14]
+    assert core.claim(lanes=2) == [15]
     core.check()
 
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from dataflow.graph.costs import LIGHT, SAMPLES, SHORT, UNKNOWN, Costs
+from dataflow.graph.costs import LIGHT, SAMPLES, SHORT, UNKNOWN, WAITED, Costs
 
 FAST, SLOW = LIGHT / 10, LIGHT * 10
 
@@ -28,14 +28,29 @@ def test_at_first_nothing_is_known_and_nothing_may_be_swept() -> None:
     assert repr(costs) == "<Costs 0 of 4 steps light>"
 
 
-def test_a_quicker_time_counts_at_once_and_a_slower_one_by_a_quarter() -> None:
+def test_a_quicker_time_counts_at_once_and_a_slower_one_by_a_sixteenth() -> None:
     costs = family(1)
     costs.measured(0, 8.0)
     assert costs.seconds == [8.0]
     costs.measured(0, 4.0)
     assert costs.seconds == [4.0]
-    costs.measured(0, 8.0)
+    costs.measured(0, 20.0)
     assert costs.seconds == [5.0]
+
+
+def test_what_a_step_waited_for_the_interpreter_is_no_cost_of_its() -> None:
+    costs = family(6)
+    costs.first_measured(0, WAITED / 2, FAST)
+    assert costs.seconds[0] == FAST
+    costs.first_measured(1, 10 * WAITED, FAST)  # others of its kind did not take so long
+    assert costs.seconds[1] == FAST
+
+
+def test_what_a_step_waited_for_something_of_its_own_is() -> None:
+    costs = family(2)
+    costs.first_measured(0, 2 * WAITED, FAST)
+    costs.first_measured(1, 2 * WAITED, FAST)
+    assert costs.seconds == [2 * WAITED, 2 * WAITED]
 
 
 def test_one_slow_time_makes_a_light_step_no_heavy_one_but_lasting_slowness_does() -> None:
@@ -44,28 +59,28 @@ def test_one_slow_time_makes_a_light_step_no_heavy_one_but_lasting_slowness_does
     assert costs.sweep_from == 0
     times = 0
     while costs.seconds[0] < LIGHT:
-        costs.measured(0, 2 * LIGHT)
+        costs.measured(0, 5 * LIGHT)
         times += 1
-    assert 1 < times < 10
+    assert 5 < times < 40
     assert costs.sweep_from == 1
 
 
 def test_the_others_of_an_operator_are_judged_by_the_best_of_some() -> None:
     costs = Costs(["blur", "blur", "warp", "blur", "blur", "blur"], bytes(6))
     for step, seconds in zip((0, 1), (SLOW, FAST), strict=True):
-        assert not costs.measured(step, seconds)
+        assert not costs.first_measured(step, seconds, seconds)
     assert known(costs) == "hl????"
     assert SAMPLES == 3
-    assert costs.measured(4, 2 * FAST)
+    assert costs.first_measured(4, 2 * FAST, 2 * FAST)
     assert costs.seconds == [SLOW, FAST, UNKNOWN, FAST, 2 * FAST, FAST]
 
 
 def test_a_sweep_may_begin_among_steps_that_were_judged_by_others() -> None:
     costs = family(6)
-    costs.measured(1, FAST)
-    costs.measured(2, FAST)
+    costs.first_measured(1, FAST, FAST)
+    costs.first_measured(2, FAST, FAST)
     assert costs.sweep_from == 6
-    assert costs.measured(0, SLOW)  # itself heavy, but the third: the others are light from here on
+    assert costs.first_measured(0, SLOW, SLOW)  # itself heavy, but the third: the others are light from here on
     assert known(costs) == "hlllll"
     assert costs.sweep_from == 1
 
@@ -73,21 +88,21 @@ def test_a_sweep_may_begin_among_steps_that_were_judged_by_others() -> None:
 def test_others_are_judged_to_be_short_and_never_to_be_slow() -> None:
     for seconds, after in ((SHORT, "hhh??"), (0.9 * SHORT, "hhhhh")):
         costs = family(5)
-        costs.measured(0, seconds)
-        costs.measured(1, seconds)
-        assert costs.measured(2, seconds) == (after == "hhhhh")
+        costs.first_measured(0, seconds, seconds)
+        costs.first_measured(1, seconds, seconds)
+        assert costs.first_measured(2, seconds, seconds) == (after == "hhhhh")
         assert known(costs) == after
 
 
 def test_a_step_is_one_sample_however_often_it_is_measured() -> None:
     costs = family(3)
-    assert not any(costs.measured(0, FAST) for _ in range(10))
+    assert not any(costs.first_measured(0, FAST, FAST) for _ in range(10))
     assert known(costs) == "l??"
 
 
 def test_steps_on_the_loop_stay_unknown() -> None:
     costs = Costs(["fetch"] * 5, bytes([0, 0, 0, 1, 0]))
-    assert [costs.measured(step, FAST) for step in range(3)] == [False, False, True]
+    assert [costs.first_measured(step, FAST, FAST) for step in range(3)] == [False, False, True]
     assert known(costs) == "lll?l"
     assert costs.sweep_from == 4
 
@@ -117,7 +132,7 @@ def test_a_batch_that_took_about_what_was_expected_changes_nothing() -> None:
     costs = Costs(list("abc"), bytes(3))
     for step, seconds in enumerate((1e-6, 2e-6, 3e-6)):
         costs.measured(step, seconds)
-    for seconds in (3.1e-6, 6e-6, 11.9e-6):
+    for seconds in (3.1e-6, 6e-6, 7.4e-6):
         costs.batch([0, 1, 2], seconds)
     assert costs.seconds == [1e-6, 2e-6, 3e-6]
 
@@ -139,7 +154,7 @@ def test_a_late_batch_makes_no_step_heavy_but_lasting_slowness_does() -> None:
     costs.measured(3, SLOW)
     times = 0
     while known(costs) == "lllh":
-        costs.batch([0, 1, 2], 6 * LIGHT)
+        costs.batch([0, 1, 2], 15 * LIGHT)
         times += 1
         assert costs.sweep_from == 4
     assert 1 < times < 10
@@ -161,3 +176,12 @@ def test_a_step_that_was_found_out_meanwhile_is_left_alone() -> None:
     costs.measured(0, FAST)
     costs.batch([0, 1], SLOW)
     assert costs.seconds == [FAST, UNKNOWN]
+
+
+def test_steps_that_were_judged_by_slow_ones_are_light_once_one_proves_to_be() -> None:
+    costs = family(6)
+    for step, seconds in enumerate((1.5 * LIGHT, 1.2 * LIGHT, 4 * LIGHT)):
+        costs.first_measured(step, seconds, seconds)
+    assert known(costs) == "hhhhhh"
+    costs.measured(4, FAST)
+    assert known(costs) == "llhlll"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -18,6 +19,18 @@ def helper(x: Any) -> Any:
     return np.zeros(x.shape)
 
 
+class Opaque:
+    """Json cannot write it."""
+
+
+def library() -> dict[str, Any]:
+    """A module that is installed: not the user's."""
+    scope: dict[str, Any] = {"np": np}
+    source = "def shape_of(x):\n    return np.zeros(x.shape)\ndef count(x):\n    return len(x)"
+    exec(compile(source, "/usr/lib/python3/site-packages/library.py", "exec"), scope)
+    return scope
+
+
 PROVOKED: list[tuple[Callable[[Any], Any], type[BaseException]]] = [
     (lambda x: np.zeros(x.shape), TypeError),
     (lambda x: helper(x), TypeError),
@@ -27,6 +40,10 @@ PROVOKED: list[tuple[Callable[[Any], Any], type[BaseException]]] = [
     (lambda x: "".join(["text", x]), TypeError),  # noqa: FLY002
     (lambda x: int("3", base=x), TypeError),
     (lambda x: np.dtype(x), Exception),
+    (lambda x: json.dumps({"a": object.__new__(Opaque), "b": x}), TypeError),
+    (lambda x: np.random.default_rng().normal(size=x.shape), TypeError),
+    (lambda x: library()["shape_of"](x), TypeError),
+    (lambda x: library()["count"](x), Exception),
     (lambda x: getattr(np.ones(3), "swapaxes")(x, 0), TypeError),  # noqa: B009
 ]
 

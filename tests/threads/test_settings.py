@@ -268,11 +268,11 @@ def in_threads(count: int, work) -> None:
 
 def test_repr_asks_for_nothing():
     given = made("4")
-    assert repr(given) == "<Settings interop=not asked for yet>"
+    assert repr(given) == "<Settings interop=not asked for yet intraop=not asked for yet>"
     given.interop()
-    assert repr(given) == "<Settings interop=4 from environment>"
+    assert repr(given) == "<Settings interop=4 from environment intraop=1 from default>"
     given.set_interop(2)
-    assert repr(given) == "<Settings interop=2 from API>"
+    assert repr(given) == "<Settings interop=2 from API intraop=3 from default>"
 
 
 ALONE = """
@@ -296,8 +296,10 @@ def package_path() -> list[str]:
 
 
 def test_the_environment_of_a_process():
-    program = "from dataflow.threads.settings import *; print(get_num_interop_threads(), process_settings)"
-    assert python(program, **{VARIABLE: "7"}) == "7 <Settings interop=7 from environment>"
+    program = (
+        "from dataflow.threads.settings import *; print(get_num_interop_threads(), repr(process_settings).split()[1:4])"
+    )
+    assert python(program, **{VARIABLE: "7"}) == "7 ['interop=7', 'from', 'environment']"
 
 
 def test_import_starts_no_thread_reads_no_variable_and_leaves_asyncio_alone():
@@ -354,3 +356,165 @@ def test_the_examples_in_the_docstrings():
     results = doctest.testmod(settings)
     assert results.attempted
     assert not results.failed
+
+
+# ---------------------------------------------------------------- intra-op beside inter-op
+
+
+INTRAOP = "DATAFLOW_NUM_THREADS"
+
+
+def both(environ: dict[str, str] | None = None, *, usable: int = 8) -> Settings:
+    return Settings(environ or {}, lambda: usable)
+
+
+def test_with_neither_given_both_are_the_cpus():
+    given = both()
+    assert given.intraop() == Setting(8, Origin.DEFAULT)
+    assert given.interop() == Setting(8, Origin.DEFAULT)
+
+
+@pytest.mark.parametrize(("one", "other"), [(1, 8), (2, 4), (3, 2), (8, 1), (64, 1)])
+def test_one_given_leaves_the_other_its_share(one, other):
+    given = both()
+    given.set_interop(one)
+    assert given.intraop() == Setting(other, Origin.DEFAULT)
+    given = both()
+    given.set_intraop(one)
+    assert given.interop() == Setting(other, Origin.DEFAULT)
+    assert both({VARIABLE: str(one)}).intraop() == Setting(other, Origin.DEFAULT)
+    assert both({INTRAOP: str(one)}).interop() == Setting(other, Origin.DEFAULT)
+
+
+def test_a_default_follows_the_other_setting_and_subscribers_hear_of_it():
+    given, told = both(), []
+    given.subscribe(told.append)
+    assert given.interop().value == 8
+    given.set_intraop(4)
+    assert given.interop() == Setting(2, Origin.DEFAULT)
+    given.set_intraop(4)
+    given.set_interop(2)
+    given.set_intraop(2)
+    assert told == [8, 2, 2]
+
+
+def test_intraop_origins():
+    given = both({INTRAOP: "4"})
+    assert given.intraop() == Setting(4, Origin.ENVIRONMENT)
+    given.set_intraop(2)
+    assert given.intraop() == Setting(2, Origin.API)
+
+
+def test_both_given_are_obeyed_with_one_warning_if_they_are_too_many(monkeypatch):
+    given = both()
+    monkeypatch.setattr(settings, "process_settings", given)
+    settings.set_num_interop_threads(4)
+    settings.set_num_threads(2)
+    with pytest.warns(RuntimeWarning, match="^4 inter-op x 3 intra-op threads are more than the 8 CPUs") as record:
+        settings.set_num_threads(3)
+        settings.set_num_interop_threads(64)
+    assert len(record) == 1
+    assert record[0].filename == __file__
+    assert (given.interop().value, given.intraop().value) == (64, 3)
+
+
+def test_too_many_from_the_environment_warn_when_first_asked():
+    given = both({VARIABLE: "8", INTRAOP: "2"})
+    with pytest.warns(RuntimeWarning, match="8 inter-op x 2 intra-op") as record:
+        assert given.interop().value == 8
+        assert given.intraop().value == 2
+    assert len(record) == 1
+
+
+def test_two_bad_variables_give_one_warning_each():
+    given = both({VARIABLE: "two", INTRAOP: "0"})
+    with pytest.warns(RuntimeWarning) as record:
+        assert given.intraop() == given.interop() == Setting(8, Origin.DEFAULT)
+    assert sorted(str(warning.message).split("=")[0] for warning in record) == [VARIABLE, INTRAOP]
+
+
+@pytest.mark.parametrize("n", [True, False, np.True_, 2.0, "2", None])
+def test_set_num_threads_takes_integers(process, n):
+    settings.set_num_threads(3)
+    with pytest.raises(TypeError, match=r"^set_num_threads\(\) takes an int, not "):
+        settings.set_num_threads(n)
+    assert settings.get_num_threads() == 3
+
+
+@pytest.mark.parametrize("n", [0, -1, np.int64(-7)])
+def test_set_num_threads_refuses_less_than_one(process, n):
+    with pytest.raises(ValueError, match=rf"^set_num_threads\({n}\): at least one thread "):
+        settings.set_num_threads(n)
+    assert process.intraop() == Setting(6, Origin.DEFAULT)
+
+
+def test_what_torch_s_users_expect(process):
+    """Set, then get; and where torch raises or ignores: a second set, a set after work began."""
+    settings.set_num_threads(np.int64(2))
+    settings.set_num_interop_threads(2)
+    assert (settings.get_num_threads(), settings.get_num_interop_threads()) == (2, 2)
+    settings.set_num_interop_threads(3)
+    settings.set_num_interop_threads(1)
+    settings.set_num_threads(6)
+    assert (settings.get_num_threads(), settings.get_num_interop_threads()) == (6, 1)
+
+
+def test_intraop_subscribers_are_told_what_was_given_and_none_for_the_default():
+    given, told = both({INTRAOP: "4"}), []
+    unsubscribe = given.subscribe_intraop(told.append)
+    given.intraop()
+    given.set_intraop(2)
+    given.set_interop(3)
+    unsubscribe()
+    given.set_intraop(1)
+    assert told == [None, 4, 2]
+
+
+def test_what_a_subscriber_returns_is_called_without_the_lock():
+    given, seen = both(), []
+    given.subscribe_intraop(lambda n: lambda: seen.append((n, given.intraop().value)))
+    given.set_intraop(2)
+    assert seen == [(None, 8), (2, 2)]
+
+
+# ---------------------------------------------------------------- with threads(...)
+
+
+def test_inside_the_block_they_hold_and_then_they_are_what_they_were(process):
+    settings.set_num_interop_threads(3)
+    with settings.threads(interop=2, intraop=2):
+        assert (process.interop(), process.intraop()) == (Setting(2, Origin.API), Setting(2, Origin.API))
+        with settings.threads(intraop=1):
+            assert (process.interop().value, process.intraop().value) == (2, 1)
+        assert process.intraop().value == 2
+    assert (process.interop(), process.intraop()) == (Setting(3, Origin.API), Setting(2, Origin.DEFAULT))
+
+
+def test_what_was_a_default_is_one_again_and_an_exception_passes(process):
+    with pytest.raises(KeyError), settings.threads(interop=2):
+        raise KeyError
+    assert process.interop() == Setting(6, Origin.DEFAULT)
+
+
+def test_what_the_block_does_not_name_may_be_set_inside(process):
+    with settings.threads(interop=2):
+        settings.set_num_threads(1)
+    assert (process.interop(), process.intraop()) == (Setting(6, Origin.DEFAULT), Setting(1, Origin.API))
+
+
+def test_what_came_from_the_environment_comes_from_there_again():
+    given = both({INTRAOP: "2"})
+    with given.both(None, 4):
+        assert given.interop().value == 2  # which looks at the environment
+    assert given.intraop() == Setting(2, Origin.ENVIRONMENT)
+
+
+def test_a_block_that_is_refused_changes_nothing(process):
+    settings.set_num_interop_threads(3)
+    told: list[int] = []
+    process.subscribe(told.append)
+    with pytest.raises(ValueError, match=r"^threads\(intraop=0\)"), settings.threads(interop=2, intraop=0):
+        pass
+    with pytest.raises(TypeError, match=r"^threads\(interop=\) takes an int, not str"), settings.threads(interop="2"):
+        pass
+    assert told == [3]

@@ -92,6 +92,10 @@ async def program() -> None:
     reveal_type(await model.load("u"))  # reveal: bytes
     reveal_type(await model.forward(1))  # reveal: float
     reveal_type(model.forward.run(1))  # reveal: float
+    reveal_type(await model.layer.start(1))  # reveal: float
+    reveal_type(await model.load.start("u"))  # reveal: bytes
+    reveal_type(model.layer.options(name="other")(1))  # reveal: float
+    reveal_type(flow.map(model.layer, [1, 2]))  # reveal: list[float]
     model.layer("x")  # error
     await model.forward()  # error
 

@@ -1,0 +1,141 @@
+"""The hot path: a lane executes a segment, and learns what its kernels cost.
+
+Each kernel must run in a context of its own. Entering one for each is what costs most, so kernels run in one copy of
+the caller's context, which is given up as soon as one of them has changed it. Comparing two contexts that share
+everything is a comparison of pointers. What kernels hand to others by reference, a copy does not keep apart either.
+
+Values go when the run's core says so, at the next report. Three kinds go at once, since a batch must not hold them
+back: in a sweep, all that the plan says; what the step before this one made, which only this one reads (the two were
+claimed as a chain, or this one would not read it); and what nobody reads.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextvars import Context
+from time import perf_counter, thread_time
+from types import FrameType
+
+from dataflow.engine.run import Run
+from dataflow.engine.segment import END, Segment, Weight
+from dataflow.graph.plan import SEVERAL
+
+__all__ = ["clear_frames", "execute"]
+
+STUCK = 1e-3
+"""Seconds that a kernel thought light is taken to need once it has held up its lane, between two looks at least."""
+
+
+def execute(run: Run, segment: Segment) -> float:
+    """Execute what is in a segment, and learn what it costs; returns the time at the end.
+
+    Whatever a kernel raises ends the run and never leaves this function.
+    """
+    costs, weight = run.plan.costs, segment.weight
+    work = _work_off_timed if weight is Weight.HEAVY else _work_off
+    copy = run.context.copy
+    # Reading it takes half a microsecond, too much for a few light kernels.
+    timed = weight is Weight.UNKNOWN or (weight is Weight.LIGHT and len(segment.claimed) > 8)
+    cpu_began = thread_time() if timed else None
+    began = perf_counter()
+    mine = copy()
+    while mine.run(work, run, segment, mine):
+        mine = copy()
+    now = perf_counter()
+    if work is _work_off and segment.frame is None and segment.claimed:
+        cpu = thread_time() - cpu_began if cpu_began is not None else now - began
+        if segment.stuck:
+            costs.stuck(segment.claimed[-1], STUCK)
+        elif weight is Weight.UNKNOWN:
+            if costs.first_measured(segment.claimed[-1], now - began, cpu):
+                run.reconsider()
+        elif not segment.relieved:
+            costs.batch(segment.claimed, cpu)
+    return now
+
+
+def _work_off(run: Run, segment: Segment, mine: Context) -> bool:
+    """Execute light kernels in the context `mine`; returns whether it is used up and something is left."""
+    plan, values, base = run.plan, run.values, run.context
+    calls, usual, settled, last_read, sweep = plan.calls, plan.usual, plan.settled, plan.last_read, segment.sweep
+    step, before = END, segment.before
+    try:
+        for step in iter(segment.todo.pop, END):
+            result = calls[step](values)
+            if type(result) is not usual[step]:
+                if type(result) in settled[step]:
+                    usual[step] = type(result)
+                else:
+                    result = run.settle(step, result)
+            values[step] = result
+            slot = last_read[step]
+            if slot >= 0:
+                if sweep or slot == before:
+                    values[slot] = None
+            elif slot == SEVERAL:
+                for slot in plan.releases[step]:
+                    if sweep or slot in (before, step):
+                        values[slot] = None
+                result = None
+            before = step
+            try:
+                if mine != base:
+                    return True
+            except Exception:  # what a kernel has set cannot be compared
+                return True
+    except BaseException as exc:
+        segment.frame = sys._getframe()
+        run.failed(step, exc, segment)
+    return False
+
+
+def _work_off_timed(run: Run, segment: Segment, mine: Context) -> bool:
+    """The same for kernels that are worth two looks at the clock, which tell what each of them costs."""
+    plan, values, base = run.plan, run.values, run.context
+    calls, usual, settled, last_read = plan.calls, plan.usual, plan.settled, plan.last_read
+    costs = plan.costs
+    seconds = costs.seconds
+    step, before = END, segment.before
+    try:
+        began = perf_counter()
+        for step in iter(segment.todo.pop, END):
+            result = calls[step](values)
+            if type(result) is not usual[step]:
+                if type(result) in settled[step]:
+                    usual[step] = type(result)
+                else:
+                    result = run.settle(step, result)
+            values[step] = result
+            slot = last_read[step]
+            if slot >= 0:
+                if slot == before:
+                    values[slot] = None
+            elif slot == SEVERAL:
+                for slot in plan.releases[step]:
+                    if slot in (before, step):
+                        values[slot] = None
+            result = None
+            before = step
+            now = perf_counter()
+            if not 0.8 < (now - began) / seconds[step] < 2.0:
+                costs.measured(step, now - began)
+            began = now
+            try:
+                if mine != base:
+                    return True
+            except Exception:
+                return True
+    except BaseException as exc:
+        segment.frame = sys._getframe()
+        run.failed(step, exc, segment)
+    return False
+
+
+def clear_frames(frame: FrameType | None) -> None:
+    """Clear the frame of the loop in which a kernel failed, and those behind it that have ended."""
+    while frame is not None:
+        try:
+            frame.clear()
+        except RuntimeError:  # it is running: the caller's
+            return
+        frame = frame.f_back

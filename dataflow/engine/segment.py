@@ -1,0 +1,100 @@
+"""A segment: what one lane has claimed of a run, and how others may take from it while the lane works it off.
+
+    claimed   3 7 8 9 12            the lane:   pops 3, executes it, pops 7, … pops END: all are done
+    todo      END 12 9 8 7 3        whoever takes:  pops 12, 9, … (the place behind END)
+
+Rule 3 of `run` says why nothing has to be noted for each step. What is said here holds under the run's lock, which
+whoever takes from a segment holds; its lane needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from types import FrameType
+
+__all__ = ["END", "Segment", "Weight"]
+
+
+class Weight(Enum):
+    """What is expected of the steps of a segment."""
+
+    LIGHT = "light"
+    """So little that they are for one lane, and measured as a batch."""
+    HEAVY = "heavy"
+    """Each worth two looks at the clock."""
+    UNKNOWN = "unknown"
+    """Nobody knows: one step, to be measured with care."""
+
+
+END = -1
+"""Below the first step of a segment's `todo`: who pops it has started all there was."""
+
+
+class Segment:
+    """Steps claimed together by one lane; see rule 3 above."""
+
+    __slots__ = ("before", "claimed", "frame", "relieved", "stuck", "sweep", "todo", "weight")
+
+    def __init__(self) -> None:
+        self.claimed: Sequence[int] = ()
+        """What its lane has to report, in the order of starting; without what was taken from it."""
+        self.todo: list[int] = [END]
+        """What its lane has not started, the next one last."""
+        self.before = END
+        """For a chain: the step whose result only the first one still needs, if there is such a step."""
+        self.weight = Weight.UNKNOWN
+        self.sweep = False
+        """Whether the steps run in order from first to last, so that the plan says what each one reads last."""
+        self.frame: FrameType | None = None
+        """After a failure: the frame of ours that the kernel's frame refers back to."""
+        self.stuck = False
+        """Whether its lane is held up by one step, which was thought light."""
+        self.relieved = False
+        """Whether anything was taken away, or reported by another."""
+
+    def __repr__(self) -> str:
+        kind = "sweep" if self.sweep else self.weight.value
+        return f"<Segment {kind} {list(self.claimed)}, {self.unstarted} not started>"
+
+    @property
+    def unstarted(self) -> int:
+        """How many of its steps have not started."""
+        return max(0, len(self.todo) - 1)
+
+    def fill(self, steps: list[int], weight: Weight, *, sweep: bool, before: int = END) -> None:
+        """Claimed anew."""
+        self.claimed = steps
+        self.before = before
+        todo = [*steps, END]
+        todo.reverse()
+        self.todo = todo
+        self.weight = weight
+        self.sweep = sweep
+        self.stuck = self.relieved = False
+
+    def take(self, most: int) -> list[int]:
+        """Take up to so many steps out of it that have not started, from the end; they are its lane's no more."""
+        todo = self.todo
+        taken: list[int] = []
+        while len(taken) < most:
+            try:
+                # The last step first: its lane, which takes the next one, must never get one behind what we took.
+                taken.append(todo.pop(1))
+            except IndexError:  # only `END` is left, or its lane was quicker
+                break
+        taken.reverse()
+        if taken:
+            self.claimed = self.claimed[: len(self.claimed) - len(taken)]
+        return taken
+
+    def take_done(self, failed: int = END) -> Sequence[int]:
+        """After all that had not started was taken: what is done of the rest. The last one is not, or has `failed`."""
+        claimed = self.claimed
+        if claimed and claimed[-1] == failed:
+            self.claimed = ()
+        elif self.todo:
+            self.claimed = claimed[-1:]
+        else:  # its lane has popped `END` and comes to report: nobody needs to do so in its place
+            return ()
+        return claimed[:-1]

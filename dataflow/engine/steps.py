@@ -1,0 +1,82 @@
+"""What the scheduler core reads of a plan, and the states that it knows of steps and runs.
+
+Plain data and protocols: a plan has all this, and so has a graph that a test makes by hand.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Protocol
+
+__all__ = ["Expected", "Phase", "State", "Steps"]
+
+
+class State(Enum):
+    """What can be said of a step."""
+
+    WAITING = "waiting"
+    READY = "ready"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Phase(Enum):
+    """What can be said of a run: OPEN until it is stopped, and for ever if it never is."""
+
+    OPEN = "open"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Expected(Protocol):
+    """What steps are expected to cost; it may change at any time, and any value is right."""
+
+    @property
+    def seconds(self) -> list[float]:
+        """For each step; infinity as long as nobody knows."""
+
+    @property
+    def sweep_from(self) -> int:
+        """The first step from which on all steps are light kernels."""
+
+
+class Steps(Protocol):
+    """The part of a plan that the core reads. It changes none of it."""
+
+    @property
+    def counts(self) -> list[int]:
+        """For each step, how many steps it depends on."""
+
+    @property
+    def successors(self) -> list[tuple[int, ...]]:
+        """For each step, the steps that depend on it."""
+
+    @property
+    def reads(self) -> list[tuple[int, ...]]:
+        """For each step, the slots that it reads and that are released after their last reader."""
+
+    @property
+    def readers(self) -> list[int]:
+        """For each slot, how many steps read it, plus one that never reports if it is an output."""
+
+    @property
+    def releases(self) -> list[tuple[int, ...]]:
+        """For each step, the slots that it reads last if the steps run in order."""
+
+    @property
+    def numbers(self) -> list[int]:
+        """The steps in order."""
+
+    @property
+    def on_loop(self) -> bytes:
+        """For each step, 1 if it runs on the event loop, 0 if it is a kernel."""
+
+    @property
+    def sources(self) -> list[int]:
+        """The steps that depend on none, in order."""
+
+    @property
+    def costs(self) -> Expected:
+        """What the steps are expected to cost."""

@@ -1,0 +1,74 @@
+"""What lanes have learned about how much BLAS threads do for the steps of a plan.
+
+A step's *gain* is its seconds with one BLAS thread over those with all CPUs: about the number of CPUs for a large
+matrix product, one for what does not use BLAS. A step of which only one is known has the gain of its operator, if
+another step of that has one. Any value is right and none needs a lock, as in `costs`.
+
+A gain changes: a neighbour of this process that uses one of two CPUs makes two BLAS threads 3 to 6 times slower than
+one, since they wait for each other. So one kernel in `PROBE` of an operator is executed in the other way than the gain
+says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["Gains"]
+
+PROBE = 32
+"""Of so many kernels of an operator, one is tried in the other way: at twice its time, that is 3 % of all."""
+FIRST = 3
+"""Which one of them."""
+WORTH = 1.1
+"""The gain from which on several threads are worth it."""
+LONG = 50e-3
+"""Seconds of a kernel that is too long to be tried."""
+
+
+class Gains:
+    """The gains of the steps of one plan, shared by all its runs."""
+
+    __slots__ = ("_asked", "_families", "_of_family", "_several", "_single")
+
+    def __init__(self, families: Sequence[object]) -> None:
+        """`families` names for each step what it has in common with others: its operator."""
+        self._families = families
+        self._asked: dict[object, int] = {}
+        self._single: dict[int, float] = {}
+        self._several: dict[int, float] = {}
+        self._of_family: dict[object, float] = {}
+
+    def __repr__(self) -> str:
+        return f"<Gains {sorted(self._of_family.values())}>"
+
+    def note(self, step: int, seconds: float, *, several: bool) -> None:
+        """A step took so long, with one BLAS thread or several; less counts by half, more by a quarter.
+
+        Not the least time at once, as for costs: two threads that a neighbour gets in the way of take as long as ever
+        now and then, and twenty times as long otherwise.
+        """
+        times = self._several if several else self._single
+        known = times.get(step, seconds)
+        times[step] = known + (seconds - known) * (0.5 if seconds < known else 0.25)
+        if step in self._several and step in self._single:
+            family, gain = self._families[step], self._single[step] / self._several[step]
+            self._of_family[family] = (self._of_family.get(family, gain) + gain) / 2
+
+    def advice(self, step: int) -> tuple[float | None, float | None]:
+        """As `expected`, about to start it; but now and then the gain is such that the other way is tried."""
+        family = self._families[step]
+        asked = self._asked[family] = self._asked.get(family, 0) + 1
+        single, gain = self.expected(step)
+        if asked % PROBE == FIRST and self._several.get(step, single or 0.0) < LONG:
+            return single, None if gain is not None and gain < WORTH else 0.0
+        return single, gain
+
+    def expected(self, step: int) -> tuple[float | None, float | None]:
+        """(seconds with one BLAS thread, gain); None for what is not known."""
+        single, several = self._single.get(step), self._several.get(step)
+        if single is not None and several is not None:
+            return single, single / several
+        gain = self._of_family.get(self._families[step])
+        if single is None and several is not None and gain is not None:
+            single = several * gain
+        return single, gain

@@ -1,0 +1,104 @@
+"""What to do instead: the remedies of what a placeholder refuses, chosen by the user's instruction where it says more.
+
+What numpy asks of a placeholder is the same in all three; what the user wrote is not:
+
+    E[ids]              np.take(E, ids, axis=0)
+    y[mask] = 0         np.where(mask, 0, y)
+    np.array([a, b])    np.stack([a, b])
+"""
+
+from __future__ import annotations
+
+import dis
+from typing import Final
+
+from dataflow.graph.recording import user_line
+
+__all__ = [
+    "ASK_NOT",
+    "AS_TEXT",
+    "BY_VALUE",
+    "CHOOSE",
+    "INDEX_IT",
+    "NOT_IN_PLACE",
+    "NO_ATTRIBUTES",
+    "NO_AWAIT",
+    "NO_COPY",
+    "NO_ITEMS",
+    "NO_KEY",
+    "NO_WITH",
+    "UNKNOWN_TYPE",
+    "as_array",
+    "as_index",
+    "convert",
+]
+
+CHOOSE: Final = (
+    "its value is not known yet; use np.where for a choice per element, flow.cond for a choice per run, `&`, `|` and"
+    " `~` for and, or and not, or name the argument that decides in static="
+)
+INDEX_IT: Final = (
+    "how many items it has is not known yet; index it (node[0], node[1]), unpack it into names (a, b = node), or pass"
+    " how many as a static= argument"
+)
+ASK_NOT: Final = "its value is not known yet; make the call inside an op, or name the argument in static="
+AS_TEXT: Final = "its value is not known yet; repr() shows the placeholder, and an op can print the value"
+NO_COPY: Final = (
+    "it only stands for a value of the graph; use it as it is, or record a copy of the value with node.copy()"
+)
+NO_AWAIT: Final = "async ops are called without await in a body; whoever runs the pipeline awaits it"
+NO_WITH: Final = "its value is not known yet; enter it inside an op"
+NO_ATTRIBUTES: Final = "a node is not changed after it is made; build the new value in an op and use its result"
+NO_ITEMS: Final = "a node is not changed after it is made; use np.where (np.delete), or write into a copy inside an op"
+NOT_IN_PLACE: Final = (
+    "a graph makes new values: use the result (`a = a + b`, np.where(mask, new, old)), or write inside an op"
+)
+BY_VALUE: Final = "its value is not known yet; use np.where or arithmetic on the node, or make the call inside an op"
+NO_KEY: Final = (
+    "its value is not known yet, so it is neither found in a set nor as the key of a dict; name the argument in"
+    " static=, look it up inside an op, or put placeholders into lists and the values of dicts"
+)
+UNKNOWN_TYPE: Final = "its type is not known yet; look at it inside an op, or name the argument in static="
+
+_CONVERT: Final = (
+    "its value is not known yet; keep it as a node (node.astype), convert it inside an op, or name the argument in"
+    " static="
+)
+_AS_ARRAY: Final = (
+    "its value is not known yet; use it as the array it will be (np.stack for an array of nodes), or convert it inside"
+    " an op"
+)
+_COUNT: Final = "its value is not known yet; name the argument in static=, or count inside an op"
+_READS_ITEM: Final = frozenset({"BINARY_SUBSCR", "BINARY_SLICE"})
+_WRITES_ITEM: Final = frozenset({"STORE_SUBSCR", "STORE_SLICE", "DELETE_SUBSCR"})
+_TAKE: Final = (
+    "its value is not known yet; use np.take(E, ids, axis=0) for E[ids], index inside an op, or name the argument in"
+    " static="
+)
+_FILL: Final = (
+    "its value is not known yet; use np.where(mask, new, old) for a masked write, np.stack(rows) for an array that is"
+    " filled row by row, or write inside an op"
+)
+
+
+def convert() -> str:
+    """For a conversion to a number."""
+    return _FILL if _operation() in _WRITES_ITEM else _CONVERT
+
+
+def as_array() -> str:
+    """For a conversion to an array."""
+    operation = _operation()
+    return _TAKE if operation in _READS_ITEM else _FILL if operation in _WRITES_ITEM else _AS_ARRAY
+
+
+def as_index() -> str:
+    """For an index or a count."""
+    operation = _operation()
+    return _TAKE if operation in _READS_ITEM else _FILL if operation in _WRITES_ITEM else _COUNT
+
+
+def _operation() -> str:
+    """The name of the user's instruction."""
+    code, lasti = user_line()
+    return "" if code is None else dis.opname[code.co_code[lasti]]

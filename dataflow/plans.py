@@ -1,0 +1,67 @@
+"""The plans of one pipeline: a bounded cache, and for methods one for each instance, as long as that lives."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any
+
+from dataflow.graph.plan import Plan
+
+__all__ = ["Plans"]
+
+CACHED_PLANS = 128
+"""Plans that a cache keeps; the one longest not used goes first."""
+
+
+class Plans:
+    """A bounded cache of plans, and the lock under which new ones are traced."""
+
+    __slots__ = ("_lock", "_owners", "_plans", "tracing")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._plans: OrderedDict[Hashable, Plan] = OrderedDict()
+        self._owners: dict[int, tuple[weakref.ref[Any], Plans]] = {}
+        """By id, since instances need be neither hashable nor different from their equals."""
+        self.tracing = threading.RLock()
+
+    def get(self, key: Hashable) -> Plan | None:
+        """The plan kept under this key, which is now the one used last."""
+        with self._lock:
+            plan = self._plans.get(key)
+            if plan is not None:
+                self._plans.move_to_end(key)
+            return plan
+
+    def put(self, key: Hashable, plan: Plan) -> None:
+        """Keep a plan, and let go of the one longest not used if there are too many."""
+        with self._lock:
+            self._plans[key] = plan
+            while len(self._plans) > CACHED_PLANS:
+                self._plans.popitem(last=False)
+
+    def of(self, owner: Any) -> Plans:
+        """Those of one instance, which is held weakly; TypeError if it cannot be."""
+        owners, key = self._owners, id(owner)
+        known = owners.get(key)
+        if known is not None and known[0]() is owner:
+            return known[1]
+
+        def forget(reference: weakref.ref[Any]) -> None:
+            if key in owners and owners[key][0] is reference:
+                del owners[key]
+
+        entry = weakref.ref(owner, forget), Plans()
+        with self._lock:  # concurrent first calls on one instance get the same
+            known = owners.get(key)
+            if known is not None and known[0]() is owner:
+                return known[1]
+            owners[key] = entry
+        return entry[1]
+
+    def forget(self, owner: Any) -> None:
+        """Let go of the plans of one instance."""
+        self._owners.pop(id(owner), None)

@@ -1,0 +1,221 @@
+"""The adaptive budget: how many BLAS threads kernels may use now. A state machine; time comes in as an argument.
+
+It knows no clock, thread, lock, library or numpy. A *member* is a lane that serves a run. Whoever drives this (see
+`intraop`) tells what members do, under a lock, and puts what `threads` says in force before the member goes on:
+
+    come ──▶ IDLE ──start──▶ HEAVY ──end──▶ IDLE          a kernel worth a look, or of unknown cost
+              │ └───light──▶ LIGHT (till it starts a heavy one, or goes)
+              └──go──▶ (gone)
+
+Rules, for the default. (If the user gave a number it holds for all kernels, and nothing else below does.)
+
+1. A heavy kernel that starts while no other executes, and none is ready, gets all CPUs, unless it is known not to gain
+   from them. Light ones get one.
+2. If others execute or are ready it gets one BLAS thread, and so do all from then on: `threads` is 1 for everybody.
+   A BLAS call that is under way keeps the threads it has; since it was alone, it is the only one with several.
+3. Never two multi-threaded BLAS calls at once: `threads` is above 1 only while at most one member executes.
+4. *Teaming.* Kernels that are known to gain from BLAS threads may be run one after another with all of them, though
+   several are ready, where that is quicker than side by side. A kernel that comes then waits for the one that runs,
+   no longer than twice what that one is expected to take; then rule 2 holds.
+5. When all others have gone, a kernel that is not about to end gets all CPUs for its next BLAS calls.
+
+Why rule 4: a switch from many threads to one is not free. Idle OpenBLAS workers do not sleep: they spin for 2**28 ticks
+of the CPU's counter, about a tenth of a second, and compete with the lanes meanwhile. Two branches of five 512² float32
+products on 2 CPUs took 26 ms, and 39 ms right after one two-threaded product. Measured on mixes of chains and branches
+of products (256² to 1024², 2 CPUs, OpenBLAS 0.3.31), as multiples of the best fixed setting: all CPUs when alone and
+one thread otherwise, without rule 4: 1.07 to 1.60; never more than one BLAS thread: 1.00 to 1.69; one kernel at a time
+with two: 1.00 to 1.41. So while the workers are *hot* the choice is between a team, whose work they do, and branches
+that run beside spinning workers; both times are estimated below, from gains that lanes have measured.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from math import inf
+
+__all__ = ["SPIN", "Budget", "Member"]
+
+SPIN = 0.1
+"""Seconds for which idle workers spin, unless the environment says something else."""
+WORTH = 0.95
+"""A team must take less than this part of the time that the kernels would take side by side."""
+LONG = 5e-3
+"""Seconds that a kernel must be expected to go on for, to get all CPUs in its midst."""
+GRACE = 1e-3
+"""Seconds beyond twice the expected ones for which the next kernel waits for a team's."""
+PATIENCE = 50e-3
+"""Seconds that a team's kernel may have to go for another to wait. Longer ones are not teamed: a lane should not be
+held up so long, and beside them a tenth of a second of spinning workers matters little."""
+
+
+class State(Enum):
+    """What a member does."""
+
+    IDLE = "between kernels"
+    LIGHT = "light kernels"
+    HEAVY = "a kernel"
+
+
+class Member:
+    """A lane that serves a run, as the budget sees it."""
+
+    __slots__ = ("began", "seconds", "state", "steady", "threads")
+
+    def __init__(self) -> None:
+        self.state = State.IDLE
+        self.seconds = inf
+        """What its kernel is expected to take with the threads it has."""
+        self.began = 0.0
+        self.threads = 1
+        """With how many BLAS threads its kernel started."""
+        self.steady = True
+        """Whether it has had as many ever since."""
+
+    def __repr__(self) -> str:
+        return f"<Member {self.state.value}, {self.threads} BLAS threads>"
+
+
+class Budget:
+    """The state machine; every method under one lock, which is the caller's."""
+
+    def __init__(self, cpus: int, fixed: int | None = None, spin: float = SPIN) -> None:
+        self.cpus = cpus
+        self.fixed = fixed
+        """The number that the user gave; None: adaptive."""
+        self.spin = spin
+        self.threads = 1 if fixed is None else fixed
+        """BLAS threads for kernels from now on. Invariant: above 1, if adaptive, only while at most one executes."""
+        self.members: set[Member] = set()
+        self._hot_until = -inf
+        """When the workers of the last multi-threaded kernel will be asleep."""
+
+    def __repr__(self) -> str:
+        kind = "adaptive" if self.fixed is None else "fixed"
+        return f"<Budget {kind} threads={self.threads} executing={self.executing}/{len(self.members)}>"
+
+    @property
+    def executing(self) -> int:
+        """How many members are in a kernel."""
+        return sum(member.state is not State.IDLE for member in self.members)
+
+    # What members tell.
+
+    def come(self) -> Member:
+        """A lane begins to serve a run."""
+        member = Member()
+        self.members.add(member)
+        return member
+
+    def light(self, member: Member) -> None:
+        """From here on it executes kernels that are not worth a call each: nor are they worth waking BLAS workers."""
+        member.state = State.LIGHT
+        self._share()
+
+    def start(
+        self, member: Member, now: float, *, seconds: float = inf, gain: float | None = None, ready: int = 0
+    ) -> float | None:
+        """It is about to execute a kernel, while `ready` others could be started as well.
+
+        `seconds` is what it is expected to take with one BLAS thread, `gain` how many times less with all CPUs; who
+        does not know leaves them out. None: it may start, with `threads`. Otherwise it should ask again when another
+        member ends its kernel, at the latest at the time returned; a member that has waited until then asks with a
+        gain of 0.
+        """
+        member.state = State.IDLE
+        if self.fixed is None:
+            if not self.executing and self._worth(seconds, gain, 1 + ready, now):
+                self._set(self.cpus)
+            elif (until := self._patience(seconds, gain, 2 + ready, now)) is not None:
+                return until
+            else:
+                self._share()
+        member.state, member.began, member.threads, member.steady = State.HEAVY, now, self.threads, True
+        member.seconds = seconds / gain if gain and self.threads > 1 else seconds
+        return None
+
+    def end(self, member: Member, now: float, *, hot: bool = False) -> None:
+        """Its kernel is over; `hot`: BLAS workers were seen at work beside it."""
+        member.state = State.IDLE
+        if hot:
+            self._hot_until = now + self.spin
+
+    def pause(self, member: Member) -> None:
+        """Its kernel waits for an inner run, whose kernels are other members'."""
+        member.state = State.IDLE
+
+    def resume(self, member: Member) -> None:
+        """Its kernel goes on."""
+        member.state, member.steady = State.HEAVY, False
+        if self.executing > 1:
+            self._share()
+        member.threads = self.threads  # it comes from Python code: no BLAS call of its own is under way
+
+    def hot(self, now: float) -> bool:
+        """Whether workers may still spin."""
+        return now < self._hot_until
+
+    def go(self, member: Member, now: float) -> None:
+        """It serves its run no longer."""
+        self.members.discard(member)
+        if self.fixed is None and len(self.members) == 1:
+            (last,) = self.members
+            if last.state is State.HEAVY and last.began + last.seconds - now > LONG:
+                self._set(self.cpus)
+
+    def set_fixed(self, fixed: int | None) -> None:
+        """The user has set the number of threads, or taken it back."""
+        self.fixed = fixed
+        self._set(1 if fixed is None else fixed)
+
+    # How it is decided.
+
+    def _share(self) -> None:
+        if self.fixed is None:
+            self._set(1)
+
+    def _set(self, threads: int) -> None:
+        if threads != self.threads:
+            self.threads = threads
+            for member in self.members:
+                member.steady = False  # what it takes says nothing about either number
+
+    def _worth(self, seconds: float, gain: float | None, kernels: int, now: float) -> bool:
+        """Whether the first of so many kernels, while none executes, should have all CPUs."""
+        if kernels == 1:
+            return gain is None or gain > 1 / WORTH
+        return self._team(seconds, gain, kernels, now)
+
+    def _patience(self, seconds: float, gain: float | None, kernels: int, now: float) -> float | None:
+        """Until when to wait for the team's kernel that runs; None if there is none, or it is not worth it."""
+        runs = [member for member in self.members if member.state is not State.IDLE]
+        if len(runs) != 1 or self.threads == 1 or runs[0].state is not State.HEAVY:
+            return None
+        until = runs[0].began + 2 * runs[0].seconds + GRACE
+        soon = runs[0].began + runs[0].seconds < now + PATIENCE
+        return until if soon and now < until and self._team(seconds, gain, kernels, now) else None
+
+    def _team(self, seconds: float, gain: float | None, kernels: int, now: float) -> bool:
+        """Whether so many kernels like this one take less one after another, with all CPUs, than side by side."""
+        hot = max(0.0, self._hot_until - now)
+        if gain is None:
+            # Nobody knows, and hot workers mean that there is BLAS in this: try once, so that one knows.
+            return hot > 0
+        if not gain or seconds == inf:
+            return False
+        width = min(kernels, self.cpus)
+        work = seconds * kernels
+        # Side by side: so many lanes, and all workers that spin, share the CPUs as long as the workers are hot.
+        slowed = max(1.0, (width + self.cpus - 1) / self.cpus)
+        apart = work / width
+        apart = apart * slowed if apart * slowed < hot else apart + hot * (1 - 1 / slowed)
+        return work / gain < WORTH * apart
+
+    def check(self) -> None:
+        """Assert the invariants, for tests."""
+        assert self.threads >= 1
+        if self.fixed is not None:
+            assert self.threads == self.fixed
+        else:
+            assert self.threads == 1 or self.executing <= 1, self
+            several = [member for member in self.members if member.state is State.HEAVY and member.threads > 1]
+            assert len(several) <= 1, several

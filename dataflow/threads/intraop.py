@@ -1,0 +1,389 @@
+"""The intra-op control: puts what the budget decides in force in the BLAS libraries, while kernels run.
+
+    lane ── come, light, start, end, go ──▶ IntraOp ──▶ Budget      decides
+                                               └──────▶ Library     obeys: set, and read back
+
+Outside of kernels nothing is touched: what a library was found to use when the first kernel started is put back
+when the last one has ended, whatever became of it. Each change is made before the call that caused it returns.
+
+What lanes call, never under a lock of theirs (these take a lock, may wait for another kernel, and may warn):
+
+    member = come()                     a lane begins to serve a run; None: nothing is managed, and no calls follow
+    light(member)                       before light kernels, unless the member's last call was this
+    start(member, seconds=…, …)         before a kernel expected to take HEAVY seconds or more, or of unknown cost; may
+                                        hold it back for a while, see rule 4 of the budget
+    end(member) -> Sample | None        after it, in any case; what was learned, if anything was
+    go(member)                          the lane leaves the run, in any case
+    pause() / resume(member)            around a kernel's waiting for an inner run, in its thread
+
+A light kernel costs nothing here, a heavy one 7 to 9 µs, a lane that comes and goes 6 (one of two CPUs busy otherwise).
+
+Forks. A fork while OpenBLAS workers are in a call hangs the parent, whose fork waits for them to end, or the child,
+whose first product waits for workers that are not there: 3 children and the parent within 7 forks, in the first try. So
+before a fork BLAS gets one thread, which lets the call that is under way be the last one with several, and the fork
+waits until no worker is awake: the rest of that call, and the tenth of a second for which they spin. Setting one thread
+alone is not enough: the first fork of 30 hung. All this only in processes that have run kernels and manage BLAS.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+from time import perf_counter, process_time
+from typing import Any
+
+from dataflow.threads.blas import Blas, Library, Reach, spin_seconds
+from dataflow.threads.budget import Budget, Member, State
+from dataflow.threads.complaints import of_flaw, of_refusal, warn
+from dataflow.threads.settings import Settings, process_settings
+from dataflow.threads.workers import wait_for_workers
+
+__all__ = ["HEAVY", "IntraOp", "Sample", "manage_blas", "process_intraop"]
+
+HEAVY = 200e-6
+"""Seconds from which on a kernel is worth these calls: below that they would cost more than four parts in a hundred."""
+HOT = 1.3
+"""CPUs that the process uses during a lone kernel, from which on BLAS workers must be at work beside it."""
+FORK_PATIENCE = 10.0
+"""Seconds for which a fork waits at the most for a BLAS call of a kernel, and a fifth of it for any other thread."""
+
+MANAGE_VARIABLE = "DATAFLOW_MANAGE_BLAS"
+_SAYS = {"0": False, "false": False, "no": False, "off": False, "1": True, "true": True, "yes": True, "on": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a kernel took, all of it with the same number of BLAS threads: one, or more."""
+
+    seconds: float
+    several: bool
+
+
+class _Waiter:
+    """A member that is held back."""
+
+    __slots__ = ("bell", "gain", "member", "ready", "seconds", "started")
+
+    def __init__(self, member: Member, seconds: float, gain: float | None, ready: int) -> None:
+        self.member, self.seconds, self.gain, self.ready = member, seconds, gain, ready
+        self.started = False
+        self.bell = threading.Lock()
+        self.bell.acquire()
+
+
+class _Here(threading.local):
+    """What this thread is about."""
+
+    member: Member | None = None
+    cpu = 0.0
+    """The process's CPU time when its kernel started."""
+
+
+class IntraOp:
+    """The intra-op control of a process; every method may be called from any thread."""
+
+    def __init__(self, settings: Settings, blas: Blas | None = None, environ: Mapping[str, str] = os.environ) -> None:
+        self._settings = settings
+        self._environ = environ
+        self._blas = Blas(environ) if blas is None else blas
+        self._lock = threading.Lock()
+        self._here = _Here()
+        self._managed: bool | None = None
+        """What `manage` said; None: nobody has asked for it nor looked into the environment."""
+        self._budget: Budget | None = None
+        """Made when the first lane comes, since it takes the number of CPUs."""
+        self._found: dict[str, int] | None = None
+        """How many threads each library had when the first kernel started; None: no kernel runs."""
+        self._waiters: deque[_Waiter] = deque()
+        self._told: set[tuple[str, str]] = set()
+        """What has been warned of."""
+        self._forking = False
+
+    def __repr__(self) -> str:
+        return f"<IntraOp {'managing' if self.managing else 'off'} {self._budget!r}>"
+
+    @property
+    def managing(self) -> bool:
+        """Whether BLAS is set while kernels run."""
+        managed = self._managed
+        return self._look() if managed is None else managed
+
+    @property
+    def threads(self) -> int | None:
+        """How many BLAS threads kernels have at the moment; None if none runs."""
+        budget = self._budget
+        return None if self._found is None or budget is None else budget.threads
+
+    def manage(self, on: bool) -> None:
+        """See `manage_blas`."""
+        with self._lock:
+            self._managed = on
+            if not on:
+                self._restore()
+            elif self._budget is not None and self._budget.executing:
+                self._enforce()
+
+    def libraries(self) -> list[Library]:
+        """The BLAS and OpenMP libraries that are loaded now."""
+        with self._lock:
+            self._blas.refresh()
+            return list(self._blas.libraries)
+
+    # What lanes call.
+
+    def come(self) -> Member | None:
+        """A lane begins to serve a run."""
+        if not self.managing:
+            return None
+        if self._budget is None:
+            self._begin()
+        with self._lock:
+            if self._blas.refresh() and self._found is not None:
+                self._find()
+            if not self._blas.libraries:
+                return None
+            assert self._budget is not None
+            member = self._here.member = self._budget.come()
+            return member
+
+    def light(self, member: Member) -> None:
+        """It goes on with kernels that are not worth a call each."""
+        with self._lock:
+            self._needed.light(member)
+            self._enforce()
+
+    def start(self, member: Member, *, seconds: float = inf, gain: float | None = None, ready: int = 0) -> None:
+        """It is about to execute a kernel; returns when it may. See `Budget.start`."""
+        now = perf_counter()
+        with self._lock:
+            until = self._needed.start(member, now, seconds=seconds, gain=gain, ready=ready)
+            if until is not None:
+                waiter = _Waiter(member, seconds, gain, ready)
+                self._waiters.append(waiter)
+            complaints = self._enforce()
+        if until is not None:
+            if not waiter.bell.acquire(timeout=max(0.0, until - now)):
+                with self._lock:
+                    if not waiter.started:
+                        self._waiters.remove(waiter)
+                        self._needed.start(member, perf_counter(), seconds=seconds, gain=0.0, ready=ready)
+            with self._lock:
+                complaints += self._enforce()  # OpenMP's number is each thread's own
+        if member.threads > 1 and member.seconds != inf:  # what is measured for the first time should not be disturbed
+            self._here.cpu = process_time()
+        for complaint in complaints:
+            warn(complaint)
+
+    def end(self, member: Member) -> Sample | None:
+        """Its kernel is over, in whatever way."""
+        now = perf_counter()
+        took = now - member.began
+        timed = member.threads > 1 and member.seconds != inf
+        hot = timed and process_time() - self._here.cpu > HOT * took
+        with self._lock:
+            budget = self._needed
+            sample = Sample(took, member.threads > 1) if member.steady and budget.fixed is None else None
+            budget.end(member, now, hot=hot)
+            self._hand_over(now)
+            self._enforce()
+        return sample
+
+    def go(self, member: Member) -> None:
+        """The lane leaves the run."""
+        now = perf_counter()
+        with self._lock:
+            self._here.member = None
+            self._needed.go(member, now)
+            self._hand_over(now)
+            self._enforce()
+
+    def pause(self) -> Member | None:
+        """The kernel of this thread waits for an inner run, and executes nothing itself; what to `resume` with."""
+        member = self._here.member
+        if member is not None and member.state is not State.IDLE:
+            with self._lock:
+                member.steady = False
+                self._needed.pause(member)
+                self._hand_over(perf_counter())
+                self._enforce()
+            return member
+        return None
+
+    def resume(self, member: Member | None) -> None:
+        """It goes on."""
+        self._here.member = member
+        if member is not None:
+            with self._lock:
+                self._needed.resume(member)
+                self._enforce()
+
+    # Under the lock.
+
+    @property
+    def _needed(self) -> Budget:
+        assert self._budget is not None
+        return self._budget
+
+    def _hand_over(self, now: float) -> None:
+        """The next member held back starts at once, in the name of its thread; or else who has ended comes first."""
+        while self._waiters:
+            waiter = self._waiters[0]
+            again = self._needed.start(waiter.member, now, seconds=waiter.seconds, gain=waiter.gain, ready=waiter.ready)
+            if again is not None:
+                return
+            self._waiters.popleft()
+            waiter.started = True
+            waiter.bell.release()
+
+    def _enforce(self) -> list[str]:
+        """Have the libraries do what the budget says; returns what is to be warned of."""
+        budget = self._needed
+        if self._managed is False or self._forking:
+            return []
+        if not budget.executing:
+            self._restore()
+            return []
+        if self._found is None:
+            self._find()
+        complaints = []
+        in_danger = budget.fixed is not None and budget.fixed > 1 and budget.executing > 1
+        for library in self._blas.libraries:
+            if in_danger and (flaw := of_flaw(library)) is not None:
+                complaints += self._complain("flaw", library, flaw)
+            wanted = library.allowed(budget.threads)
+            count = library.count()
+            if count != wanted:
+                count = library.put(wanted)
+            told = budget.threads if budget.fixed is None else budget.fixed
+            # Less than all CPUs, by default, is nobody's disappointment.
+            if count != told and (budget.fixed is not None or count is None or count > told):
+                complaints += self._complain("refused", library, of_refusal(library, told, count))
+        return complaints
+
+    def _find(self) -> None:
+        found = self._found or {}
+        for library in self._blas.libraries:
+            count = library.count()
+            if library.reach is Reach.PROCESS and count is not None:
+                found.setdefault(library.path, count)
+        self._found = found
+
+    def _restore(self) -> None:
+        found, self._found = self._found, None
+        for library in self._blas.libraries if found else ():
+            count = found.get(library.path) if found else None
+            if count is not None and library.count() != count:
+                library.put(count)
+
+    def _complain(self, what: str, library: Library, complaint: str) -> list[str]:
+        """The complaint, unless it has been made."""
+        if (what, library.path) in self._told:
+            return []
+        self._told.add((what, library.path))
+        return [complaint]
+
+    # The beginning.
+
+    def _look(self) -> bool:
+        text = self._environ.get(MANAGE_VARIABLE)
+        says = _SAYS.get(text.strip().lower()) if text is not None else True
+        with self._lock:
+            if self._managed is not None:
+                return self._managed
+            self._managed = on = says is not False
+        if says is None:
+            warn(f"{MANAGE_VARIABLE}={text!r} is neither 0 nor 1: BLAS is managed, the default")
+        return on
+
+    def _begin(self) -> None:
+        cpus = self._settings.cpus()
+        self._settings.intraop()  # may warn, and then whoever subscribes is told what the environment says
+        with self._lock:
+            if self._budget is not None:
+                return
+            self._budget = Budget(cpus, spin=spin_seconds(self._environ))
+        self._settings.subscribe_intraop(self._set)
+
+    def _set(self, fixed: int | None) -> Any:
+        """Told by the settings, under their lock: note it there, and put it in force right after."""
+        with self._lock:
+            self._needed.set_fixed(fixed)
+        return self._put_in_force
+
+    def _put_in_force(self) -> None:
+        with self._lock:
+            complaints = self._enforce()
+        for complaint in complaints:
+            warn(complaint)
+
+    # Forks.
+
+    def before_fork(self) -> None:
+        """Leave BLAS with one thread, and none at work."""
+        if self._budget is None or not self.managing:
+            return
+        # Whoever holds the lock lets go of it soon; but that may be this thread, which a signal has interrupted.
+        locked = self._lock.acquire(timeout=1.0)
+        try:
+            self._forking = True
+            ours = [library for library in self._blas.libraries if library.reach is Reach.PROCESS]
+            if self._found is None:
+                self._find()
+            several = any((library.count() or 1) > 1 for library in ours)
+            for library in ours:
+                library.put(1)
+            kernels = [member for member in self._needed.members if member.threads > 1 and member.state is State.HEAVY]
+            recent = self._needed.hot(perf_counter())
+        finally:
+            if locked:
+                self._lock.release()
+        if several or kernels or recent:
+            wait_for_workers(FORK_PATIENCE if kernels else FORK_PATIENCE / 5)
+
+    def after_fork_in_parent(self) -> None:
+        """Back to what the budget says."""
+        if self._forking:
+            with self._lock:
+                self._forking = False
+                self._enforce()
+
+    def after_fork_in_child(self) -> None:
+        """No kernel runs here, and no thread exists that could hold the lock."""
+        self._lock = threading.Lock()
+        self._here = _Here()
+        self._waiters.clear()
+        if self._budget is not None:
+            self._budget.members.clear()
+        if self._forking:
+            self._forking = False
+            for library in self._blas.libraries:
+                if self._found and library.path in self._found:
+                    library.put_back(self._found[library.path])
+        self._found = None
+
+
+process_intraop = IntraOp(process_settings)
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(
+        before=process_intraop.before_fork,
+        after_in_parent=process_intraop.after_fork_in_parent,
+        after_in_child=process_intraop.after_fork_in_child,
+    )
+
+
+def manage_blas(on: bool) -> None:
+    """Whether BLAS/OpenMP libraries are set to a number of threads while kernels run; off for hosts that own them.
+
+    On is the default; DATAFLOW_MANAGE_BLAS=0 turns it off, and a call beats the variable. Turned off while kernels run,
+    every library gets back what it was found with, and is left alone from then on, forks included.
+
+    Raises TypeError for anything but True and False.
+    """
+    if not isinstance(on, bool):
+        raise TypeError(f"manage_blas() takes True or False, not {type(on).__name__}")
+    process_intraop.manage(on)
