@@ -35,7 +35,7 @@ def execute(run: Run, segment: Segment) -> float:
     work = _work_off_timed if weight is Weight.HEAVY else _work_off
     copy = run.context.copy
     # Reading it takes half a microsecond, too much for a few light kernels.
-    timed = weight is Weight.UNKNOWN or (weight is Weight.LIGHT and len(segment.claimed) > 8)
+    timed = weight is Weight.UNKNOWN or len(segment.claimed) > 8
     cpu_began = thread_time() if timed else None
     began = perf_counter()
     mine = copy()
@@ -51,6 +51,9 @@ def execute(run: Run, segment: Segment) -> float:
                 run.reconsider()
         elif not segment.relieved:
             costs.batch(segment.claimed, cpu)
+    elif cpu_began is not None and segment.frame is None and not segment.relieved:
+        # Two lanes with kernels that are light after all never find out by the clock: each waits for the other.
+        costs.together(segment.claimed, thread_time() - cpu_began)
     return now
 
 

@@ -128,6 +128,13 @@ class Costs:
         for step in steps:
             self._tell(step, known[step] * factor, self.seconds[step] < LIGHT)
 
+    def together(self, steps: Sequence[int], cpu_seconds: float) -> None:
+        """Heavy steps had the processor for so long together. If that makes them light, they are."""
+        each = cpu_seconds / len(steps)
+        if each < LIGHT:
+            for step in steps:
+                self.measured(step, each)
+
     def _tell(self, step: int, seconds: float, light: bool) -> None:
         """The new estimate; with `light`, there is more than that to say that it is."""
         self._estimates[step] = seconds

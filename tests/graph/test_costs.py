@@ -185,3 +185,13 @@ def test_steps_that_were_judged_by_slow_ones_are_light_once_one_proves_to_be() -
     assert known(costs) == "hhhhhh"
     costs.measured(4, FAST)
     assert known(costs) == "llhlll"
+
+
+def test_a_batch_that_had_the_processor_for_so_little_was_light() -> None:
+    costs = Costs(list("abc"), bytes(3))
+    for step in range(3):
+        costs.measured(step, 2 * LIGHT)
+    costs.together([0, 1], 2 * LIGHT)
+    assert known(costs) == "hhh"
+    costs.together([0, 1], 2 * FAST)
+    assert known(costs) == "llh"
