@@ -120,7 +120,7 @@ def _work_off_timed(run: Run, segment: Segment, mine: Context) -> bool:
             result = None
             before = step
             now = perf_counter()
-            if not 0.8 < (now - began) / seconds[step] < 2.0:
+            if not 0.8 < (now - began) / seconds[step] < 2.0:  # else telling costs more than it would teach
                 costs.measured(step, now - began)
             began = now
             try:

@@ -12,9 +12,9 @@ Rules:
    steps that were claimed after that; it is emptied by the one whom the core told to release it. Once the run is
    stopped, all are emptied but those that a step in flight reads or makes.
 3. A *segment* is what a lane has claimed, and `todo` what it has not started of it. Steps are popped from `todo` one
-   by one; popping is atomic, and that pop is what starts a step. So whoever holds the lock may `reap` a segment at
-   any moment (a stop, a shrinking pool, a lane that is stuck in a kernel, one that has nothing to do): take steps out
-   of its `todo`, and report what is done. The lane pops the next step and whoever reaps the last one, so what the
+   by one; popping is atomic, and that pop is what starts a step. So whoever holds the lock may take from a segment at
+   any moment (`_reap`, `split`: a stop, a shrinking pool, a lane that is stuck in a kernel, one that has nothing to
+   do), and report what is done. The lane pops the next step and whoever reaps the last one, so what the
    lane has started is a beginning of what was claimed, and all of that but its last step is done: nothing has to be
    noted for each step. When the lane pops `END`, the last one is done as well.
    A lane keeps its segment as long as it serves the run; `proceed` reports it and fills it anew.

@@ -16,10 +16,10 @@ than on one (they pass the interpreter's lock back and forth), so one lane takes
 those of unknown cost, are *heavy*: work for as many lanes as there are.
 
 A *batch* is what one `claim` takes, to be started in its order; whoever has it may give back what has not started. It
-is worth at most `BATCH_SECONDS` of expected time, since claiming and reporting cost some microseconds. Where several
-heavy kernels are ready, a batch takes no more than one lane's share of them. Where only one is, the batch follows the
-chain that hangs on it, as long as each step has one follower and that follower waits for nothing else: such steps are
-claimed *ahead*, before what they depend on is done.
+is worth about `BATCH_SECONDS` of expected time, since claiming and reporting cost some microseconds. Where several
+heavy kernels are ready, a batch takes no more than one lane's share of them. Where only one step is, light or heavy,
+the batch follows the chain that hangs on it, as long as each step has one follower and that follower waits for nothing
+else: such steps are claimed *ahead*, before what they depend on is done.
 
     ready: a c e g │ 2 lanes:  [a c]  [e]  [g]          a ─▶ b ─▶ c ─▶ d      ready: a │ [a b c d]
 
@@ -63,7 +63,7 @@ each visit to the run's lock is a chance to meet the other lane at the interpret
 BATCH_STEPS = 32
 """Steps of a batch outside of a sweep: the results that it holds back cost memory."""
 SWEEP_SECONDS = 250e-6
-"""The same for a sweep, which holds nothing back: then claiming and reporting are three percent of it."""
+"""The length of a sweep's batch, which holds no results back: claiming and reporting are three percent of it."""
 SWEEP_STEPS = 2048
 """Steps of a batch of a sweep; a stop is seen between any two of them."""
 WIDE = 64

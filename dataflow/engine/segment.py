@@ -3,8 +3,8 @@
     claimed   3 7 8 9 12            the lane:   pops 3, executes it, pops 7, … pops END: all are done
     todo      END 12 9 8 7 3        whoever takes:  pops 12, 9, … (the place behind END)
 
-Rule 3 of `run` says why nothing has to be noted for each step. What is said here holds under the run's lock, which
-whoever takes from a segment holds; its lane needs none.
+Rule 3 of `run` says why nothing has to be noted for each step. Whoever takes from a segment, or reports for its lane,
+holds the run's lock; the lane itself only pops, and needs none.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ END = -1
 
 
 class Segment:
-    """Steps claimed together by one lane; see rule 3 above."""
+    """Steps claimed together by one lane; see rule 3 of `run`."""
 
     __slots__ = ("before", "claimed", "frame", "relieved", "stuck", "sweep", "todo", "weight")
 
