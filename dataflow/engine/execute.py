@@ -2,7 +2,8 @@
 
 Each kernel must run in a context of its own. Entering one for each is what costs most, so kernels run in one copy of
 the caller's context, which is given up as soon as one of them has changed it. Comparing two contexts that share
-everything is a comparison of pointers. What kernels hand to others by reference, a copy does not keep apart either.
+everything is a comparison of pointers. Otherwise it compares values, and an equal one may be another: where the
+caller's context holds values that compare by content (a list, a number), each kernel gets its own copy after all.
 
 Values go when the run's core says so, at the next report. Three kinds go at once, since a batch must not hold them
 back: in a sweep, all that the plan says; what the step before this one made, which only this one reads (the two were
@@ -15,12 +16,16 @@ import sys
 from contextvars import Context
 from time import perf_counter, thread_time
 from types import FrameType
+from typing import Any
 
 from dataflow.engine.run import Run
 from dataflow.engine.segment import END, Segment, Weight
 from dataflow.graph.plan import SEVERAL
 
 __all__ = ["clear_frames", "execute"]
+
+_BY_NATURE = frozenset((str, bytes, type(None)))
+"""Types of which equal values cannot be told apart by what they do."""
 
 STUCK = 1e-3
 """Seconds that a kernel thought light is taken to need once it has held up its lane, between two looks at least."""
@@ -33,6 +38,8 @@ def execute(run: Run, segment: Segment) -> float:
     """
     costs, weight = run.plan.costs, segment.weight
     work = _work_off_timed if weight is Weight.HEAVY else _work_off
+    if run.apart is None:
+        run.apart = _compares_by_content(run.context)
     copy = run.context.copy
     # Reading it takes half a microsecond, too much for a few light kernels.
     timed = weight is Weight.UNKNOWN or len(segment.claimed) > 8
@@ -42,18 +49,19 @@ def execute(run: Run, segment: Segment) -> float:
     while mine.run(work, run, segment, mine):
         mine = copy()
     now = perf_counter()
-    if work is _work_off and segment.frame is None and segment.claimed:
+    claimed = segment.claimed  # read once: whoever has just taken the rest has yet to shorten it
+    if work is _work_off and segment.frame is None and claimed:
         cpu = thread_time() - cpu_began if cpu_began is not None else now - began
         if segment.stuck:
-            costs.stuck(segment.claimed[-1], STUCK)
+            costs.stuck(claimed[-1], STUCK)
         elif weight is Weight.UNKNOWN:
-            if costs.first_measured(segment.claimed[-1], now - began, cpu):
+            if costs.first_measured(claimed[-1], now - began, cpu):
                 run.reconsider()
         elif not segment.relieved:
-            costs.batch(segment.claimed, cpu)
-    elif cpu_began is not None and segment.frame is None and not segment.relieved:
+            costs.batch(claimed, cpu)
+    elif cpu_began is not None and segment.frame is None and claimed and not segment.relieved:
         # Two lanes with kernels that are light after all never find out by the clock: each waits for the other.
-        costs.together(segment.claimed, thread_time() - cpu_began)
+        costs.together(claimed, thread_time() - cpu_began)
     return now
 
 
@@ -61,10 +69,10 @@ def _work_off(run: Run, segment: Segment, mine: Context) -> bool:
     """Execute light kernels in the context `mine`; returns whether it is used up and something is left."""
     plan, values, base = run.plan, run.values, run.context
     calls, usual, settled, last_read, sweep = plan.calls, plan.usual, plan.settled, plan.last_read, segment.sweep
-    step, before = END, segment.before
+    step, before, apart, copy = END, segment.before, run.apart, base.copy
     try:
         for step in iter(segment.todo.pop, END):
-            result = calls[step](values)
+            result = copy().run(calls[step], values) if apart else calls[step](values)
             if type(result) is not usual[step]:
                 if type(result) in settled[step]:
                     usual[step] = type(result)
@@ -98,11 +106,11 @@ def _work_off_timed(run: Run, segment: Segment, mine: Context) -> bool:
     calls, usual, settled, last_read = plan.calls, plan.usual, plan.settled, plan.last_read
     costs = plan.costs
     seconds = costs.seconds
-    step, before = END, segment.before
+    step, before, apart, copy = END, segment.before, run.apart, base.copy
     try:
         began = perf_counter()
         for step in iter(segment.todo.pop, END):
-            result = calls[step](values)
+            result = copy().run(calls[step], values) if apart else calls[step](values)
             if type(result) is not usual[step]:
                 if type(result) in settled[step]:
                     usual[step] = type(result)
@@ -132,6 +140,12 @@ def _work_off_timed(run: Run, segment: Segment, mine: Context) -> bool:
         segment.frame = sys._getframe()
         run.failed(step, exc, segment)
     return False
+
+
+def _compares_by_content(context: Context) -> bool:
+    """Whether a value that a kernel sets may be equal to one in here and yet another: then equality proves nothing."""
+    kinds: list[Any] = [type(value) for value in context.values()]
+    return any(kind not in _BY_NATURE and kind.__eq__ is not object.__eq__ for kind in kinds)
 
 
 def clear_frames(frame: FrameType | None) -> None:

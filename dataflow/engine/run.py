@@ -84,6 +84,7 @@ class Run:
         "_originals",
         "_segments",
         "_trash",
+        "apart",
         "children",
         "context",
         "core",
@@ -101,6 +102,8 @@ class Run:
         self.number = next(_numbers)
         self.plan = plan
         self.context = context
+        self.apart: bool | None = None
+        """Whether each kernel needs a copy of `context` to itself; None until a lane has looked."""
         self.core = Scheduler(plan, LIGHT)
         self.lock = Lock()
         self.values = values = plan.template.copy()

@@ -466,6 +466,34 @@ def test_a_kernel_that_works_off_an_inner_run_leaves_light_kernels_of_others_to_
 variable = contextvars.ContextVar("variable", default="unset")
 
 
+@pytest.mark.parametrize(("outside", "inside"), [([], []), (1, True), ({}, {}), ((), ()), ("a", "b"), (0.0, -0.0)])
+def test_no_kernel_sees_what_another_has_set_be_it_equal(run_async: Runner, outside: Any, inside: Any) -> None:
+    flow.set_num_interop_threads(1)
+    box: contextvars.ContextVar[Any] = contextvars.ContextVar("box")
+    seen: list[bool] = []
+
+    @flow.op
+    def change(x: int) -> int:
+        seen.append(box.get() is outside)
+        box.set(type(inside)(inside))
+        return x + 1
+
+    @flow.pipeline
+    def chain(x: Any) -> Any:
+        for _ in range(30):
+            x = change(x)
+        return x
+
+    async def main() -> None:
+        box.set(outside)
+        for _ in range(4):
+            assert await chain(0) == 30
+
+    run_async(main())
+    assert all(seen)
+    assert len(seen) == 120
+
+
 def test_each_kernel_runs_in_a_copy_of_the_callers_context(run_async: Runner) -> None:
     @flow.op
     def change(i: int) -> str:

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 import dataflow as flow
+from dataflow.engine.execute import execute
 from dataflow.engine.run import Run
-from dataflow.engine.segment import END
+from dataflow.engine.segment import END, Segment
 from dataflow.engine.steps import State
+from dataflow.graph.costs import UNKNOWN
 
 
 @flow.op
@@ -76,3 +78,27 @@ def test_a_lane_never_starts_a_step_behind_one_that_was_taken_from_it(after: int
     run.proceed(segment, light=True, lanes=1, again=False)  # its lane comes back
     assert run.core.state(0) is State.DONE
     assert not run._segments
+
+
+class Late(Segment):
+    """One whose steps are taken just before its lane starts the first; `claimed` is shortened a moment later."""
+
+    __slots__ = ("asked",)
+
+    @property
+    def claimed(self) -> Any:
+        self.asked = getattr(self, "asked", 0) + 1
+        return [0] if self.asked <= 1 else []
+
+    @claimed.setter
+    def claimed(self, value: Any) -> None:
+        pass
+
+
+def test_a_lane_that_comes_to_its_end_while_all_is_taken_from_it_goes_on() -> None:
+    plan, inputs = chain._bind(chain._plans, None, (0,), {})
+    plan.costs.seconds[0] = plan.costs._estimates[0] = UNKNOWN
+    run = Silent(plan, inputs, copy_context())
+    run.begin()
+    execute(run, Late())
+    assert run.core.state(0) is State.READY
