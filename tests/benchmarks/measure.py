@@ -131,8 +131,8 @@ def pin_threads() -> None:
         if thread is not threading.main_thread():
             pools[re.sub(r"[_-]?\d+$", "", thread.name)].append(thread)
     for pool in pools.values():
-        if len(pool) > len(cpus):
-            continue  # nobody knows which of them will be busy at once
+        if not 1 < len(pool) <= len(cpus):
+            continue  # alone it is in nobody's way; of too many, nobody knows which will be busy at once
         for thread, cpu in zip(pool, cpus):
             try:
                 os.sched_setaffinity(thread.native_id or 0, {cpu})
