@@ -91,6 +91,7 @@ class Lane:
         "member",
         "run",
         "segment",
+        "served",
         "turns",
         "void",
     )
@@ -100,6 +101,8 @@ class Lane:
         """Its part in the intra-op budget while it serves a run; None: BLAS is not managed."""
         self.run: Run | None = None
         self.segment: Segment | None = None
+        self.served = 0
+        """The number of the run that it chose last."""
         self.turns = 0
         """How many segments it has begun."""
         self.ended = self.gave_way = 0.0
@@ -457,6 +460,8 @@ class Pool:
         queue = self._queue
         if lane.void or len(self._lanes) > self._slots or self._returning:
             return None
+        if len(queue) > 1 and queue[0].number == lane.served:
+            queue.rotate(-1)  # who came while the lane served that one has its turn first
         for _ in range(len(queue)):
             run = queue[0]
             core = run.core
@@ -466,6 +471,7 @@ class Pool:
                 continue
             queue.rotate(-1)
             if core.heavy or self._sweeper is None or self._sweeper is lane:
+                lane.served = run.number
                 return run
         return None
 

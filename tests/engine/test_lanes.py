@@ -207,8 +207,8 @@ def test_kernels_that_were_claimed_together_meet(run_async: Runner) -> None:
     run_async(main())
 
 
-@pytest.mark.parametrize(("seconds", "within"), [(1.5 * BATCH_SECONDS, 2), (5 * LIGHT, 12)])
-def test_a_small_run_does_not_wait_for_a_big_one(run_async: Runner, seconds: float, within: int) -> None:
+@pytest.mark.parametrize("seconds", [1.5 * BATCH_SECONDS, 5 * LIGHT])
+def test_a_small_run_does_not_wait_for_a_big_one(run_async: Runner, seconds: float) -> None:
     """One thread, and a run of many kernels: so long that each is claimed alone, or in batches, which are cut short."""
     flow.set_num_interop_threads(1)
     pool = lanes.process_pool()
@@ -223,7 +223,7 @@ def test_a_small_run_does_not_wait_for_a_big_one(run_async: Runner, seconds: flo
         if started == 20:
             before = pool.queued
             loop.call_soon_threadsafe(small_waits.set)
-            while pool.queued == before:
+            while pool.queued == before or any(lane.segment.unstarted for lane in list(pool._lanes) if lane.segment):
                 time.sleep(0)
             asked = started
         return x
@@ -255,7 +255,7 @@ def test_a_small_run_does_not_wait_for_a_big_one(run_async: Runner, seconds: flo
     loop: Any = None
     run_async(main())
     assert asked == 20
-    assert started_small <= asked + within
+    assert started_small <= asked + 2
 
 
 def test_a_small_run_takes_its_turn_among_light_kernels(run_async: Runner) -> None:
