@@ -2,8 +2,8 @@
 
 A *lane* is a job on the executor that executes ready kernels one after another: it claims a segment of a run,
 executes it, reports it and claims the next under one lock, with no trip through an event loop in between. When there
-is nothing left to do it *rests* for a moment, without a slot, since waking it costs a fifth of starting another; then
-it ends, so an idle process has only sleeping workers.
+is nothing left to do it *rests* for a moment, without a slot, since waking it costs less than starting another; then it
+ends, so an idle process has only sleeping workers.
 
     offer(run) ─▶ queue ─▶ lane: claim ─▶ execute ─▶ report + claim ─▶ … ─▶ nothing left: the lane rests, then ends
                     ▲                                      │

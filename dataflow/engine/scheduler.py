@@ -57,9 +57,10 @@ from dataflow.errors import InternalError
 __all__ = ["Scheduler"]
 
 BATCH_SECONDS = 200e-6
-"""Expected length of a batch. Two lanes on kernels of 20 and 45 microseconds (a stencil of width 16) were 1.45 and 1.75
-times as fast as one loop with batches of one kernel, 1.56 and 1.80 times with 100 microseconds, 1.65 and 1.86 with 200:
-each visit to the run's lock is a chance to meet the other lane at the interpreter's lock."""
+"""Expected length of a batch. Two lanes on kernels of 20 and 45 microseconds (a stencil of width 16) were 1.15 and 1.74
+times as fast as one loop with batches of one kernel, 1.56 and 1.79 times with 100 microseconds, 1.67 and 1.86 with 200
+(medians of eight runs on 2 shared CPUs, Python 3.11): each visit to the run's lock is a chance to meet the other lane
+at the interpreter's lock."""
 BATCH_STEPS = 32
 """Steps of a batch outside of a sweep: the results that it holds back cost memory."""
 SWEEP_SECONDS = 250e-6

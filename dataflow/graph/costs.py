@@ -23,8 +23,9 @@ from dataflow.graph.gains import Gains
 __all__ = ["LIGHT", "UNKNOWN", "Costs"]
 
 LIGHT = 7e-6
-"""Seconds. Kernels that release the interpreter's lock break even on two threads at 6 to 8 microseconds: below that,
-passing the lock back and forth costs more than the second thread gains (2 CPUs, Python 3.11 and 3.13)."""
+"""Seconds. Two bare loops over a kernel that releases the interpreter's lock break even with one loop at 5 to 7
+microseconds (2 CPUs, Python 3.11), two lanes a little above that: below it, passing the lock back and forth costs more
+than the second thread gains."""
 
 JUST_LIGHT = 0.99 * LIGHT
 
