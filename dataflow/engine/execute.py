@@ -5,9 +5,8 @@ the caller's context, which is given up as soon as one of them has changed it. C
 everything is a comparison of pointers. Otherwise it compares values, and an equal one may be another: where the
 caller's context holds values that compare by content (a list, a number), each kernel gets its own copy after all.
 
-Values go when the run's core says so, at the next report. Three kinds go at once, since a batch must not hold them
-back: in a sweep, all that the plan says; what the step before this one made, which only this one reads (the two were
-claimed as a chain, or this one would not read it); and what nobody reads.
+Values go when the run's core says so, at the next report. Two kinds go at once, since a batch must not hold them
+back: in a sweep, all that the plan says; and everywhere what has a single reader, which is this step, or none.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def execute(run: Run, segment: Segment) -> float:
         run.apart = _compares_by_content(run.context)
     copy = run.context.copy
     # Reading it takes half a microsecond, too much for a few light kernels.
-    timed = weight is Weight.UNKNOWN or len(segment.claimed) > 8
+    timed = weight is Weight.UNKNOWN or (weight is Weight.LIGHT and len(segment.claimed) > 8)
     cpu_began = thread_time() if timed else None
     began = perf_counter()
     mine = copy()
@@ -57,11 +56,8 @@ def execute(run: Run, segment: Segment) -> float:
         elif weight is Weight.UNKNOWN:
             if costs.first_measured(claimed[-1], now - began, cpu):
                 run.reconsider()
-        elif not segment.relieved:
-            costs.batch(claimed, cpu)
-    elif cpu_began is not None and segment.frame is None and claimed and not segment.relieved:
-        # Two lanes with kernels that are light after all never find out by the clock: each waits for the other.
-        costs.together(claimed, thread_time() - cpu_began)
+        elif not segment.relieved and costs.batch(claimed, cpu):
+            run.reconsider()
     return now
 
 
@@ -69,7 +65,7 @@ def _work_off(run: Run, segment: Segment, mine: Context) -> bool:
     """Execute light kernels in the context `mine`; returns whether it is used up and something is left."""
     plan, values, base = run.plan, run.values, run.context
     calls, usual, settled, last_read, sweep = plan.calls, plan.usual, plan.settled, plan.last_read, segment.sweep
-    step, before, apart, copy = END, segment.before, run.apart, base.copy
+    step, readers, apart, copy = END, plan.readers, run.apart, base.copy
     try:
         for step in iter(segment.todo.pop, END):
             result = copy().run(calls[step], values) if apart else calls[step](values)
@@ -81,14 +77,13 @@ def _work_off(run: Run, segment: Segment, mine: Context) -> bool:
             values[step] = result
             slot = last_read[step]
             if slot >= 0:
-                if sweep or slot == before:
+                if sweep or readers[slot] == 1:
                     values[slot] = None
             elif slot == SEVERAL:
                 for slot in plan.releases[step]:
-                    if sweep or slot in (before, step):
+                    if sweep or readers[slot] == 1:
                         values[slot] = None
                 result = None
-            before = step
             try:
                 if mine != base:
                     return True
@@ -106,7 +101,7 @@ def _work_off_timed(run: Run, segment: Segment, mine: Context) -> bool:
     calls, usual, settled, last_read = plan.calls, plan.usual, plan.settled, plan.last_read
     costs = plan.costs
     seconds = costs.seconds
-    step, before, apart, copy = END, segment.before, run.apart, base.copy
+    step, readers, apart, copy = END, plan.readers, run.apart, base.copy
     try:
         began = perf_counter()
         for step in iter(segment.todo.pop, END):
@@ -119,14 +114,13 @@ def _work_off_timed(run: Run, segment: Segment, mine: Context) -> bool:
             values[step] = result
             slot = last_read[step]
             if slot >= 0:
-                if slot == before:
+                if readers[slot] == 1:
                     values[slot] = None
             elif slot == SEVERAL:
                 for slot in plan.releases[step]:
-                    if slot in (before, step):
+                    if readers[slot] == 1:
                         values[slot] = None
             result = None
-            before = step
             now = perf_counter()
             if not 0.8 < (now - began) / seconds[step] < 2.0:  # else telling costs more than it would teach
                 costs.measured(step, now - began)

@@ -47,11 +47,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Event, Lock, Thread
-from time import perf_counter
+from time import perf_counter, process_time
 
 from dataflow.engine.execute import clear_frames, execute
 from dataflow.engine.run import Run, here
 from dataflow.engine.segment import END, Segment, Weight
+from dataflow.graph.costs import SHORT
 from dataflow.threads.budget import Member, State
 from dataflow.threads.intraop import HEAVY, process_intraop
 from dataflow.threads.settings import process_settings
@@ -64,14 +65,29 @@ THREAD_NAME = "dataflow-interop"
 
 DELAY = 200e-6
 """Seconds between two looks of the watcher while heavy kernels wait that were not worth a lane."""
-CALM = 1e-3
-"""The same while only light kernels run or wait: they hold nothing up unless one was misjudged. A look costs ten
-microseconds and a turn at the interpreter's lock: every 200 microseconds, looks nearly doubled the time of a small run
-that is awaited over and over (2 CPUs, Python 3.11)."""
+CALM = 2e-3
+"""The same while only light kernels run or wait: they hold nothing up unless one was misjudged. A look costs the lane
+up to 50 microseconds, for which it waits for the interpreter's lock: every 200 microseconds, looks nearly doubled the time
+of a small run that is awaited over and over, and every millisecond, they cost a lane 4 % (2 CPUs, Python 3.11)."""
 GIVE_WAY = 1e-3
-"""Seconds after which a lane of light kernels lets other threads have the interpreter."""
+"""Seconds after which a lane of light kernels lets other threads have the interpreter, if they cannot get it otherwise.
+That takes it 75 to 90 microseconds, the least that a sleep takes, and shorter waits do not hand it over."""
+SPARED = 4 * CALM
+"""Seconds for which it need not do so after the watcher has had its turn at the interpreter in time: the kernels let it
+go themselves, as most of numpy's do."""
+CROWDED = 1.0
+"""Seconds until that is tried again after it has failed: each trial may hold up the loop for `sys.getswitchinterval()`,
+so the 99th percentile of its lag must not see them."""
 WORTH = 40e-6
 """Seconds of work that a lane leaves ready, below which it wakes no other: that one would come too late for it."""
+SATURATED = 0.5
+"""The share of its CPUs that the process uses from which on further lanes would only take turns with those there are.
+With 64 inter-op threads on 2 CPUs, stencils and wide graphs of 10 to 1,000 microseconds a kernel took up to 4.6 times
+as long as with two, when 64 lanes came at once."""
+WAITING = 5
+"""Looks in a row without progress after which kernels are taken to wait for something else than the interpreter."""
+STALLS = 50
+"""Looks after which a further lane comes even so: a kernel may spin until another one has begun."""
 REST = 10e-3
 """Seconds for which a lane rests. A process that exits waits so long at the most."""
 LINGER = 25
@@ -94,6 +110,7 @@ class Lane:
         "served",
         "turns",
         "void",
+        "working",
     )
 
     def __init__(self) -> None:
@@ -107,6 +124,8 @@ class Lane:
         """How many segments it has begun."""
         self.ended = self.gave_way = 0.0
         """When its last segment ended, and when it last let other threads have the interpreter."""
+        self.working = False
+        """Whether what it did since then was for heavy kernels of the run that it serves."""
         self.executor: ThreadPoolExecutor | None = None
         """Whose thread it has."""
         self.bell: Lock | None = None
@@ -122,9 +141,11 @@ class Lane:
 class Pool:
     """At most `limit` lanes on a ThreadPoolExecutor of as many threads; see the module docstring for the rules."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, cpus: int) -> None:
         self._lock = Lock()
         self._limit = limit
+        self._cpus = self._wanted = cpus
+        """How many lanes are launched without further thought: at first, as many as can run at once."""
         self._slots = limit
         """The limit, and one more for each kernel that lends its slot because it only waits."""
         self._returning: deque[Lock] = deque()
@@ -145,6 +166,14 @@ class Pool:
         self._delay = CALM
         """Seconds until the watcher's next look."""
         self._patience = LINGER
+        self._waited = False
+        """Whether the watcher had to wait for the interpreter when it looked last."""
+        self._looked = (0.0, 0.0)
+        """When the watcher looked last, and the processor time that the process had used by then."""
+        self._stalls = 0
+        """Its looks in a row that found no lane any further."""
+        self._spared = self._crowded = 0.0
+        """Until when lanes of light kernels need not give way; and until when the watcher does not tell them so."""
         self._bell: Event | None = None
         """Set to wake the watcher, which sleeps for want of anything to watch."""
 
@@ -160,6 +189,11 @@ class Pool:
     def busy(self) -> int:
         """How many kernels' slots are taken at the moment."""
         return len(self._lanes) - (self._slots - self._limit)
+
+    @property
+    def _among(self) -> int:
+        """Among how many lanes work is shared: those wanted, and those whose kernels only wait."""
+        return self._slots - max(0, self._limit - self._wanted)
 
     @property
     def resting(self) -> int:
@@ -202,13 +236,13 @@ class Pool:
         lane.member = process_intraop.come()
         try:
             while not run.settled:
-                segment = lane.segment = run.claim(light=True, lanes=self._slots)
+                segment = lane.segment = run.claim(light=True, lanes=self._among)
                 more = segment is not None
                 while segment is not None and more:
                     self._turn(lane, run, segment)
                     if self._sweeper is lane and len(self._queue) > run.queued:
                         self._pass_on(lane)
-                    more = run.proceed(segment, light=True, lanes=self._slots, again=True)
+                    more = run.proceed(segment, light=True, lanes=self._among, again=True)
                 lane.segment = None
                 if segment is not None and segment.frame is not None:
                     clear_frames(segment.frame)  # as in `_serve`
@@ -306,7 +340,7 @@ class Pool:
 
     def reset(self) -> None:
         """After a fork, in the child: no thread of the parent exists here, and its runs are not ours."""
-        Pool.__init__(self, process_settings.interop().value)
+        Pool.__init__(self, process_settings.interop().value, self._cpus)
 
     # Slots.
 
@@ -323,6 +357,8 @@ class Pool:
             self._queue.append(run)
         if len(self._lanes) >= self._slots:
             return None, False
+        if len(self._lanes) >= self._among:
+            return None, True
         if core.heavy_seconds > worth or self._sweeper is None:
             lane = self._resting.pop() if self._resting else Lane()
             self._lanes.add(lane)
@@ -458,7 +494,7 @@ class Pool:
     def _choose(self, lane: Lane, dropped: list[Run]) -> Run | None:
         """Under the lock: the run whose turn it is, if the lane may go on; those with nothing ready are `dropped`."""
         queue = self._queue
-        if lane.void or len(self._lanes) > self._slots or self._returning:
+        if lane.void or len(self._lanes) > self._among or self._returning:
             return None
         if len(queue) > 1 and queue[0].number == lane.served:
             queue.rotate(-1)  # who came while the lane served that one has its turn first
@@ -508,7 +544,8 @@ class Pool:
     def _serve(self, lane: Lane, run: Run) -> None:
         """Execute segments of this run as long as there are any and no other run waits for its turn."""
         queue, lanes, core = self._queue, self._lanes, run.core
-        segment = run.claim(light=self._sweeper is lane or self._sweeper is None, lanes=self._slots)
+        lane.working = False
+        segment = run.claim(light=self._sweeper is lane or self._sweeper is None, lanes=self._among)
         if segment is not None:
             with self._lock:
                 lane.segment = segment
@@ -519,8 +556,8 @@ class Pool:
                     run.relieve(segment)
                 self._turn(lane, run, segment)
                 light = self._sweeper is lane or self._sweeper is None
-                stay = len(queue) <= run.queued and len(lanes) <= self._slots and not self._returning
-                if not run.proceed(segment, light=light, lanes=self._slots, again=stay):
+                stay = len(queue) <= run.queued and len(lanes) <= self._among and not self._returning
+                if not run.proceed(segment, light=light, lanes=self._among, again=stay):
                     break
             lane.segment = None
         if core.ready:
@@ -534,18 +571,35 @@ class Pool:
     def _turn(self, lane: Lane, run: Run, segment: Segment) -> None:
         """Execute one segment, having seen to it that others take what it leaves."""
         lane.turns += 1
-        if segment.weight is Weight.LIGHT and lane.ended - lane.gave_way > GIVE_WAY:
+        if (
+            segment.weight is Weight.LIGHT
+            and lane.ended - lane.gave_way > GIVE_WAY
+            and (lane.ended > self._spared or self._slots == 1)
+        ):
             time.sleep(0)
             lane.gave_way = lane.ended
-        free = len(self._lanes) < self._slots
-        if (self._sweeper is lane) != (segment.weight is Weight.LIGHT) or (free and run.core.ready):
+        ready = run.core.ready
+        if (self._sweeper is lane) != (segment.weight is Weight.LIGHT) or (ready and len(self._lanes) < self._among):
             self._share(lane, run, segment)
-        elif free and not self._watching and len(segment.todo) > 2:
+        elif not self._watching and len(self._lanes) < self._slots and (ready or len(segment.todo) > 2):
             self._watch()
+        began = lane.ended if lane.working else 0.0
         if lane.member is None:
             lane.ended = execute(run, segment)
         else:
             self._execute_within_budget(lane, lane.member, run, segment)
+        lane.working = segment.weight is Weight.HEAVY
+        if began and lane.working:
+            self._appraise(run, segment, lane.ended - began)
+
+    def _appraise(self, run: Run, segment: Segment, seconds: float) -> None:
+        """Two lanes may take longer than one alone: tell what came of this segment, from the end of the one before."""
+        steps, lanes, costs = segment.claimed, len(self._lanes), run.plan.costs
+        if lanes == 1 or not steps or segment.relieved:
+            return
+        each = costs.seconds[steps[0]]
+        if each < SHORT and costs.shared(each, lanes * len(steps) * each / seconds):
+            run.reconsider()
 
     def _execute_within_budget(self, lane: Lane, member: Member, run: Run, segment: Segment) -> None:
         """Execute one segment with as many BLAS threads as there are for it; see `threads.intraop`."""
@@ -620,13 +674,28 @@ class Pool:
                 delay, before = self._delay, perf_counter()
                 if bell.wait(delay):  # something more urgent
                     bell.clear()
-                elif not self._look(late=perf_counter() - before > 2 * delay):
+                    continue
+                now = perf_counter()
+                self._had_its_turn(now, late=now - before - delay)
+                if not self._look(late=now - before > 2 * delay):
                     bell.wait()
                     bell.clear()
         except BaseException:  # a bug of ours: the next one who needs a watcher starts another
             with self._lock:
                 self._watching, self._bell = False, None
             raise
+
+    def _had_its_turn(self, now: float, *, late: float) -> None:
+        """The watcher had to wait so long for the interpreter, as the loop would have had to."""
+        if late < GIVE_WAY:
+            self._waited = False
+            if now > self._crowded:
+                self._spared = now + SPARED
+        elif not self._waited:  # once may be the machine
+            self._waited = True
+        else:
+            self._crowded = now + CROWDED
+            self._spared = 0.0
 
     def _look(self, *, late: bool) -> bool:
         """One look at all lanes; returns whether to go on looking.
@@ -637,11 +706,12 @@ class Pool:
         stuck: list[tuple[Run, Segment]] = []
         met: list[Run] = []  # the last reference to one may be ours: it must not go under the lock
         with self._lock:
-            if len(self._lanes) >= self._slots:  # whoever frees a slot has us look again
+            if len(self._lanes) >= self._slots and self._wanted <= self._cpus:  # who frees a slot has us look again
                 self._watching = False
                 return False
             waiting = next((run for run in self._queue if run.core.ready), None)
             worth = waiting is not None
+            stalled = bool(self._lanes)
             for lane in (*self._lanes, *self._guests):
                 segment, run = lane.segment, lane.run
                 if segment is None or run is None:
@@ -656,7 +726,9 @@ class Pool:
                     if self._sweeper is lane:
                         self._sweeper = None
                 lane.doubted = seen == lane.looked_at
+                stalled = stalled and lane.doubted
                 lane.looked_at = seen
+            more = self._how_many_more(stalled, waiting) if self._wanted < self._limit else 0
             self._patience = LINGER if worth else self._patience - 1 if not self._lanes else -1
             self._delay = DELAY if waiting is not None and waiting.core.heavy else CALM
             # Decided under the lock: if it is to sleep, whoever needs it from here on rings the bell.
@@ -665,8 +737,20 @@ class Pool:
             run.relieve(segment, stuck=True)
             self.offer(run)
         if waiting is not None:
-            self.offer(waiting)
+            for _ in range(max(1, more)):
+                self.offer(waiting)
         return go_on
+
+    def _how_many_more(self, stalled: bool, waiting: Run | None) -> int:
+        """Under the lock: there may be more lanes than CPUs. How many more have something to do beside the others?"""
+        (then, used), self._looked = self._looked, (perf_counter(), process_time())
+        self._stalls = self._stalls + 1 if stalled and waiting is not None else 0
+        if self._looked[1] - used > SATURATED * self._cpus * (self._looked[0] - then):
+            self._wanted = self._cpus if self._stalls < STALLS else self._wanted + 1
+            self._stalls %= STALLS
+        elif self._stalls >= WAITING:  # all wait for something, and a CPU has nothing to do
+            self._wanted = self._limit
+        return 0 if waiting is None else min(waiting.core.ready, self._among - len(self._lanes))
 
 
 def _ring(lane: Lane) -> None:
@@ -683,10 +767,11 @@ def process_pool() -> Pool:
     """The one pool of this process, made at the first call; it follows the inter-op setting."""
     global _process_pool
     if _process_pool is None:
-        limit = process_settings.interop().value  # may warn, which is user code: not under the lock
+        # These may warn, which is user code: not under the lock.
+        limit, cpus = process_settings.interop().value, process_settings.cpus()
         with _creating:
             if _process_pool is None:
-                pool = Pool(limit)
+                pool = Pool(limit, cpus)
                 process_settings.subscribe(pool.set_limit)
                 _process_pool = pool
     return _process_pool

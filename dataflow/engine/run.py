@@ -40,7 +40,7 @@ from dataflow.engine.steps import Phase
 from dataflow.engine.strays import strays
 from dataflow.errors import InternalError
 from dataflow.events import LateFailure, RunEnded, RunStarted, emit, observed
-from dataflow.graph.costs import LIGHT, UNKNOWN
+from dataflow.graph.costs import UNKNOWN
 from dataflow.graph.guard import PLAIN_RESULT, guard, guard_result, own
 from dataflow.graph.nodes import Node
 from dataflow.graph.plan import Plan
@@ -104,7 +104,7 @@ class Run:
         self.context = context
         self.apart: bool | None = None
         """Whether each kernel needs a copy of `context` to itself; None until a lane has looked."""
-        self.core = Scheduler(plan, LIGHT)
+        self.core = Scheduler(plan, plan.costs.border)
         self.lock = Lock()
         self.values = values = plan.template.copy()
         for slot, value in zip(plan.input_slots, inputs, strict=True):
@@ -200,7 +200,7 @@ class Run:
     def reconsider(self) -> None:
         """What steps are expected to cost has changed."""
         with self.lock:
-            self.core.reconsider()
+            self.core.reconsider(self.plan.costs.border)
 
     def completed(self, step: int) -> None:
         """A step on the loop is done; its value is stored."""
@@ -368,12 +368,8 @@ class Run:
             segment.claimed, segment.todo = (), [END]
             return False
         seconds = self.plan.costs.seconds[steps[0]]
-        weight = Weight.LIGHT if seconds < LIGHT else Weight.HEAVY if seconds != UNKNOWN else Weight.UNKNOWN
-        before = END
-        if len(steps) > 1 and not core.sweeping and core.is_ahead(steps[1:2]):
-            made = [slot for slot in self.plan.reads[steps[0]] if slot < core.size and core.readers_left(slot) == 1]
-            before = made[0] if len(made) == 1 else END
-        segment.fill(steps, weight, sweep=core.sweeping, before=before)
+        weight = Weight.LIGHT if seconds < core.light_below else Weight.HEAVY if seconds != UNKNOWN else Weight.UNKNOWN
+        segment.fill(steps, weight, sweep=core.sweeping)
         return True
 
     def _reap(self, segment: Segment, failed: int = END) -> bool:

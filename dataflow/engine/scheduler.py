@@ -17,11 +17,14 @@ those of unknown cost, are *heavy*: work for as many lanes as there are.
 
 A *batch* is what one `claim` takes, to be started in its order; whoever has it may give back what has not started. It
 is worth about `BATCH_SECONDS` of expected time, since claiming and reporting cost some microseconds. Where several
-heavy kernels are ready, a batch takes no more than one lane's share of them. Where only one step is, light or heavy,
-the batch follows the chain that hangs on it, as long as each step has one follower and that follower waits for nothing
-else: such steps are claimed *ahead*, before what they depend on is done.
+heavy kernels are ready, a batch takes no more than one lane's share of them. It goes on with steps that wait for
+nothing but steps of the batch, which are claimed *ahead*, before what they depend on is done. Where the graph forks it
+stops: what begins there is for other lanes, which learn of it when the batch is reported. A heavy batch also takes
+light steps ahead, which are worth no hand-over; not the other way round.
 
-    ready: a c e g │ 2 lanes:  [a c]  [e]  [g]          a ─▶ b ─▶ c ─▶ d      ready: a │ [a b c d]
+    ready: a c e g │ 2 lanes:  [a c]  [e]  [g]          ready: a b │ 1 lane:   a ─▶ c ─▶ e
+                                                               [a b c d e]     b ─▶ d ─┬▶ f
+                                                                                       └▶ g
 
 *Sweeping.* Where every step from some number on is light, and everything before is done, one lane may simply run the
 steps in order: no count is needed to know that their turn has come. While a core sweeps, its books (counts, readers,
@@ -87,7 +90,6 @@ class Scheduler:
         "_heavy",
         "_late",
         "_light",
-        "_light_below",
         "_log",
         "_readers",
         "_running",
@@ -97,6 +99,7 @@ class Scheduler:
         "_swept",
         "_sweeping",
         "done",
+        "light_below",
         "phase",
         "released",
         "size",
@@ -105,7 +108,8 @@ class Scheduler:
     def __init__(self, steps: Steps, light_below: float) -> None:
         self._steps = steps
         self._seconds = steps.costs.seconds
-        self._light_below = light_below
+        self.light_below = light_below
+        """Kernels expected to take less are light, unless a sweep has begun with them."""
         self.size = len(steps.on_loop)
         self._any_on_loop = 1 in steps.on_loop
         self.phase = Phase.OPEN
@@ -182,10 +186,6 @@ class Scheduler:
     def is_ahead(self, steps: Sequence[int]) -> bool:
         """Whether any of these running steps waits for another of its batch."""
         return not self._ahead.isdisjoint(steps)
-
-    def readers_left(self, slot: int) -> int:
-        """How many steps that read a slot are not done, plus one if it is an output; not while sweeping."""
-        return self._readers[slot]
 
     def state(self, step: int) -> State:
         """The state of one step; for questions and tests, not for the hot path."""
@@ -299,8 +299,9 @@ class Scheduler:
         self._log.append(("cancel", _NONE))
         return self._stop(Phase.CANCELLED)
 
-    def reconsider(self) -> None:
+    def reconsider(self, light_below: float) -> None:
         """Expectations have changed: sort what is ready anew into light and heavy."""
+        self.light_below = light_below
         if not self._sweeping and not self.stopped:
             ready = self._light + self._heavy
             self._light, self._heavy = [], []
@@ -332,7 +333,7 @@ class Scheduler:
         return due
 
     def _push(self, steps: Sequence[int]) -> None:
-        seconds, light_below, light, heavy = self._seconds, self._light_below, self._light, self._heavy
+        seconds, light_below, light, heavy = self._seconds, self.light_below, self._light, self._heavy
         if len(steps) > WIDE:
             light += [step for step in steps if seconds[step] < light_below]
             heavy += [step for step in steps if not seconds[step] < light_below]
@@ -350,7 +351,7 @@ class Scheduler:
             step = heappop(light)
             taken.append(step)
             budget -= seconds[step]
-        if not light and len(taken) == 1:
+        if not light and budget > 0:
             self._claim_ahead(taken, budget)
         return taken
 
@@ -360,30 +361,36 @@ class Scheduler:
         taken = [step]
         budget = BATCH_SECONDS - seconds[step]
         if budget > 0:  # else it is long, or nobody knows
-            if not heavy:
-                self._claim_ahead(taken, budget)
             for _ in range(min(len(heavy) // lanes, BATCH_STEPS)):
                 budget -= seconds[heavy[0]]
                 if budget < 0:
-                    break
+                    return taken
                 taken.append(heappop(heavy))
+            self._claim_ahead(taken, budget)
         return taken
 
     def _claim_ahead(self, taken: list[int], budget: float) -> None:
-        """Follow the chain from the one step taken, among steps of its kind."""
-        seconds, counts, successors, on_loop = self._seconds, self._counts, self._steps.successors, self._steps.on_loop
-        step, light_below = taken[0], self._light_below
-        light = seconds[step] < light_below
-        while len(taken) < BATCH_STEPS:
-            followers = successors[step]
-            if len(followers) != 1:
+        """Follow the steps taken to those that wait for nothing but steps of the batch."""
+        seconds, counts, on_loop, light_below = self._seconds, self._counts, self._steps.on_loop, self.light_below
+        light = seconds[taken[0]] < light_below
+        left: dict[int, int] = {}
+        room = 0
+        for step in taken:  # which grows meanwhile
+            fresh: list[int] = []
+            for follower in self._steps.successors[step]:
+                needs = left[follower] = left.get(follower, counts[follower]) - 1
+                if not needs:
+                    fresh.append(follower)
+            room += 1 - len(fresh)
+            if room < 0:  # a fork: others should have their share of it
                 return
-            step = followers[0]
-            budget -= seconds[step]
-            if budget < 0 or counts[step] != 1 or on_loop[step] or (seconds[step] < light_below) != light:
-                return
-            taken.append(step)
-            self._ahead.add(step)
+            for follower in fresh:
+                cost = seconds[follower]
+                budget -= cost
+                if budget < 0 or len(taken) >= BATCH_STEPS or on_loop[follower] or (light and not cost < light_below):
+                    return
+                taken.append(follower)
+                self._ahead.add(follower)
 
     def _book(self, steps: Sequence[int]) -> tuple[list[int], list[int]]:
         """Enter done steps into the books. Returns (steps whose last dependency this was, slots to release)."""
@@ -534,7 +541,7 @@ class Scheduler:
 
     def _booked_copy(self) -> Scheduler:
         """This core, had it not swept: with its books up to date."""
-        copy = Scheduler(self._steps, self._light_below)
+        copy = Scheduler(self._steps, self.light_below)
         for name in self.__slots__:
             value = getattr(self, name)
             setattr(copy, name, value.copy() if isinstance(value, (list, set, deque)) else value)

@@ -34,15 +34,13 @@ END = -1
 class Segment:
     """Steps claimed together by one lane; see rule 3 of `run`."""
 
-    __slots__ = ("before", "claimed", "frame", "relieved", "stuck", "sweep", "todo", "weight")
+    __slots__ = ("claimed", "frame", "relieved", "stuck", "sweep", "todo", "weight")
 
     def __init__(self) -> None:
         self.claimed: Sequence[int] = ()
         """What its lane has to report, in the order of starting; without what was taken from it."""
         self.todo: list[int] = [END]
         """What its lane has not started, the next one last."""
-        self.before = END
-        """For a chain: the step whose result only the first one still needs, if there is such a step."""
         self.weight = Weight.UNKNOWN
         self.sweep = False
         """Whether the steps run in order from first to last, so that the plan says what each one reads last."""
@@ -62,10 +60,9 @@ class Segment:
         """How many of its steps have not started."""
         return max(0, len(self.todo) - 1)
 
-    def fill(self, steps: list[int], weight: Weight, *, sweep: bool, before: int = END) -> None:
+    def fill(self, steps: list[int], weight: Weight, *, sweep: bool) -> None:
         """Claimed anew."""
         self.claimed = steps
-        self.before = before
         todo = [*steps, END]
         todo.reverse()
         self.todo = todo

@@ -1,7 +1,7 @@
 """What the lanes have learned about how long the steps of a plan take.
 
 Times are only ever used to decide who runs what where, so any value is right and none needs a lock: lanes write what
-they measure, the scheduler core compares. A step is *light* if it is expected to take less than `LIGHT` seconds.
+they measure, the scheduler core compares. A step is *light* if it is expected to take less than `border` seconds.
 
 A first run need not measure every step: once some steps of an operator were measured and were short, the others of
 that operator that nobody has measured are taken to be as short. The second look comes by itself: whoever is slower
@@ -12,6 +12,11 @@ had other things to do. So the first time of a step, and that of a batch, should
 unless that is certainly not the whole of it; and from then on a shorter time counts at once, a longer one by a part.
 Even so times scatter, and a graph of which a few steps seem heavy cannot be swept. So the border has a width: what was
 light, or whose kind is, stays so below three times the border.
+
+The border is where it pays to have several lanes, and that depends on more than the time of a step: on how often its
+kernel passes the interpreter's lock, on how its steps hang together, on the machine. So lanes also tell how they get on
+together (`shared`). If they are hardly quicker than one alone would be, the border is raised above the steps that they
+had; once in a while it is put back, to see whether that still holds.
 """
 
 from __future__ import annotations
@@ -27,7 +32,17 @@ LIGHT = 7e-6
 microseconds (2 CPUs, Python 3.11), two lanes a little above that: below it, passing the lock back and forth costs more
 than the second thread gains."""
 
-JUST_LIGHT = 0.99 * LIGHT
+WORTHWHILE = 1.25
+"""How many times as quick as one alone lanes should be by their own times, which contain some of what they lose by
+being several: at 1.25 they were 1.05 times as quick (stencil and random graphs of width 16 with kernels of 7 to 25
+microseconds, 2 CPUs, Python 3.11)."""
+
+DOUBT = 1 / 16
+"""The weight of one segment in the average of how lanes get on: some milliseconds, at the length of a batch."""
+
+PATIENCE = 2000
+"""Batches of light steps after which the border is put back: half a second or more of work, of which the few
+milliseconds until it is raised again are less than a hundredth."""
 
 WAITED = 200e-6
 """Seconds within which a step that used less of the processor is taken to have waited for the interpreter."""
@@ -45,7 +60,19 @@ UNKNOWN = float("inf")
 class Costs:
     """The expected seconds of each step of one plan, shared by all its runs."""
 
-    __slots__ = ("_estimates", "_families", "_measured", "_members", "_stale", "_sweep_from", "gains", "seconds")
+    __slots__ = (
+        "_estimates",
+        "_families",
+        "_gain",
+        "_measured",
+        "_members",
+        "_patience",
+        "_stale",
+        "_sweep_from",
+        "border",
+        "gains",
+        "seconds",
+    )
 
     def __init__(self, families: Sequence[object], on_loop: bytes) -> None:
         """`families` names for each step what it has in common with others: its operator."""
@@ -64,9 +91,15 @@ class Costs:
                 self._members.setdefault(family, []).append(step)
         self._sweep_from = size
         self._stale = False
+        self.border = LIGHT
+        """Steps expected to take less are light."""
+        self._gain = 2 * WORTHWHILE
+        """How many times as quick as one lane several seem to be, with the border where it is."""
+        self._patience = 0
+        """Batches until the border is put back."""
 
     def __repr__(self) -> str:
-        light = sum(seconds < LIGHT for seconds in self.seconds)
+        light = sum(seconds < self.border for seconds in self.seconds)
         return f"<Costs {light} of {len(self.seconds)} steps light>"
 
     @property
@@ -75,7 +108,7 @@ class Costs:
         if self._stale:
             self._stale = False
             step = len(self.seconds)
-            while step and self.seconds[step - 1] < LIGHT:
+            while step and self.seconds[step - 1] < self.border:
                 step -= 1
             self._sweep_from = step
         return self._sweep_from
@@ -93,7 +126,7 @@ class Costs:
         fresh = self.seconds[step] == UNKNOWN  # else another run was quicker: a step is one sample
         if fresh:
             samples.append(seconds)
-        self._tell(step, seconds if fresh else min(seconds, self._estimates[step]), light=min(samples) < LIGHT)
+        self._tell(step, seconds if fresh else min(seconds, self._estimates[step]), light=min(samples) < self.border)
         if not fresh or len(samples) < SAMPLES or min(samples) >= SHORT:
             return False
         best = min(samples)
@@ -106,7 +139,7 @@ class Costs:
     def measured(self, step: int, seconds: float) -> None:
         """A step of known cost took so long, measured alone."""
         known = self._estimates[step]
-        self._tell(step, seconds if seconds < known else known + (seconds - known) / 16, self.seconds[step] < LIGHT)
+        self._tell(step, seconds if seconds < known else known + (seconds - known) / 16, self.seconds[step] < self.border)
         if seconds < LIGHT <= known:
             samples = self._measured.setdefault(self._families[step], [])
             if not samples or min(samples) >= LIGHT:  # the first ones were slow, and all others were judged by them
@@ -114,37 +147,59 @@ class Costs:
                 for other in self._members[self._families[step]]:
                     self._tell(other, self._estimates[other], light=True)
 
-    def batch(self, steps: Sequence[int], seconds: float) -> None:
-        """Light steps took so long together. Where that is far from what was expected, all are scaled alike."""
+    def batch(self, steps: Sequence[int], seconds: float) -> bool:
+        """Light steps took so long together. Where that is far from what was expected, all are scaled alike.
+
+        Returns whether the border was moved: heaps are out of date.
+        """
+        if self.border > LIGHT:
+            self._patience -= 1
+            if self._patience < 0:
+                self._move(LIGHT)
+                return True
         known = self._estimates
         # The first stands for all, at first: a sum would cost more than a batch of empty kernels may.
         if 0.5 < seconds / (len(steps) * known[steps[0]]) < 1.25:
-            return
+            return False
         expected = sum(known[step] for step in steps)
         factor = seconds / expected
         if 0.5 < factor < 1.25 or expected == UNKNOWN:  # another lane has just found one of them out
-            return
+            return False
         if factor > 1.0:
             factor = 1.0 + (factor - 1.0) / 4
         for step in steps:
-            self._tell(step, known[step] * factor, self.seconds[step] < LIGHT)
+            self._tell(step, known[step] * factor, self.seconds[step] < self.border)
+        return False
 
-    def together(self, steps: Sequence[int], cpu_seconds: float) -> None:
-        """Heavy steps had the processor for so long together. If that makes them light, they are."""
-        each = cpu_seconds / len(steps)
-        if each < LIGHT:
-            for step in steps:
-                self.measured(step, each)
+    def shared(self, each: float, gain: float) -> bool:
+        """Lanes that had steps of about `each` seconds were `gain` times as quick as one would have been.
+
+        Returns whether the border was moved: heaps are out of date.
+        """
+        self._gain += (gain - self._gain) * DOUBT
+        if self._gain > WORTHWHILE:
+            return False
+        self._move(max(each * WORTHWHILE, LIGHT))
+        self._patience = max(PATIENCE, len(self.seconds) // 8)  # since it makes a look at all of them due
+        return True
+
+    def _move(self, border: float) -> None:
+        self.border = border
+        self._gain = 2 * WORTHWHILE
+        self._stale = True
+        just_light, wide = 0.99 * border, 3 * border if border > LIGHT else border
+        # In place: the cores of runs that are under way read it.
+        self.seconds[:] = [just_light if border <= known < wide else known for known in self._estimates]
 
     def _tell(self, step: int, seconds: float, light: bool) -> None:
         """The new estimate; with `light`, there is more than that to say that it is."""
         self._estimates[step] = seconds
-        if light and LIGHT <= seconds < 3 * LIGHT:
-            seconds = JUST_LIGHT
-        if (seconds < LIGHT) != (self.seconds[step] < LIGHT):
+        if light and self.border <= seconds < 3 * self.border:
+            seconds = 0.99 * self.border
+        if (seconds < self.border) != (self.seconds[step] < self.border):
             self._stale = True
         self.seconds[step] = seconds
 
     def stuck(self, step: int, seconds: float) -> None:
         """A step thought light held up its lane for at least so long."""
-        self._tell(step, max(seconds, LIGHT), light=False)
+        self._tell(step, max(seconds, self.border), light=False)

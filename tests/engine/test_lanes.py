@@ -817,7 +817,7 @@ def test_an_interrupt_while_a_thread_is_started_arrives(run_async: Runner, monke
 def test_a_watcher_that_dies_is_replaced(run_async: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug of ours in the watcher: the next time it is needed there is a new one."""
     flow.set_num_interop_threads(2)
-    pool = lanes.Pool(2)
+    pool = lanes.Pool(2, cpus=2)
     monkeypatch.setattr(lanes, "_process_pool", pool)
     died = threading.Event()
     monkeypatch.setattr(threading, "excepthook", lambda _: died.set())
@@ -850,7 +850,7 @@ def test_without_a_watcher_all_runs_end(run_async: Runner, monkeypatch: pytest.M
             refused += 1
             raise RuntimeError("can't start new thread")
 
-    pool = lanes.Pool(2)
+    pool = lanes.Pool(2, cpus=2)
     monkeypatch.setattr(lanes, "_process_pool", pool)
     monkeypatch.setattr(lanes, "Thread", Refused)
     for _ in range(5):

@@ -162,7 +162,7 @@ def test_heavy_steps_are_shared_among_lanes_and_a_batch_is_bounded() -> None:
     core.check()
 
 
-def test_a_chain_is_claimed_ahead_as_far_as_nothing_else_waits_for_it() -> None:
+def test_a_chain_is_claimed_ahead_up_to_where_it_forks() -> None:
     #   0 ─▶ 1 ─▶ 2 ─┬▶ 3 ─▶ 4
     #                └▶ 5
     core = Scheduler(FakeSteps("mmmmmm", ((0, 1), (1, 2), (2, 3), (2, 5), (3, 4))), LIGHT)
@@ -177,29 +177,68 @@ def test_a_chain_is_claimed_ahead_as_far_as_nothing_else_waits_for_it() -> None:
     assert core.complete([1])[0] == [0]
     assert core.claim() == [2]
     core.complete([2])
-    assert core.claim(lanes=2) == [3]  # 5 is for another lane
+    assert core.claim(lanes=2) == [3, 4]  # 5 is for another lane
     core.check()
 
 
-def test_no_chain_is_followed_into_what_is_of_another_kind_or_waits_for_more() -> None:
-    for kinds, edges in [
-        ("mh", ((0, 1),)),
-        ("ml", ((0, 1),)),
-        ("ma", ((0, 1),)),
-        ("mmm", ((0, 2), (1, 2))),
-    ]:
+def test_a_batch_goes_on_with_what_waits_for_nothing_but_its_steps() -> None:
+    #   0  1  2  3     a stencil: each waits for the one above, and those beside that
+    #   4  5  6  7
+    above = [(up, 4 + down) for down in range(4) for up in range(4) if abs(up - down) <= 1]
+    core = Scheduler(FakeSteps("mmmmmmmm", tuple(above)), LIGHT)
+    core.start()
+    assert core.claim(lanes=2) == [0, 1, 4]
+    assert core.claim(lanes=2) == [2]
+    core.check()
+    core.complete([0, 1, 4])
+    core.check()
+    assert core.claim(lanes=2) == [3]
+    core.complete([2])
+    core.complete([3])
+    core.check()
+    assert core.claim(lanes=2) == [5, 6]
+
+
+def test_what_a_batch_went_on_with_waits_again_when_it_is_given_back() -> None:
+    #   0 ─▶ 2 ─▶ 4
+    #   1 ─▶ 3 ─▶ 5
+    core = Scheduler(FakeSteps("mmmmmm", ((0, 2), (1, 3), (2, 4), (3, 5))), LIGHT)
+    core.start()
+    assert core.claim() == [0, 1, 2, 3, 4, 5]
+    core.give_back([3, 4, 5])
+    core.check()
+    assert core.claim() == []
+    core.complete([0, 1])
+    core.check()
+    assert core.claim() == [3, 5]  # 2 is running yet
+    core.complete([2])
+    core.check()
+    assert core.claim() == [4]
+
+
+def test_no_batch_goes_on_with_what_is_of_another_kind_or_waits_for_more() -> None:
+    for kinds, edges in [("mh", ((0, 1),)), ("ma", ((0, 1),)), ("lmh", ((0, 1), (1, 2))), ("mmm", ((0, 2), (1, 2)))]:
         core = Scheduler(FakeSteps(kinds, edges), LIGHT)
         core.start()
         assert core.claim(lanes=2) == [0]
 
 
+def test_a_light_step_after_a_heavy_one_is_not_worth_another_lane() -> None:
+    core = Scheduler(FakeSteps("mlh", ((0, 1), (1, 2))), LIGHT)
+    core.start()
+    assert core.claim(light=False, lanes=2) == [0, 1]
+
+
 def test_a_new_look_at_the_costs_moves_what_is_ready() -> None:
-    steps = FakeSteps("hhhh", ())
+    steps = FakeSteps("mmmm", ())
     core = Scheduler(steps, LIGHT)
     core.start()
     steps.costs.seconds[1] = steps.costs.seconds[2] = 1e-6
-    core.reconsider()
+    core.reconsider(LIGHT)
     assert (core.heavy, core.light) == (2, 2)
+    core.check()
+    core.reconsider(2 * max(steps.costs.seconds))
+    assert (core.heavy, core.light) == (0, 4)
     core.check()
 
 

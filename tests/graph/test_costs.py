@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from dataflow.graph.costs import LIGHT, SAMPLES, SHORT, UNKNOWN, WAITED, Costs
+from dataflow.graph.costs import LIGHT, PATIENCE, SAMPLES, SHORT, UNKNOWN, WAITED, WORTHWHILE, Costs
 
 FAST, SLOW = LIGHT / 10, LIGHT * 10
 
@@ -187,11 +187,39 @@ def test_steps_that_were_judged_by_slow_ones_are_light_once_one_proves_to_be() -
     assert known(costs) == "llhlll"
 
 
-def test_a_batch_that_had_the_processor_for_so_little_was_light() -> None:
-    costs = Costs(list("abc"), bytes(3))
-    for step in range(3):
+def test_lanes_that_gain_nothing_by_being_several_raise_the_border_above_what_they_had() -> None:
+    costs = Costs(list("aab"), bytes(3))
+    for step, seconds in enumerate((2 * LIGHT, 3 * LIGHT, 20 * LIGHT)):
+        costs.measured(step, seconds)
+    assert costs.sweep_from == 3
+    told = 0
+    while not costs.shared(2 * LIGHT, 0.7):
+        told += 1
+        assert told < 100
+    assert told > 5  # no single bad moment decides
+    assert costs.border == 2 * LIGHT * WORTHWHILE
+    assert [seconds < costs.border for seconds in costs.seconds] == [True, True, False]
+    costs.measured(1, 3 * LIGHT)
+    assert costs.seconds[1] < costs.border
+
+
+def test_lanes_that_gain_by_being_several_leave_the_border_where_it_is() -> None:
+    costs = Costs(list("aa"), bytes(2))
+    assert not any(costs.shared(2 * LIGHT, 1.05 * WORTHWHILE) for _ in range(1000))
+    assert costs.border == LIGHT
+
+
+def test_a_raised_border_is_put_back_for_another_trial() -> None:
+    costs = Costs(list("aa"), bytes(2))
+    for step in (0, 1):
         costs.measured(step, 2 * LIGHT)
-    costs.together([0, 1], 2 * LIGHT)
-    assert known(costs) == "hhh"
-    costs.together([0, 1], 2 * FAST)
-    assert known(costs) == "llh"
+    while not costs.shared(2 * LIGHT, 0.5):
+        pass
+    assert costs.sweep_from == 0
+    batches = 1
+    while not costs.batch([0, 1], 4 * LIGHT):
+        batches += 1
+        assert batches <= 2 * PATIENCE
+    assert batches > PATIENCE
+    assert (costs.border, costs.seconds) == (LIGHT, [2 * LIGHT, 2 * LIGHT])
+    assert costs.sweep_from == 2
