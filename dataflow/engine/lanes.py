@@ -67,8 +67,8 @@ DELAY = 200e-6
 """Seconds between two looks of the watcher while heavy kernels wait that were not worth a lane."""
 CALM = 2e-3
 """The same while only light kernels run or wait: they hold nothing up unless one was misjudged. A look costs the lane
-up to 50 microseconds, for which it waits for the interpreter's lock: every 200 microseconds, looks nearly doubled the time
-of a small run that is awaited over and over, and every millisecond, they cost a lane 4 % (2 CPUs, Python 3.11)."""
+up to 50 microseconds, for which it waits for the interpreter's lock: every 200 microseconds, looks nearly doubled the
+time of a small run that is awaited over and over, and every millisecond, they cost a lane 4 % (2 CPUs, Python 3.11)."""
 GIVE_WAY = 1e-3
 """Seconds after which a lane of light kernels lets other threads have the interpreter, if they cannot get it otherwise.
 That takes it 75 to 90 microseconds, the least that a sleep takes, and shorter waits do not hand it over."""
@@ -309,6 +309,7 @@ class Pool:
             held = [(lane.run, lane.segment) for lane in self._lanes] if limit < self._limit else []
             self._slots += limit - self._limit
             self._limit = limit
+            self._wanted = self._cpus
             self._give_back()
             retired = [executor for executor in (self._executor, self._spare) if executor is not None]
             self._executor = self._spare = None

@@ -139,7 +139,9 @@ class Costs:
     def measured(self, step: int, seconds: float) -> None:
         """A step of known cost took so long, measured alone."""
         known = self._estimates[step]
-        self._tell(step, seconds if seconds < known else known + (seconds - known) / 16, self.seconds[step] < self.border)
+        self._tell(
+            step, seconds if seconds < known else known + (seconds - known) / 16, self.seconds[step] < self.border
+        )
         if seconds < LIGHT <= known:
             samples = self._measured.setdefault(self._families[step], [])
             if not samples or min(samples) >= LIGHT:  # the first ones were slow, and all others were judged by them
