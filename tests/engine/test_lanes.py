@@ -875,3 +875,79 @@ def test_a_bug_in_a_lane_is_an_error_and_no_hang(run_async: Runner, monkeypatch:
             run_async(squares())
     broken = False
     assert run_async(squares()) == [i * i for i in range(64)]
+
+
+class FakeRun:
+    """A run with so many ready kernels."""
+
+    def __init__(self, ready: int) -> None:
+        self.core = self
+        self.ready = ready
+
+
+class Clocks:
+    """The wall clock and the processor time, as the watcher reads them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = self.used = 100.0
+        monkeypatch.setattr(lanes, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(lanes, "process_time", lambda: self.used)
+
+    def tick(self, cpus: float) -> None:
+        """A look's time, in which the process used so many CPUs."""
+        self.now += lanes.DELAY
+        self.used += cpus * lanes.DELAY
+
+
+def test_lanes_beyond_the_cpus_come_when_all_wait_and_a_cpu_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, clocks, run = lanes.Pool(8, cpus=2), Clocks(monkeypatch), FakeRun(ready=5)
+    more = pool._how_many_more
+    assert pool._among == 2
+    for _ in range(lanes.WAITING - 1):
+        clocks.tick(cpus=0.1)
+        assert more(True, run) == 2  # type: ignore[arg-type]  # no lane is there yet: as many as CPUs
+    clocks.tick(cpus=0.1)
+    assert more(True, run) == 5  # type: ignore[arg-type]
+    assert pool._among == 8
+    clocks.tick(cpus=1.9)
+    more(False, run)  # type: ignore[arg-type]
+    assert pool._among == 2
+
+
+def test_lanes_beyond_the_cpus_do_not_come_while_lanes_get_on_or_use_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, clocks, run = lanes.Pool(8, cpus=2), Clocks(monkeypatch), FakeRun(ready=5)
+    for _ in range(3 * lanes.STALLS):  # they get on: they wait for the interpreter only
+        clocks.tick(cpus=0.5)
+        pool._how_many_more(False, run)  # type: ignore[arg-type]
+    assert pool._among == 2
+    for _ in range(lanes.STALLS - 1):  # long kernels that compute
+        clocks.tick(cpus=1.9)
+        pool._how_many_more(True, run)  # type: ignore[arg-type]
+    assert pool._among == 2
+    clocks.tick(cpus=1.9)  # or spin until another one begins: it comes in the end
+    pool._how_many_more(True, run)  # type: ignore[arg-type]
+    assert pool._among == 3
+
+
+def test_a_lent_slot_is_for_a_lane_beyond_the_cpus() -> None:
+    pool = lanes.Pool(8, cpus=2)
+    pool._slots += 1
+    assert pool._among == 3
+    small = lanes.Pool(1, cpus=2)
+    assert small._among == 1
+
+
+def test_lanes_give_way_unless_the_watcher_gets_its_turn_without() -> None:
+    pool, now = lanes.Pool(2, cpus=2), 100.0
+    assert pool._spared < now
+    pool._had_its_turn(now, late=0.1 * lanes.GIVE_WAY)
+    assert pool._spared > now
+    pool._had_its_turn(now + 1e-3, late=2 * lanes.GIVE_WAY)
+    assert pool._spared > now + 1e-3  # once may be the machine
+    pool._had_its_turn(now + 2e-3, late=2 * lanes.GIVE_WAY)
+    assert pool._spared < now
+    pool._had_its_turn(now + 3e-3, late=0.0)
+    assert pool._spared < now
+    now += 3e-3 + lanes.CROWDED
+    pool._had_its_turn(now, late=0.0)
+    assert pool._spared > now
