@@ -87,8 +87,8 @@ STAGES = [
     ((), ()),
     ((), ("top",)),
     (("top",), ("left", "right")),
-    (("top", "left"), ("right",)),
-    (("top", "right"), ("left",)),
+    (("top", "left"), ("left", "right")),  # what is open is reached, too: else it may be about to begin
+    (("top", "right"), ("left", "right")),
     (("top", "left", "right"), ("bottom",)),
     (("top", "left", "right", "bottom"), ("bottom",)),
 ]

@@ -143,15 +143,17 @@ def test_what_no_caller_may_get_raw_beside_an_innocent_run(
 
 def test_failures_known_by_then_are_notes(run_async: Runner) -> None:
     flow.set_num_interop_threads(2)
-    together = threading.Barrier(2)
+    together, begun = threading.Barrier(2), threading.Event()
 
     @flow.op
     def both(name: str) -> Any:
         together.wait(10)
+        assert begun.wait(10)
         raise RuntimeError(name)
 
     @flow.op
     async def slow_to_leave(x: Any) -> Any:
+        begun.set()
         try:
             await asyncio.Event().wait()
         finally:
