@@ -251,9 +251,9 @@ class Run:
             self.told_late(None, error)
 
     def stop(self, error: BaseException | None = None) -> None:
-        """Nobody wants the outcome any more: nothing starts from here on. Whoever waits gets the error, if one is given.
+        """Nobody wants the outcome any more: nothing starts from here on.
 
-        A run that has come to its end is left alone.
+        Whoever waits gets the error, if one is given. A run that has come to its end is left alone.
         """
         with self.lock:
             stops = self.core.cancel()
