@@ -13,20 +13,20 @@ Invariants, asserted by `check`:
 1. At most `max_runs` places are held.
 2. Nobody waits while a place is free: who leaves one hands it to the first who waits, and no newcomer gets in between.
 3. At most `max_waiting` wait, in the order in which they came.
-4. Every place that is listed as held or waiting has that standing, and no other has.
+4. Every place that is listed as held or waiting has that standing, and no other has. They are counted where they are.
 5. Each one that ever asked is held, waiting, or counted once: done, failed, cancelled or refused.
 6. Closed, it is open to nobody: nobody waits. Closing, somebody holds a place.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from enum import Enum
 from threading import Lock
 from time import monotonic
 
-from dataflow.engine.places import Place, Standing
+from dataflow.engine.places import Home, Place, Standing
 from dataflow.errors import InternalError, Overloaded, RuntimeClosed
 
 __all__ = ["Admission", "Openness", "Outcome"]
@@ -37,8 +37,6 @@ UNKNOWN = 1.0
 """Seconds that a run is taken to need before any has ended: the least that an HTTP Retry-After can say."""
 LEAST = 1e-3
 """Seconds that `retry_after` says at least."""
-SWEEP = 1.0
-"""Seconds between two searches for awaiters whose event loop was closed over them, which a crowd makes slow."""
 
 
 class Openness(Enum):
@@ -77,7 +75,8 @@ class Admission:
         self.counts = dict.fromkeys(Outcome, 0)
         self.mean: float | None = None
         """Seconds for which recent places were held; None before the first was left."""
-        self._swept = float("-inf")
+        self._homes: dict[Home, int] = {}
+        """How many of all these are in each event loop."""
         self._watchers: dict[object, Callable[[], object]] = {}
 
     def __repr__(self) -> str:
@@ -109,15 +108,16 @@ class Admission:
 
         Raises Overloaded if the waiting room is full, and RuntimeClosed if nobody is let in any more.
         """
-        # Read without the lock: a stale answer costs a search, or puts one off.
-        if self.max_runs is not None and len(self._held) >= self.max_runs and self._clock() - self._swept > SWEEP:
+        if not self._has_room():  # read without the lock: a stale answer does no harm
             self.sweep()
         with self._lock:
             self._asked += 1
             if self.openness is Openness.OPEN and self._has_room():
+                self._settle(place)
                 self._hold(place)
                 return True
             if self.openness is Openness.OPEN and (self.max_waiting is None or len(self._waiting) < self.max_waiting):
+                self._settle(place)
                 place.standing = Standing.WAITING
                 self._waiting[place] = None
                 return False
@@ -135,15 +135,15 @@ class Admission:
         if not self._held and not self._waiting:
             self._tell()
 
-    def sweep(self) -> bool:
-        """Have those leave whose event loop was closed over them; returns whether there were any."""
-        with self._lock:
-            self._swept = self._clock()
-            everybody = [*self._waiting, *self._held]
-        gone = [place for place in everybody if place.awaiter.gone()]
-        for place in gone:
-            self.leave(place)
-        return bool(gone)
+    def sweep(self) -> None:
+        """Have those leave whose event loop was closed over them."""
+        gone = {home for home in list(self._homes) if home.is_closed()}  # a few, however many runs there are
+        if gone:
+            with self._lock:
+                everybody = [*self._waiting, *self._held]
+            for place in everybody:
+                if place.awaiter.home in gone:
+                    self.leave(place)
 
     def refuse_if_closed(self, pipeline: str) -> None:
         """RuntimeClosed if nobody is let in any more, for a run that needs no place."""
@@ -170,6 +170,7 @@ class Admission:
             self._waiting.clear()
             for place in sent:
                 place.standing = Standing.REFUSED
+                self._unsettle(place)
             self.counts[Outcome.REFUSED] += len(sent)
             held = list(self._held)
             for place in held:
@@ -203,6 +204,7 @@ class Admission:
                 (3, self.max_waiting is not None and waiting > self.max_waiting),
                 (4, any(place.standing is not Standing.HELD for place in self._held)),
                 (4, any(place.standing is not Standing.WAITING for place in self._waiting)),
+                (4, self._homes != Counter(place.awaiter.home for place in (*self._held, *self._waiting))),
                 (5, self._asked != held + waiting + sum(self.counts.values())),
                 (6, self.openness is Openness.CLOSED and waiting),
                 (6, self.openness is Openness.CLOSING and not held),
@@ -215,6 +217,16 @@ class Admission:
 
     def _has_room(self) -> bool:
         return self.max_runs is None or len(self._held) < self.max_runs
+
+    def _settle(self, place: Place) -> None:
+        home = place.awaiter.home
+        self._homes[home] = self._homes.get(home, 0) + 1
+
+    def _unsettle(self, place: Place) -> None:
+        home = place.awaiter.home
+        self._homes[home] -= 1
+        if not self._homes[home]:
+            del self._homes[home]
 
     def _hold(self, place: Place) -> None:
         place.standing = Standing.HELD
@@ -232,6 +244,7 @@ class Admission:
         else:
             return None
         place.standing = Standing.LEFT
+        self._unsettle(place)
         self.counts[outcome] += 1
         heir = None
         if self._waiting and self._has_room():

@@ -149,7 +149,7 @@ class Runtime(Driver):
                 news.clear()
                 if not self._admission.running and not self._unreturned():
                     break
-                left = min(deadline, math.inf if self._stopped_at is None else self._stopped_at + GRACE) - monotonic()
+                left = (deadline if self._stopped_at is None else self._stopped_at + GRACE) - monotonic()
                 if left > 0:
                     await _heard(news, left)
                 elif not self._stop():
@@ -289,41 +289,45 @@ class Stay:
 class LoopAwaiter:
     """A coroutine that waits for a place."""
 
-    __slots__ = ("loop", "woken")
+    __slots__ = ("home", "woken")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+        self.home = loop
         self.woken: asyncio.Future[None] = loop.create_future()
 
     def wake(self) -> bool:
         """See `Awaiter`."""
         try:
-            self.loop.call_soon_threadsafe(_set, self.woken)
+            self.home.call_soon_threadsafe(_set, self.woken)
         except RuntimeError:  # it is closed
             return False
         return True
 
-    def gone(self) -> bool:
-        """See `Awaiter`."""
-        return self.loop.is_closed()
+
+class Threads:
+    """Where those wait that have no loop."""
+
+    def is_closed(self) -> bool:
+        """Never: a thread does not end while it waits."""
+        return False
+
+
+_threads = Threads()
 
 
 class ThreadAwaiter:
     """A thread without a loop that waits for a place."""
 
-    __slots__ = ("woken",)
+    __slots__ = ("home", "woken")
 
     def __init__(self) -> None:
+        self.home = _threads
         self.woken = Event()
 
     def wake(self) -> bool:
         """See `Awaiter`."""
         self.woken.set()
         return True
-
-    def gone(self) -> bool:
-        """See `Awaiter`."""
-        return False
 
 
 class Lobby(NestedRun):

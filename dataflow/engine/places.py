@@ -32,14 +32,22 @@ class Standing(Enum):
     LEFT = "left"
 
 
+class Home(Protocol):
+    """Where somebody waits: an event loop, say. Compared by identity."""
+
+    def is_closed(self) -> bool:
+        """Whether nobody there ever wakes again."""
+
+
 class Awaiter(Protocol):
     """Whoever waits for a place."""
 
+    @property
+    def home(self) -> Home:
+        """Where it waits, and runs then."""
+
     def wake(self) -> bool:
         """Tell it that its standing has changed, from any thread; False if it is not there any more."""
-
-    def gone(self) -> bool:
-        """Whether it cannot be woken any more."""
 
 
 class Host(Protocol):

@@ -9,9 +9,19 @@ from typing import Any
 
 import pytest
 
-from dataflow.engine.admission import LEAST, RECENT, SWEEP, UNKNOWN, Admission, Openness, Outcome
+from dataflow.engine.admission import LEAST, RECENT, UNKNOWN, Admission, Openness, Outcome
 from dataflow.engine.places import Place, Standing
 from dataflow.errors import InternalError, Overloaded, RuntimeClosed
+
+
+class Home:
+    """A home of one: closed or not."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def is_closed(self) -> bool:
+        return self.closed
 
 
 class Waiter:
@@ -20,13 +30,11 @@ class Waiter:
     def __init__(self) -> None:
         self.woken = 0
         self.dead = False
+        self.home = Home()
 
     def wake(self) -> bool:
         self.woken += not self.dead
         return not self.dead
-
-    def gone(self) -> bool:
-        return self.dead
 
 
 class Clock:
@@ -107,7 +115,6 @@ class Story:
     def __init__(self, max_runs: int | None, max_waiting: int | None) -> None:
         self.clock = Clock()
         self.real = Admission("r", max_runs, max_waiting, self.clock)
-        self.real._swept = math.inf  # the sweep has tests of its own
         self.ideal = Reference(max_runs, max_waiting)
         self.places: list[Place] = []
         self.refused = 0
@@ -242,16 +249,13 @@ def test_retry_after_is_positive_also_where_the_clock_stands(seconds: float) -> 
 
 
 def test_those_whose_loop_was_closed_make_room() -> None:
-    clock = Clock()
-    admission = Admission("r", 1, 1, clock)
-    admission._swept = clock.now
+    admission = Admission("r", 1, 1)
     dead, waits = place(), place()
     admission.enter(dead)
     admission.enter(waits)
-    waiter(dead).dead = True
-    with pytest.raises(Overloaded):  # nobody has looked
+    with pytest.raises(Overloaded):
         admission.enter(place())
-    clock.now += SWEEP + 0.1
+    waiter(dead).home.closed = True
     last = place()
     assert not admission.enter(last)
     assert (waits.standing, waiter(waits).woken) == (Standing.HELD, 1)
@@ -311,6 +315,9 @@ def test_check_finds_what_is_broken() -> None:
     with pytest.raises(InternalError, match="invariant 1 "):
         admission.check()
     admission._held.clear()
+    with pytest.raises(InternalError, match="invariant 4 "):
+        admission.check()
+    admission._homes.clear()
     with pytest.raises(InternalError, match="invariant 5 "):
         admission.check()
     admission._waiting[place()] = None
@@ -326,13 +333,13 @@ def test_many_threads_never_exceed_the_places_and_lose_none() -> None:
     class Bell:
         def __init__(self) -> None:
             self.event = threading.Event()
+            self.home = home
 
         def wake(self) -> bool:
             self.event.set()
             return True
 
-        def gone(self) -> bool:
-            return False
+    home = Home()
 
     def visit() -> None:
         try:

@@ -242,17 +242,17 @@ def test_failures_leave_their_place_and_arrive_as_ever(run_async: Runner) -> Non
 def test_one_runtime_in_several_loops_and_threads() -> None:
     gates = Gates()
     rt = flow.Runtime(max_runs=3)
-    results: list[Any] = []
+    results: list[int] = []
 
     async def several(first: int) -> list[int]:
         return await asyncio.gather(*(gates.holds.on(rt)(first + n) for n in range(10)))
 
     def loop(first: int, factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
         with asyncio.Runner(loop_factory=factory) as runner:
-            results.append(runner.run(several(first)))
+            results.extend(runner.run(several(first)))
 
     def script(first: int) -> None:
-        results.append([gates.holds.on(rt).run(first + n) for n in range(10)])
+        results.extend([gates.holds.on(rt).run(first + n) for n in range(10)])
 
     flow.set_num_interop_threads(4)
     factories = list(LOOPS.values())
@@ -266,7 +266,7 @@ def test_one_runtime_in_several_loops_and_threads() -> None:
     gates.open.set()
     for thread in threads:
         thread.join()
-    assert sorted(sum(results, [])) == list(range(60))
+    assert sorted(results) == list(range(60))
     assert gates.most == 3
     assert counts(rt) == (0, 0, 60, 0, 0, 0)
 
