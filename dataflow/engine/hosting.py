@@ -52,7 +52,8 @@ class Runtime(Driver):
     A run that a kernel or an async op of a run begins belongs to the runtime of the run around it, and needs no further
     place: so runs inside runs do not deadlock at any `max_runs`. An explicit `.on(other)` takes a place in `other`,
     unless there is a run of `other` around it already; two runtimes that wait for each other's places do deadlock.
-    What a task of an async op begins when the run is over takes a place as any other run.
+    What a task of an async op begins when the run is over takes a place as any other run. Being inside goes by the
+    context: `asyncio.to_thread` hands it on, `loop.run_in_executor` and threads of your own do not.
 
     Bounds are on runs, not on kernels: how many of these execute at once is the inter-op setting, for the whole
     process. A runtime is not bound to an event loop: any number of loops and threads may share it. `async with
@@ -174,7 +175,7 @@ class Runtime(Driver):
         if here.run is not None or encloses(self, context):
             return await super().execute(plan, inputs, context)
         awaiter = LoopAwaiter(asyncio.get_running_loop())
-        with Stay(self, plan, awaiter, context) as place:
+        with Stay(self, plan.graph.name, awaiter, context) as place:
             if not self._admission.enter(place):
                 await awaiter.woken
             self._come_in(place, context)
@@ -187,7 +188,7 @@ class Runtime(Driver):
         if here.run is not None or loop_runs_here() or encloses(self, context):
             return super().block(plan, inputs, context)
         awaiter = ThreadAwaiter()
-        with Stay(self, plan, awaiter, context) as place:
+        with Stay(self, plan.graph.name, awaiter, context) as place:
             if not self._admission.enter(place):
                 awaiter.woken.wait()
             self._come_in(place, context)
@@ -199,7 +200,7 @@ class Runtime(Driver):
         if outer.core.stopped or encloses(self, context):
             return super().drive(plan, inputs, context, kind)
         awaiter = LoopAwaiter(outer.loop)
-        with Stay(self, plan, awaiter, context) as place:
+        with Stay(self, plan.graph.name, awaiter, context) as place:
             del outer
             if not self._admission.enter(place):
                 super().drive(_lobby_plan(), [awaiter.woken], context.copy(), Lobby)
@@ -269,9 +270,9 @@ class Stay:
 
     __slots__ = ("place", "runtime")
 
-    def __init__(self, runtime: Runtime, plan: Plan, awaiter: Awaiter, context: Context) -> None:
+    def __init__(self, runtime: Runtime, pipeline: str, awaiter: Awaiter, context: Context) -> None:
         self.runtime = runtime
-        self.place = Place(runtime, plan.graph.name, awaiter, nearest(context))
+        self.place = Place(runtime, pipeline, awaiter, nearest(context))
 
     def __enter__(self) -> Place:
         return self.place
