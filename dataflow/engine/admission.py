@@ -8,6 +8,9 @@
 A state machine under one lock, which is never held while anybody is woken: it decides first, and acts afterwards. It
 knows neither event loops nor threads, only awaiters that can be woken; runs of one runtime come from any of both.
 
+The garbage collector may close a forgotten coroutine, which leaves its place, in the middle of anything: also in a
+thread that has the lock already, and would wait for itself. So a thread that is `_busy` here only notes who leaves.
+
 Invariants, asserted by `check`:
 
 1. At most `max_runs` places are held.
@@ -20,10 +23,10 @@ Invariants, asserted by `check`:
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from enum import Enum
-from threading import Lock
+from threading import Lock, get_ident
 from time import monotonic
 
 from dataflow.engine.places import Home, Place, Standing
@@ -75,12 +78,32 @@ class Admission:
         self.counts = dict.fromkeys(Outcome, 0)
         self.mean: float | None = None
         """Seconds for which recent places were held; None before the first was left."""
+        self._busy: set[int] = set()
+        self._noted: deque[tuple[Place, Outcome]] = deque()
         self._homes: dict[Home, int] = {}
         """How many of all these are in each event loop."""
         self._watchers: dict[object, Callable[[], object]] = {}
 
     def __repr__(self) -> str:
         return f"<Admission {self.name!r} {self.openness.value}: {self.running} running, {self.waiting} waiting>"
+
+    # The lock: `with self`.
+
+    def __enter__(self) -> None:
+        self._busy.add(get_ident())  # before the lock is taken: there is no gap for the collector
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        self._busy.discard(get_ident())
+        while self._noted:
+            try:
+                noted = self._noted.popleft()
+            except IndexError:  # another thread was quicker
+                break
+            self.leave(*noted)
+
+    # What can be asked.
 
     def __contains__(self, place: Place) -> bool:
         return place in self._held
@@ -93,7 +116,7 @@ class Admission:
     @property
     def held(self) -> list[Place]:
         """The places that are held."""
-        with self._lock:
+        with self:
             return list(self._held)
 
     @property
@@ -110,7 +133,7 @@ class Admission:
         """
         if not self._has_room():  # read without the lock: a stale answer does no harm
             self.sweep()
-        with self._lock:
+        with self:
             self._asked += 1
             if self.openness is Openness.OPEN and self._has_room():
                 self._settle(place)
@@ -127,10 +150,13 @@ class Admission:
 
     def leave(self, place: Place, outcome: Outcome = Outcome.CANCELLED) -> None:
         """Give up a place, or the wish for one. Only the first time counts."""
-        with self._lock:
+        if get_ident() in self._busy:
+            self._noted.append((place, outcome))
+            return
+        with self:
             heir = self._leave(place, outcome)
         while heir is not None and not heir.awaiter.wake():
-            with self._lock:  # it is not there any more, and passes it on
+            with self:  # it is not there any more, and passes it on
                 heir = self._leave(heir, Outcome.CANCELLED)
         if not self._held and not self._waiting:
             self._tell()
@@ -139,7 +165,7 @@ class Admission:
         """Have those leave whose event loop was closed over them."""
         gone = {home for home in list(self._homes) if home.is_closed()}  # a few, however many runs there are
         if gone:
-            with self._lock:
+            with self:
                 everybody = [*self._waiting, *self._held]
             for place in everybody:
                 if place.awaiter.home in gone:
@@ -158,13 +184,13 @@ class Admission:
 
     def close(self) -> None:
         """Let nobody in from here on; those who wait still get their turn."""
-        with self._lock:
+        with self:
             if self.openness is Openness.OPEN:
                 self.openness = Openness.CLOSING if self._held else Openness.CLOSED
 
     def expel(self) -> list[Place]:
         """Send away all who wait, and return the places that are held, whose runs are to end."""
-        with self._lock:
+        with self:
             self.openness = Openness.CLOSED
             sent = list(self._waiting)
             self._waiting.clear()
@@ -183,20 +209,18 @@ class Admission:
     def watch(self, tell: Callable[[], object]) -> Callable[[], None]:
         """Have `tell()` called whenever the last place was left, and when all are sent away; returns what ends that."""
         token = object()
-        with self._lock:
+        with self:
             self._watchers[token] = tell
 
         def unwatch() -> None:
-            with self._lock:
+            with self:
                 self._watchers.pop(token, None)
 
         return unwatch
 
-    # What can be asked.
-
     def check(self) -> None:
         """Assert the invariants."""
-        with self._lock:
+        with self:
             held, waiting = len(self._held), len(self._waiting)
             broken = [
                 (1, self.max_runs is not None and held > self.max_runs),
@@ -268,7 +292,7 @@ class Admission:
     # Without the lock.
 
     def _tell(self) -> None:
-        with self._lock:
+        with self:
             watchers = list(self._watchers.values())
         for tell in watchers:
             tell()

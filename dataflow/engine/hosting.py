@@ -16,7 +16,7 @@ from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import cache
 from numbers import Real
-from threading import Event, Lock
+from threading import Lock
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self, SupportsIndex
@@ -75,8 +75,9 @@ class Runtime(Driver):
             raise TypeError(f"Runtime(name=) takes a str, not {type(name).__name__}")
         self._admission = Admission(name, runs, waiting)
         self._lock = Lock()
-        self._astray: list[tuple[weakref.ref[Run], float]] = []
-        """Runs that were stopped while kernels of them ran, which may have returned since, and when they had begun."""
+        self._astray: dict[int, tuple[weakref.ref[Run], float]] = {}
+        """Runs that were stopped while kernels of them ran, which may have returned since, and when they had begun. No
+        lock: the garbage collector may stop a forgotten run in the middle of anything (see `admission`)."""
         self._stopped_at: float | None = None
         """When `aclose` lost patience."""
         _runtimes.add(self)
@@ -190,7 +191,7 @@ class Runtime(Driver):
         awaiter = ThreadAwaiter()
         with Stay(self, plan.graph.name, awaiter, context) as place:
             if not self._admission.enter(place):
-                awaiter.woken.wait()
+                awaiter.woken.acquire()
             self._come_in(place, context)
             return super().block(plan, inputs, context)
 
@@ -224,9 +225,8 @@ class Runtime(Driver):
 
     def notice(self, run: Run, place: Place) -> None:
         """See `Host`."""
-        with self._lock:
-            known = [entry for entry in self._astray if _is_astray(entry[0]())]
-            self._astray = [*known, (weakref.ref(run), place.began)]
+        self._unreturned()  # lets go of those that have returned since
+        self._astray[run.number] = weakref.ref(run), place.began
 
     # The end.
 
@@ -244,9 +244,14 @@ class Runtime(Driver):
 
     def _unreturned(self) -> dict[Run, float]:
         """The runs that are over while kernels of theirs still run, and when they had begun."""
-        with self._lock:
-            entries = [(reference(), began) for reference, began in self._astray]
-        return {run: began for run, began in entries if run is not None and run.astray}
+        found = {}
+        for number, (reference, began) in self._astray.copy().items():
+            run = reference()
+            if run is not None and run.astray:
+                found[run] = began
+            else:
+                self._astray.pop(number, None)
+        return found
 
     def _still_running(self) -> list[StillRunning]:
         now = monotonic()
@@ -260,7 +265,7 @@ class Runtime(Driver):
         """In the child: none of these runs is here, nor is whoever held a lock."""
         before = self._admission
         self._lock = Lock()
-        self._astray = []
+        self._astray = {}
         self._admission = Admission(before.name, before.max_runs, before.max_waiting)
         self._admission.openness = before.openness
 
@@ -323,11 +328,12 @@ class ThreadAwaiter:
 
     def __init__(self) -> None:
         self.home = _threads
-        self.woken = Event()
+        self.woken = Lock()  # an Event has one inside that `set` would wait for, if the collector wakes its own thread
+        self.woken.acquire()
 
     def wake(self) -> bool:
         """See `Awaiter`."""
-        self.woken.set()
+        self.woken.release()
         return True
 
 
@@ -362,10 +368,6 @@ async def _heard(news: asyncio.Event, seconds: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(min(seconds, LONGEST)):
             await news.wait()
-
-
-def _is_astray(run: Run | None) -> bool:
-    return run is not None and run.astray
 
 
 def _bound(argument: str, given: SupportsIndex | None, least: int) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from threading import Lock
+from threading import RLock
 
 __all__ = ["Strays", "strays"]
 
@@ -13,7 +13,7 @@ class Strays:
     """Counts them, and tells whoever waits until there are none."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._lock = RLock()  # the garbage collector may stop a forgotten run in the middle of this
         self._count = 0
         self._waiting: list[Callable[[], object]] = []
         self._watchers: dict[object, Callable[[], object]] = {}

@@ -274,6 +274,33 @@ def test_a_free_place_goes_past_the_dead_to_the_first_alive() -> None:
     admission.check()
 
 
+@pytest.mark.parametrize("outcome", [Outcome.DONE, Outcome.CANCELLED])
+def test_a_place_may_be_left_in_a_thread_that_has_the_lock(outcome: Outcome) -> None:
+    """The garbage collector closes a forgotten coroutine there: the clock, read under the lock, stands for it here."""
+    forgotten: list[Place] = []
+
+    def clock() -> float:
+        while forgotten:
+            admission.leave(forgotten.pop(), outcome)
+        return 0.0
+
+    admission = Admission("r", 2, None, clock)
+    first, second, third = place(), place(), place()
+
+    admission.enter(first)
+    forgotten.append(first)
+    admission.enter(second)
+    assert (first.standing, second.standing) == (Standing.LEFT, Standing.HELD)
+    admission.check()
+    admission.enter(place())
+    admission.enter(third)
+    forgotten.append(third)
+    admission.leave(second)
+    assert third.standing is Standing.LEFT
+    admission.check()
+    assert sum(admission.counts.values()) == 3
+
+
 def test_watchers_hear_of_the_last_who_leaves_and_of_expulsion() -> None:
     admission = Admission("r", 2, None)
     heard: list[str] = []
