@@ -8,7 +8,9 @@ at the same time, on at most `get_num_interop_threads()` threads; the event loop
 
 from dataflow.control import cond
 from dataflow.control import map_ as map
+from dataflow.engine.hosting import Runtime
 from dataflow.engine.info import ParallelInfo, parallel_info
+from dataflow.engine.places import StillRunning
 from dataflow.engine.run import checkpoint
 from dataflow.engine.runtime import quiet
 from dataflow.errors import (
@@ -50,7 +52,9 @@ __all__ = [
     "Overloaded",
     "ParallelInfo",
     "Pipeline",
+    "Runtime",
     "RuntimeClosed",
+    "StillRunning",
     "Task",
     "TraceError",
     "after",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from types import MethodType
 from typing import Any, NamedTuple, TypeVar, cast
 
+from dataflow.engine.hosting import Runtime
 from dataflow.graph.marks import scope
 from dataflow.graph.nodes import Kind, OpSpec
 from dataflow.graph.placeholder import record
@@ -105,6 +106,8 @@ def _inner(kind: str, callee: _Callee) -> Pipeline[..., Any] | BoundPipeline[...
     if made is None:
         body = _BODIES[key](function)
         made = function._inner.setdefault(key, Pipeline(body, name=f"{kind} of {function.name}"))
+    if isinstance(function._runtime, Runtime):
+        made = made.on(function._runtime)
     return made if owner is None else BoundPipeline(made, owner)
 
 

@@ -13,7 +13,8 @@ from functools import partial, update_wrapper
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
-from dataflow.engine.runtime import default_runtime
+from dataflow.engine.hosting import Runtime
+from dataflow.engine.runtime import Driver, default_runtime
 from dataflow.graph.freeze import CLOSED_OVER, closes_over
 from dataflow.graph.nodes import Declared, Kind, OpSpec
 from dataflow.graph.placeholder import record
@@ -75,6 +76,7 @@ class Op(Declared, Generic[P, R]):
         self._arity: tuple[int, int, tuple[str, ...]] | None = None
         self._signature: inspect.Signature | None = None
         """Both read once, at the first call in a body; there is no signature for some builtins."""
+        self._runtime: Driver = default_runtime()
         self._plans: dict[tuple[int, tuple[str, ...]], Plan] = {}
         """For `start`: the plan of one call, for each number of arguments."""
         self._inner: dict[tuple[str, bool], Any] = {}
@@ -87,11 +89,26 @@ class Op(Declared, Generic[P, R]):
 
     def options(self, *, name: str | None = None, writes: Iterable[str] | None = None) -> Op[P, R]:
         """The same operator with other options; those not given stay as they are."""
-        return Op(
+        changed = Op(
             self._fn,
             name=self.name if name is None else name,
             writes=self._writes if writes is None else writes,
         )
+        changed._runtime = self._runtime
+        return changed
+
+    def on(self, runtime: Runtime, /) -> Op[P, R]:
+        """The same operator, of which `start` begins Tasks in this runtime: within its bounds, until it is closed.
+
+        A Task first waits for the Tasks among its arguments, then for a place: it may fail with Overloaded and
+        RuntimeClosed. Called, it is the plain function, or a node of the pipeline that is traced, all the same.
+        """
+        if not isinstance(runtime, Runtime):
+            raise TypeError(f"{self.name}.on() takes a flow.Runtime, not {type(runtime).__name__}")
+        derived: Op[P, R] = object.__new__(Op)
+        derived.__dict__.update(self.__dict__)
+        derived._runtime = runtime
+        return derived
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The plain function; while a pipeline is traced, a new node of it, as a placeholder."""
@@ -148,7 +165,7 @@ class Op(Declared, Generic[P, R]):
                 return record(self._spec, tuple(given[: len(args)]), dict(zip(kwargs, given[len(args) :], strict=True)))
 
             plan = self._plans[key] = make_plan(trace(self.name, names, body))
-        return default_runtime().execute(plan, [*args, *kwargs.values()], copy_context())
+        return self._runtime.execute(plan, [*args, *kwargs.values()], copy_context())
 
     def __repr__(self) -> str:
         return f"<{'async ' if self._spec.kind is Kind.ASYNC else ''}op {self.name}>"
@@ -205,6 +222,10 @@ class BoundOp(Generic[P, R]):
     def options(self, *, name: str | None = None, writes: Iterable[str] | None = None) -> BoundOp[P, R]:
         """See `Op.options`."""
         return BoundOp(self._of.options(name=name, writes=writes), self._owner)
+
+    def on(self, runtime: Runtime, /) -> BoundOp[P, R]:
+        """See `Op.on`."""
+        return BoundOp(self._of.on(runtime), self._owner)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """See `Op.__call__`."""

@@ -18,7 +18,8 @@ from functools import partial, update_wrapper
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 from dataflow.binding import Binding, Parameters
-from dataflow.engine.runtime import default_runtime
+from dataflow.engine.hosting import Runtime
+from dataflow.engine.runtime import Driver, default_runtime
 from dataflow.graph.nodes import Declared, Graph, OpSpec
 from dataflow.graph.passes import replaced, selected
 from dataflow.graph.placeholder import Placeholder, is_placeholder
@@ -58,6 +59,7 @@ class Pipeline(Declared, Generic[P, R]):
                 "Call async operators in it without `await`, and return instead of `yield`"
             )
         self._parameters = Parameters(fn, self._name, static=static, tree=tree)
+        self._runtime: Driver = default_runtime()
         self._passes: tuple[Callable[[Graph], Graph], ...] = ()
         self._plans = Plans()
         self._class: type | None = None
@@ -83,7 +85,7 @@ class Pipeline(Declared, Generic[P, R]):
         if recording is not None:
             return cast(Call[R], self._inlined(recording, None, args, kwargs))
         plan, inputs = self._bind(self._plans, None, args, kwargs)
-        return cast(Call[R], _call(plan, inputs))
+        return cast(Call[R], _call(self._runtime, plan, inputs))
 
     def run(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the pipeline and return its result; blocks.
@@ -94,7 +96,7 @@ class Pipeline(Declared, Generic[P, R]):
         self._refuse_trace("run")
         plan, inputs = self._bind(self._plans, None, args, kwargs)
         del args, kwargs  # an exception would keep them with this frame
-        return cast(R, default_runtime().block(plan, inputs, copy_context()))
+        return cast(R, self._runtime.block(plan, inputs, copy_context()))
 
     def debug(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run every operator one after another in the calling thread, for debuggers and profilers; blocks.
@@ -103,7 +105,7 @@ class Pipeline(Declared, Generic[P, R]):
         """
         self._refuse_trace("debug")
         plan, inputs = self._bind(self._plans, None, args, kwargs)
-        return cast(R, default_runtime().serial(plan, inputs, copy_context()))
+        return cast(R, self._runtime.serial(plan, inputs, copy_context()))
 
     def graph(self, /, *args: Any, **kwargs: Any) -> Graph:
         """The graph that a call with these arguments runs; traced now, if it was not yet.
@@ -118,8 +120,22 @@ class Pipeline(Declared, Generic[P, R]):
 
         Runs that are under way finish on their old graph.
         """
-        self._plans = Plans()
-        self._inner = {}
+        self._plans.clear()
+        self._inner.clear()
+
+    def on(self, runtime: Runtime, /) -> Pipeline[P, R]:
+        """The same pipeline, with the same graphs, for runs in this runtime: within its bounds, until it is closed.
+
+        `await p.on(rt)(...)` waits for a place first: it may raise Overloaded and RuntimeClosed, and cancelled while
+        it waits it has done nothing. `.run` waits likewise; `.debug` needs no place, but raises RuntimeClosed. In a
+        body the runtime does not count: the nodes become part of the pipeline that is traced.
+        """
+        if not isinstance(runtime, Runtime):
+            raise TypeError(f"{self._name}.on() takes a flow.Runtime, not {type(runtime).__name__}")
+        derived: Pipeline[P, R] = object.__new__(Pipeline)
+        derived.__dict__.update(self.__dict__)
+        derived._runtime = runtime
+        return derived
 
     def bind(self, /, **fixed: Any) -> Pipeline[..., R]:
         """The same pipeline with these arguments fixed; what is left keeps its order.
@@ -223,8 +239,9 @@ class Pipeline(Declared, Generic[P, R]):
             with plans.tracing:  # concurrent first calls trace once
                 plan = plans.get(binding.key)
                 if plan is None:
+                    generation = plans.generation
                     plan = make_plan(self._trace(binding, owner))
-                    plans.put(binding.key, plan)
+                    plans.put(binding.key, plan, generation)
         return plan
 
     def _graph(self, plans: Plans, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
@@ -292,20 +309,20 @@ class BoundPipeline(Generic[P, R]):
         if recording is not None:
             return cast(Call[R], of._inlined(recording, self._owner, args, kwargs))
         plan, inputs = self._bind(args, kwargs)
-        return cast(Call[R], _call(plan, inputs))
+        return cast(Call[R], _call(of._runtime, plan, inputs))
 
     def run(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """See `Pipeline.run`."""
         self._of._refuse_trace("run")
         plan, inputs = self._bind(args, kwargs)
         del args, kwargs
-        return cast(R, default_runtime().block(plan, inputs, copy_context()))
+        return cast(R, self._of._runtime.block(plan, inputs, copy_context()))
 
     def debug(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """See `Pipeline.debug`."""
         self._of._refuse_trace("debug")
         plan, inputs = self._bind(args, kwargs)
-        return cast(R, default_runtime().serial(plan, inputs, copy_context()))
+        return cast(R, self._of._runtime.serial(plan, inputs, copy_context()))
 
     def graph(self, /, *args: Any, **kwargs: Any) -> Graph:
         """See `Pipeline.graph`."""
@@ -315,7 +332,11 @@ class BoundPipeline(Generic[P, R]):
     def retrace(self) -> None:
         """Forget the graphs of this instance; see `Pipeline.retrace`."""
         self._of._plans.forget(self._owner)
-        self._of._inner = {}
+        self._of._inner.clear()
+
+    def on(self, runtime: Runtime, /) -> BoundPipeline[P, R]:
+        """See `Pipeline.on`."""
+        return BoundPipeline(self._of.on(runtime), self._owner)
 
     def bind(self, /, **fixed: Any) -> BoundPipeline[..., R]:
         """See `Pipeline.bind`."""
@@ -367,9 +388,9 @@ def pipeline(
     return Pipeline(fn, name=name, static=static, tree=tree)
 
 
-def _call(plan: Plan, inputs: list[Any]) -> Any:
+def _call(runtime: Driver, plan: Plan, inputs: list[Any]) -> Any:
     """The coroutine, under the pipeline's name: asyncio shows it in tasks, and Python where it is never awaited."""
-    coroutine: Any = default_runtime().execute(plan, inputs, copy_context())
+    coroutine: Any = runtime.execute(plan, inputs, copy_context())
     coroutine.__qualname__ = plan.graph.name
     return coroutine
 

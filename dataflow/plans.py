@@ -19,7 +19,7 @@ CACHED_PLANS = 128
 class Plans:
     """A bounded cache of plans, and the lock under which new ones are traced."""
 
-    __slots__ = ("_lock", "_owners", "_plans", "tracing")
+    __slots__ = ("_lock", "_owners", "_plans", "generation", "tracing")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -27,6 +27,8 @@ class Plans:
         self._owners: dict[int, tuple[weakref.ref[Any], Plans]] = {}
         """By id, since instances need be neither hashable nor different from their equals."""
         self.tracing = threading.RLock()
+        self.generation = 0
+        """How often everything was forgotten."""
 
     def get(self, key: Hashable) -> Plan | None:
         """The plan kept under this key, which is now the one used last."""
@@ -36,9 +38,14 @@ class Plans:
                 self._plans.move_to_end(key)
             return plan
 
-    def put(self, key: Hashable, plan: Plan) -> None:
-        """Keep a plan, and let go of the one longest not used if there are too many."""
+    def put(self, key: Hashable, plan: Plan, generation: int) -> None:
+        """Keep a plan, and let go of the one longest not used if there are too many.
+
+        A plan that was begun in an earlier generation is not kept: it was traced before all were forgotten.
+        """
         with self._lock:
+            if generation != self.generation:
+                return
             self._plans[key] = plan
             while len(self._plans) > CACHED_PLANS:
                 self._plans.popitem(last=False)
@@ -61,6 +68,13 @@ class Plans:
                 return known[1]
             owners[key] = entry
         return entry[1]
+
+    def clear(self) -> None:
+        """Let go of all plans, and of those of all instances."""
+        with self._lock:
+            self.generation += 1
+            self._plans.clear()
+            self._owners.clear()
 
     def forget(self, owner: Any) -> None:
         """Let go of the plans of one instance."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from dataflow.engine.lanes import THREAD_NAME, process_pool
 from dataflow.engine.strays import strays
+from dataflow.engine.tally import tally
 from dataflow.threads import cpus
 from dataflow.threads.blas import flaws
 from dataflow.threads.environment import variables
@@ -41,6 +42,9 @@ def parallel_info() -> ParallelInfo:
     `get_num_threads`); `managed`: whether BLAS is set at all (see `manage_blas`); `now`: what kernels have now,
     None while none runs.
 
+    Under "runs", those of this process, in every runtime and on every loop: how many were `started`, are `in_progress`,
+    and ended as `done`, `failed` or `cancelled`. What `Op.start` begins is a run, and so is what a kernel runs inside.
+
     Under "blas", a dict for each BLAS and OpenMP library that is loaded: `threads` is what it uses at this moment, as
     read from it; `set for` whom its number holds ("process", "thread", "nobody" if it cannot be set); `at most` what
     the environment allows it; `flaw` what is known to be wrong in this version when several threads call it at once.
@@ -66,6 +70,7 @@ def parallel_info() -> ParallelInfo:
             "managed": process_intraop.managing,
             "now": process_intraop.threads,
         },
+        runs=tally.read(),
         blas=[
             library.told() | {"flaw": flaws(library.kind, library.version)} for library in process_intraop.libraries()
         ],

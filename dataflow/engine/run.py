@@ -38,7 +38,8 @@ from dataflow.engine.scheduler import Scheduler
 from dataflow.engine.segment import END, Segment, Weight
 from dataflow.engine.steps import Phase
 from dataflow.engine.strays import strays
-from dataflow.errors import InternalError
+from dataflow.engine.tally import tally
+from dataflow.errors import InternalError, RuntimeClosed
 from dataflow.events import LateFailure, RunEnded, RunStarted, emit, observed
 from dataflow.graph.costs import UNKNOWN
 from dataflow.graph.guard import PLAIN_RESULT, guard, guard_result, own
@@ -249,11 +250,15 @@ class Run:
         else:
             self.told_late(None, error)
 
-    def stop(self) -> None:
-        """Nobody wants the outcome any more: nothing starts from here on."""
+    def stop(self, error: BaseException | None = None) -> None:
+        """Nobody wants the outcome any more: nothing starts from here on.
+
+        Whoever waits gets the error, if one is given. A run that has come to its end is left alone.
+        """
         with self.lock:
             stops = self.core.cancel()
             if stops:
+                self._error = error
                 self._reap_all()
                 self._drop_values()
         self._trash = []
@@ -298,21 +303,36 @@ class Run:
         with self.lock:
             error, self._error = self._error, None
             also, self._also = self._also, []
-        if error is not None:
+        if error is not None and (self._failed_node is not None or not isinstance(error, RuntimeClosed)):
             self.told_late(self._failed_node, error)
         for node, other in also:
             self.told_late(node, other)
         self.tell_ended(Phase.CANCELLED.value)
 
-    # What observers and the log are told.
+    # For a host that is about to leave.
+
+    @property
+    def astray(self) -> bool:
+        """Whether the run is over while kernels of it still run."""
+        return self._astray
+
+    def still_running(self) -> tuple[str, ...]:
+        """Of a stopped run, the operators that have not returned yet."""
+        with self.lock:
+            steps = sorted(self.core.in_flight) if self.core.stopped else []
+        return tuple(self.plan.nodes[step].spec.name for step in steps)
+
+    # What observers, the counters and the log are told.
 
     def tell_started(self) -> None:
-        """To the observers."""
+        """To the observers and the counters."""
+        tally.started()
         if observed():
             emit(RunStarted(self.number, self.plan.graph.name, len(self.plan)))
 
     def tell_ended(self, outcome: str) -> None:
-        """To the observers."""
+        """To the observers and the counters."""
+        tally.ended[outcome]()
         if observed():
             emit(RunEnded(self.number, self.plan.graph.name, outcome))
 

@@ -26,6 +26,7 @@ from typing import Any
 
 from dataflow.engine.failure import annotate
 from dataflow.engine.lanes import process_pool
+from dataflow.engine.places import StillRunning, current_place, outlived
 from dataflow.engine.run import Run, here
 from dataflow.engine.steps import Phase
 from dataflow.engine.strays import strays
@@ -33,7 +34,7 @@ from dataflow.errors import RuntimeClosed
 from dataflow.graph.call import Caller
 from dataflow.graph.plan import Plan
 
-__all__ = ["Runtime", "default_runtime", "quiet"]
+__all__ = ["Driver", "HostedRun", "NestedRun", "default_runtime", "loop_runs_here", "quiet"]
 
 LOOP_CHECK = 1.0
 """Seconds after which a kernel that waits for an inner run makes sure that the loop is still there."""
@@ -42,11 +43,14 @@ LOOP_CHECK = 1.0
 class HostedRun(Run):
     """A run with an event loop for its async ops."""
 
-    __slots__ = ("_posted", "loop", "tasks")
+    __slots__ = ("_inside", "_posted", "loop", "place", "tasks")
 
     def __init__(self, plan: Plan, inputs: list[Any], context: Context, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(plan, inputs, context)
         self.loop = loop
+        self._inside = context.get(current_place)
+        self.place = self._inside.taken_by(self) if self._inside is not None else None
+        """In a bounded runtime: what it holds there, unless it is inside a run that holds one."""
         self.tasks: dict[int, asyncio.Task[tuple[bool, Any]]] = {}
         self._posted = False
 
@@ -68,6 +72,13 @@ class HostedRun(Run):
         with self.lock:
             self.loop_steps = 0
         self.tasks.clear()  # theirs is a thread that is gone
+        if self.place is not None:  # so is whoever would leave it
+            self.place.host.vacate(self.place)
+
+    def _stopped(self) -> None:
+        super()._stopped()
+        if self._inside is not None and self.astray:
+            self._inside.host.notice(self, self._inside)
 
     def news(self) -> None:
         """See to what `begin` has brought about."""
@@ -195,8 +206,8 @@ class NestedRun(HostedRun):
         self.bell.set()
 
 
-class Runtime:
-    """Where runs are started; not bound to a loop, and shared by all of them."""
+class Driver:
+    """Where runs are started; not bound to a loop, and shared by all of them. It sets no bounds: see `hosting`."""
 
     async def execute(self, plan: Plan, inputs: list[Any], context: Context) -> Any:
         """Run a plan and return its result.
@@ -204,6 +215,9 @@ class Runtime:
         Cancelling this stops the run: kernels that have not started never start, async ops are cancelled and
         awaited, and kernels that run are left to finish unseen.
         """
+        host = outlived(context)
+        if host is not None:
+            return await host.execute(plan, inputs, context)
         if here.run is not None:
             raise RuntimeError(
                 f"{plan.graph.name!r} was awaited inside a kernel, on a loop of the kernel's own: that would hold "
@@ -220,13 +234,16 @@ class Runtime:
 
     def block(self, plan: Plan, inputs: list[Any], context: Context) -> Any:
         """Run a plan and return its result, from a thread without a running loop; in a kernel, see `drive`."""
-        if _loop_runs_here():
+        if loop_runs_here():
             raise RuntimeError(
                 f"{plan.graph.name}.run() would block the event loop that runs in this thread: "
                 f"use `await {plan.graph.name}(...)`"
             )
         if here.run is not None:
             return self.drive(plan, inputs, context)
+        host = outlived(context)
+        if host is not None:
+            return host.block(plan, inputs, context)
 
         async def main() -> LoopRun:
             run = LoopRun(plan, inputs, context, asyncio.get_running_loop())
@@ -243,14 +260,14 @@ class Runtime:
         finally:
             del run, runner, main
 
-    def drive(self, plan: Plan, inputs: list[Any], context: Context) -> Any:
+    def drive(self, plan: Plan, inputs: list[Any], context: Context, kind: type[NestedRun] = NestedRun) -> Any:
         """In a kernel: run a plan in this thread, beside free lanes, and return its result.
 
         If the outer run is stopped this one is too, and CancelledError is raised in the kernel that waits.
         """
         outer = here.run
         assert isinstance(outer, HostedRun)
-        run = NestedRun(plan, inputs, context, outer.loop)
+        run = kind(plan, inputs, context, outer.loop)
         inputs.clear()
         del inputs, context
         outer.children.append(run)
@@ -273,7 +290,7 @@ class Runtime:
 
     def serial(self, plan: Plan, inputs: list[Any], context: Context) -> Any:
         """Run a plan step by step in the calling thread, async ops on a private loop; exceptions pass untouched."""
-        if plan.has_async and _loop_runs_here():
+        if plan.has_async and loop_runs_here():
             raise RuntimeError(
                 f"{plan.graph.name}.debug() has async operators to run, and this thread's event loop is running "
                 "already: call it from a thread without one"
@@ -305,6 +322,13 @@ class Runtime:
                         run.values[slot] = None
         return run.outcome()
 
+    async def aclose(self, timeout: float | None = None) -> list[StillRunning]:
+        """RuntimeError: it is everybody's."""
+        raise RuntimeError(
+            "the default runtime belongs to the whole process and cannot be closed: make a flow.Runtime(...), "
+            "and run on it what is to end with it, by .on(runtime)"
+        )
+
 
 class _NoRunner:
     """Stands for the private loop where there is nothing to run on it."""
@@ -335,6 +359,8 @@ def _raised(succeeded: bool, value: Any) -> Any:
 
 def _begin(run: HostedRun) -> None:
     run.begin()
+    if run.place is not None and run.place.expelled:  # between its admission and now: who expelled it saw no run
+        run.stop(run.place.expulsion())
     if run.core.ready:
         process_pool().offer(run)
     if run.loop_steps or run.settled:
@@ -371,7 +397,7 @@ async def _until_settled(run: LoopRun) -> None:
             continue
 
 
-def _loop_runs_here() -> bool:
+def loop_runs_here() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -407,9 +433,9 @@ async def quiet() -> None:
     await waiter
 
 
-_default = Runtime()
+_default = Driver()
 
 
-def default_runtime() -> Runtime:
-    """The runtime of every call: there is one so far."""
+def default_runtime() -> Driver:
+    """The runtime of every call that is not bound to another: it has no bounds and no end."""
     return _default

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from threading import Lock
+from threading import RLock
 
 __all__ = ["Strays", "strays"]
 
@@ -13,9 +13,10 @@ class Strays:
     """Counts them, and tells whoever waits until there are none."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._lock = RLock()  # the garbage collector may stop a forgotten run in the middle of this
         self._count = 0
         self._waiting: list[Callable[[], object]] = []
+        self._watchers: dict[object, Callable[[], object]] = {}
 
     def __len__(self) -> int:
         return self._count
@@ -30,8 +31,21 @@ class Strays:
         with self._lock:
             self._count = max(0, self._count - 1)  # after a fork inside a kernel, one may leave that never entered here
             told, self._waiting = (self._waiting, []) if not self._count else ([], self._waiting)
+            told = [*told, *self._watchers.values()]
         for tell in told:
             tell()
+
+    def watch(self, tell: Callable[[], object]) -> Callable[[], None]:
+        """Have `tell()` called whenever one has left; it must not block. Returns what ends that."""
+        token = object()
+        with self._lock:
+            self._watchers[token] = tell
+
+        def unwatch() -> None:
+            with self._lock:
+                self._watchers.pop(token, None)
+
+        return unwatch
 
     def when_none(self, tell: Callable[[], object]) -> None:
         """Call this once there are none; it must not block. It may be called here and now."""

@@ -107,6 +107,25 @@ async def program() -> None:
 
     reveal_type(flow.map(named, [1, 2]))  # reveal: list[float]
     reveal_type(flow.cond(True, named, named, 1))  # reveal: float
+
+    async with flow.Runtime(max_runs=2, max_waiting=3, name="api") as rt:
+        reveal_type(await body.on(rt)(1, "u"))  # reveal: tuple[str, float]
+        reveal_type(body.on(rt).run(1, url="u"))  # reveal: tuple[str, float]
+        reveal_type(await deep.on(rt).bind(depth=3)(1))  # reveal: str
+        reveal_type(model.forward.on(rt).run(1))  # reveal: float
+        reveal_type(kernel.on(rt)(1))  # reveal: str
+        reveal_type(await kernel.on(rt).start(1))  # reveal: str
+        reveal_type(await fetch.on(rt).start("u"))  # reveal: bytes
+        reveal_type(await model.load.on(rt).start("u"))  # reveal: bytes
+        await body.on(rt)(1)  # error
+        kernel.on(rt)("x")  # error
+        body.on(3)  # error
+        kernel.on()  # error
+    reveal_type((await rt.aclose(2))[0].operators)  # reveal: tuple[str, ...]
+    reveal_type(rt.info()["runs"])  # reveal: Any
+    flow.Runtime(max_runs=2.5)  # error
+    await rt.aclose("2")  # error
+
     end: Callable[[], None] = flow.observe(print)
     end()
     flow.set_num_interop_threads(2)

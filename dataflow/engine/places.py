@@ -1,0 +1,147 @@
+"""Places: a run of a bounded runtime holds one while it is in progress, and what it brings about needs none.
+
+The context of such a run points at its place, so that whatever runs inside it is found to be inside it: kernels, async
+ops, the tasks that these create. Places compare by identity, since values that compare by content would cost kernels
+their shared copy of the context (see `execute`). A place refers to its run weakly: a task that an op has left behind
+keeps its context, but nothing of the run.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextvars import Context, ContextVar
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol
+
+from dataflow.engine.run import Run
+from dataflow.errors import RuntimeClosed
+from dataflow.graph.plan import Plan
+
+__all__ = ["Awaiter", "Host", "Place", "Standing", "StillRunning", "current_place", "encloses", "nearest", "outlived"]
+
+
+class Standing(Enum):
+    """What can be said of a place that was asked for."""
+
+    ASKED = "asked"
+    WAITING = "waiting"
+    HELD = "held"
+    REFUSED = "refused"
+    LEFT = "left"
+
+
+class Home(Protocol):
+    """Where somebody waits: an event loop, say. Compared by identity."""
+
+    def is_closed(self) -> bool:
+        """Whether nobody there ever wakes again."""
+
+
+class Awaiter(Protocol):
+    """Whoever waits for a place."""
+
+    @property
+    def home(self) -> Home:
+        """Where it waits, and runs then."""
+
+    def wake(self) -> bool:
+        """Tell it that its standing has changed, from any thread; False if it is not there any more."""
+
+
+class Host(Protocol):
+    """The runtime of a place, as runs see it."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in errors."""
+
+    async def execute(self, plan: Plan, inputs: list[Any], context: Context) -> Any:
+        """See `Driver`."""
+
+    def block(self, plan: Plan, inputs: list[Any], context: Context) -> Any:
+        """See `Driver`."""
+
+    def vacate(self, place: Place) -> None:
+        """The event loop of the run that holds it is closed."""
+
+    def notice(self, run: Run, place: Place) -> None:
+        """A run, which holds this place or is inside the one that does, was stopped while kernels of it run."""
+
+
+@dataclass(frozen=True, slots=True)
+class StillRunning:
+    """What had not ended when its runtime was closed."""
+
+    pipeline: str
+    seconds: float
+    """How long ago its run was admitted."""
+    operators: tuple[str, ...]
+    """Those that have not returned: kernels that nobody can interrupt, async ops that do not heed cancellation."""
+
+
+class Place:
+    """One of the places of a runtime, or the wish for one."""
+
+    __slots__ = ("__weakref__", "_run", "awaiter", "began", "expelled", "host", "outer", "pipeline", "standing")
+
+    def __init__(self, host: Host, pipeline: str, awaiter: Awaiter, outer: Place | None = None) -> None:
+        self.host = host
+        self.pipeline = pipeline
+        self.awaiter = awaiter
+        self.outer = outer
+        """The nearest place inside whose run this one was asked for."""
+        self.standing = Standing.ASKED
+        self.expelled = False
+        """Whether the runtime was closed while this place was held: its run is to end."""
+        self.began = 0.0
+        """By the admission's clock, since when it is held."""
+        self._run: weakref.ref[Run] | None = None
+
+    @property
+    def run(self) -> Run | None:
+        """The run that holds it, as long as there is one."""
+        return self._run() if self._run is not None else None
+
+    def taken_by(self, run: Run) -> Place | None:
+        """Note the run that holds it: the first one in its context. Others are inside that one, and hold nothing."""
+        if self._run is not None:
+            return None
+        self._run = weakref.ref(run)
+        return self
+
+    def expulsion(self) -> RuntimeClosed:
+        """The error for whoever awaits its run."""
+        return RuntimeClosed(f"runtime {self.host.name!r} was closed while a run of {self.pipeline!r} was in progress")
+
+    def __repr__(self) -> str:
+        return f"<place of {self.pipeline!r}: {self.standing.value}>"
+
+
+current_place: ContextVar[Place | None] = ContextVar("dataflow_place", default=None)
+
+
+def _enclosing(place: Place | None) -> Iterator[Place]:
+    """Of this place and those around it the ones that are held, the nearest first."""
+    while place is not None:
+        if place.standing is Standing.HELD:
+            yield place
+        place = place.outer
+
+
+def encloses(host: Host, context: Context) -> bool:
+    """Whether this context is inside a run that holds a place of this runtime: one more could be waited for in vain."""
+    place = context.get(current_place)
+    return place is not None and any(held.host is host for held in _enclosing(place))
+
+
+def nearest(context: Context) -> Place | None:
+    """The place of the innermost run that this context is inside of."""
+    return next(_enclosing(context.get(current_place)), None)
+
+
+def outlived(context: Context) -> Host | None:
+    """The runtime inside whose run this context was, if that run is over and no other one is around it."""
+    place = context.get(current_place)
+    return place.host if place is not None and next(_enclosing(place), None) is None else None
