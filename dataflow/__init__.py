@@ -9,6 +9,7 @@ at the same time, on at most `get_num_interop_threads()` threads; the event loop
 from dataflow.control import cond
 from dataflow.control import map_ as map
 from dataflow.engine.info import ParallelInfo, parallel_info
+from dataflow.engine.limits import Limit
 from dataflow.engine.run import checkpoint
 from dataflow.engine.runtime import quiet
 from dataflow.errors import (
@@ -44,6 +45,7 @@ __all__ = [
     "Graph",
     "GraphError",
     "InternalError",
+    "Limit",
     "Op",
     "OperatorError",
     "OperatorTimeout",

@@ -67,9 +67,9 @@ _observers: tuple[Observer, ...] = ()
 def observe(callback: Observer) -> Callable[[], None]:
     """Have `callback(event)` called for every event of this process from now on; returns what ends that.
 
-    The events are `RunStarted`, `RunEnded`, `LateFailure` and `Retrying`. The callback runs in the thread where the event
-    happened (an inter-op thread, or a thread with an event loop), so it must be thread-safe and must not block. If
-    it raises, it is switched off and the error goes to the `dataflow` logger.
+    The events are `RunStarted`, `RunEnded`, `LateFailure` and `Retrying`. The callback runs in the thread where the
+    event happened (an inter-op thread, or a thread with an event loop), so it must be thread-safe and must not block.
+    If it raises, it is switched off and the error goes to the `dataflow` logger.
     """
     if not callable(callback):
         raise TypeError(f"observe: the callback must be callable, not {type(callback).__name__}")

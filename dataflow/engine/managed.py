@@ -7,9 +7,9 @@ For the core such a step is one on the event loop, also where it is a kernel. Th
             └──── wait (backoff) ◀───────┘
 
 An attempt at an async operator is a task; one at a kernel is a run of one step that is offered to the pool (see
-`dataflow.engine.attempts`). While the coroutine waits, for whatever it is, it holds no thread, and nothing but the permit
-of an attempt that is under way. Cancelled, it ends at once: a kernel in it is left to finish unseen, an async operator
-is cancelled and awaited.
+`dataflow.engine.attempts`). While the coroutine waits, for whatever it is, it holds no thread, and nothing but the
+permit of an attempt that is under way. Cancelled, it ends at once: a kernel in it is left to finish unseen, an async
+operator is cancelled and awaited.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def one_step(plan: Plan, step: int, around: Callable[[Caller], Caller]) -> Plan:
 
     fn = writing(node, owned) if node.spec.writes else None
     call = around(make_call(node, slot_of, constants.slot, fn))
-    # Copying what only looks read-only is for the attempt's thread; everything else about the result, for the outer run.
+    # Copying what only looks read-only is for the attempt's thread; all else about the result, for the outer run.
     is_output = step in plan.output_slots
     return Plan(
         graph=plan.graph,
