@@ -992,14 +992,17 @@ def test_a_pool_that_cannot_start_a_thread_ends_the_run_without_trying_again(
 
 
 def test_nothing_is_kept_alive(run_async: Runner, clock: FakeClock) -> None:
-    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    made: list[weakref.ref[Any]] = []
     gate = Gate()
+
+    def alive() -> int:
+        return sum(ref() is not None for ref in made)
 
     @flow.op(timeout=5)
     def make() -> Any:
-        made = np.zeros(10)
-        alive.add(made)
-        return made
+        array = np.zeros(10)
+        made.append(weakref.ref(array))
+        return array
 
     @flow.op(timeout=5, retries=1)
     def use(x: Any, how: str) -> Any:
@@ -1013,12 +1016,16 @@ def test_nothing_is_kept_alive(run_async: Runner, clock: FakeClock) -> None:
 
     async def main() -> None:
         assert await p("well") == 0.0
-        assert not alive
-        run = asyncio.create_task(p("fails"))
-        await pass_time(clock, run)
-        await failure(run)
-        del run
-        assert not alive
+        assert not alive()
+        done = asyncio.Event()
+        passing = asyncio.create_task(pass_time(clock, asyncio.create_task(done.wait())))
+        try:
+            await p("fails")  # not as a task, which would keep it
+        except ValueError:
+            pass
+        assert not alive()
+        done.set()
+        await passing
         run = asyncio.create_task(p("too long"))
         await gate.reached()
         clock.advance(5)
@@ -1028,7 +1035,8 @@ def test_nothing_is_kept_alive(run_async: Runner, clock: FakeClock) -> None:
         gate.opened.set()
         await flow.quiet()
         await single(plain_add)(1, 2)
-        await until(lambda: not alive)
+        await until(lambda: not alive())
+        assert len(made) == 3
 
     run_async(main())
 
