@@ -536,9 +536,7 @@ def test_an_async_op_that_takes_too_long_is_cancelled_and_awaited(run_async: Run
 
 
 @pytest.mark.parametrize("reaction", ["raises", "returns"])
-def test_an_async_op_is_out_of_time_whatever_it_makes_of_it(
-    run_async: Runner, clock: FakeClock, reaction: str
-) -> None:
+def test_an_async_op_is_out_of_time_whatever_it_makes_of_it(run_async: Runner, clock: FakeClock, reaction: str) -> None:
     gate = Gate()
 
     @flow.op(timeout=5)
