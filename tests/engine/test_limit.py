@@ -18,7 +18,6 @@ import pytest
 
 import dataflow as flow
 from dataflow.engine import managed
-from dataflow.engine.strays import strays
 from tests.conftest import LOOPS
 from tests.engine.clock import FakeClock, failure, until
 
@@ -32,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClock]:
     monkeypatch.setattr(managed, "process_clock", fake)
     yield fake
     assert fake.pending == 0
-    assert len(strays) == 0
+    asyncio.run(flow.quiet())
 
 
 class Device:
@@ -172,7 +171,7 @@ def test_in_the_order_of_asking_and_no_thread_waits(run_async: Runner) -> None:
             started.append((kernel if x % 2 else on_loop).start(x))
             await until(lambda x=x: limit.waiting == x and not limit.available)
         assert repr(limit) == "<Limit 1: 0 available, 9 waiting>"
-        assert flow.parallel_info()["interop_threads"]["busy"] == 0, "the first is an async op"
+        await until(lambda: flow.parallel_info()["interop_threads"]["busy"] == 0)  # the first is an async op
         assert await add.start(1) == 2, "both threads are free"
         device.free.set()
         for x, task in enumerate(started):
