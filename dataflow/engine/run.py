@@ -326,9 +326,8 @@ class Run:
         """Guard a result that is shared, evaluate its plumbing, refuse what is no value; returns what to store."""
         plan = self.plan
         if type(result) not in PLAIN_RESULT:
-            wrong = None
-            if not plan.on_loop[step] or plan.nodes[step].spec.kind is not Kind.ASYNC:
-                wrong = wrong_result(result, plan.nodes[step].spec.name)
+            spec = plan.nodes[step].spec
+            wrong = wrong_result(result, spec.name) if spec.kind is not Kind.ASYNC else None
             if wrong is not None:
                 raise wrong
             if step in plan.output_slots:
