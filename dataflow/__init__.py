@@ -10,6 +10,7 @@ from dataflow.control import cond
 from dataflow.control import map_ as map
 from dataflow.engine.hosting import Runtime
 from dataflow.engine.info import ParallelInfo, parallel_info
+from dataflow.engine.limits import Limit
 from dataflow.engine.places import StillRunning
 from dataflow.engine.run import checkpoint
 from dataflow.engine.runtime import quiet
@@ -46,6 +47,7 @@ __all__ = [
     "Graph",
     "GraphError",
     "InternalError",
+    "Limit",
     "Op",
     "OperatorError",
     "OperatorTimeout",

@@ -43,7 +43,8 @@ def cond(pred: Any, then: Callable[..., T], otherwise: Callable[..., T], *args: 
     """`then(*args)` if `pred` is true, else `otherwise(*args)`; only that one is called.
 
     Both may be operators, pipelines or plain functions; `pred` may be a node. Failures and cancellation of the call are
-    those of the run around it. Outside of a body it is called here and now. TypeError for what cannot be called.
+    those of the run around it. Outside of a body it is called here and now; what takes a run (a pipeline, an async
+    operator, one with a timeout, retries or a limit) blocks as `p.run()` does. TypeError for what cannot be called.
     """
     callees = _callee("cond", then), _callee("cond", otherwise)
     if current() is not None:
@@ -89,7 +90,7 @@ def _map(callee: _Callee, items: Any) -> list[Any]:
 
 def _cond(pred: Any, then: _Callee, otherwise: _Callee, *args: Any) -> Any:
     function, owner = chosen = then if pred else otherwise
-    if isinstance(function, Op) and not function.is_async:
+    if isinstance(function, Op) and not function.is_async and not function.is_managed:
         return function(*args) if owner is None else function(owner, *args)
     return _inner("cond", chosen).run(*args)
 

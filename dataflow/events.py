@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 
-__all__ = ["Event", "LateFailure", "RunEnded", "RunStarted", "emit", "observe", "observed"]
+__all__ = ["Event", "LateFailure", "Retrying", "RunEnded", "RunStarted", "emit", "observe", "observed"]
 
 logger = logging.getLogger("dataflow")
 
@@ -44,7 +44,20 @@ class LateFailure:
     error: BaseException
 
 
-Event = RunStarted | RunEnded | LateFailure
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """An attempt at an operator failed, and there will be another `delay` seconds later (see `retries` of `op`)."""
+
+    run: int
+    pipeline: str
+    operator: str
+    attempt: int
+    """The number of the one that failed; the first is 1."""
+    delay: float
+    error: Exception
+
+
+Event = RunStarted | RunEnded | LateFailure | Retrying
 Observer = Callable[[Event], object]
 
 _lock = Lock()
@@ -54,9 +67,9 @@ _observers: tuple[Observer, ...] = ()
 def observe(callback: Observer) -> Callable[[], None]:
     """Have `callback(event)` called for every event of this process from now on; returns what ends that.
 
-    The events are `RunStarted`, `RunEnded` and `LateFailure`. The callback runs in the thread where the event
-    happened (an inter-op thread, or a thread with an event loop), so it must be thread-safe and must not block. If
-    it raises, it is switched off and the error goes to the `dataflow` logger.
+    The events are `RunStarted`, `RunEnded`, `LateFailure` and `Retrying`. The callback runs in the thread where the
+    event happened (an inter-op thread, or a thread with an event loop), so it must be thread-safe and must not block.
+    If it raises, it is switched off and the error goes to the `dataflow` logger.
     """
     if not callable(callback):
         raise TypeError(f"observe: the callback must be callable, not {type(callback).__name__}")

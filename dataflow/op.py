@@ -11,9 +11,22 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial, update_wrapper
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Protocol,
+    SupportsIndex,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 from dataflow.engine.hosting import Runtime
+from dataflow.engine.limits import Limit
 from dataflow.engine.runtime import Driver, default_runtime
 from dataflow.graph.freeze import CLOSED_OVER, closes_over
 from dataflow.graph.nodes import Declared, Kind, OpSpec
@@ -21,6 +34,7 @@ from dataflow.graph.placeholder import record
 from dataflow.graph.plan import Plan, make_plan
 from dataflow.graph.recording import NO_KWARGS, current, refusal, trace_of_context
 from dataflow.graph.trace import trace
+from dataflow.options import Asked, Changes, RetryOn, changed, checked
 from dataflow.task import Task
 
 __all__ = ["BoundOp", "Call", "Op", "op", "pickled_as"]
@@ -56,7 +70,9 @@ else:
 class Op(Declared, Generic[P, R]):
     """An operator. Made by `op`; immutable, safe to share, and as good as the plain function outside of a trace."""
 
-    def __init__(self, fn: Callable[P, R], *, name: str | None = None, writes: Iterable[str] = ()) -> None:
+    def __init__(
+        self, fn: Callable[P, R], *, name: str | None = None, writes: Iterable[str] = (), **asked: Unpack[Asked]
+    ) -> None:
         if isinstance(fn, (Op, BoundOp)):
             raise TypeError(f"op: {fn!r} is an operator already; use {fn.name}.options(...) to change its options")
         if isinstance(fn, (staticmethod, classmethod)):
@@ -72,7 +88,9 @@ class Op(Declared, Generic[P, R]):
         kind = Kind.ASYNC if _is_coroutine_function(fn) else Kind.KERNEL
         self._writes = (writes,) if isinstance(writes, str) else tuple(writes)
         name = name or _name_of(fn)
-        self._spec = OpSpec(fn, name, kind, _declared_at(fn), _places(self._writes, fn, name))
+        self._asked = asked
+        options = checked(name, asked)
+        self._spec = OpSpec(fn, name, kind, _declared_at(fn), _places(self._writes, fn, name), options)
         self._arity: tuple[int, int, tuple[str, ...]] | None = None
         self._signature: inspect.Signature | None = None
         """Both read once, at the first call in a body; there is no signature for some builtins."""
@@ -87,15 +105,20 @@ class Op(Declared, Generic[P, R]):
         """What the operator is called in errors, tables and pictures."""
         return self._spec.name
 
-    def options(self, *, name: str | None = None, writes: Iterable[str] | None = None) -> Op[P, R]:
-        """The same operator with other options; those not given stay as they are."""
-        changed = Op(
+    def options(self, **changes: Unpack[Changes]) -> Op[P, R]:
+        """The same operator with other options: any of those that `op` takes. What is not given stays as it is.
+
+        `timeout=None`, `retries=0` and `limit=None` take back what was set. Errors are those of `op`.
+        """
+        name, writes = changes.get("name"), changes.get("writes")
+        derived = Op(
             self._fn,
             name=self.name if name is None else name,
             writes=self._writes if writes is None else writes,
+            **changed(self._asked, changes),
         )
-        changed._runtime = self._runtime
-        return changed
+        derived._runtime = self._runtime
+        return derived
 
     def on(self, runtime: Runtime, /) -> Op[P, R]:
         """The same operator, of which `start` begins Tasks in this runtime: within its bounds, until it is closed.
@@ -111,7 +134,11 @@ class Op(Declared, Generic[P, R]):
         return derived
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """The plain function; while a pipeline is traced, a new node of it, as a placeholder."""
+        """The plain function; while a pipeline is traced, a new node of it, as a placeholder.
+
+        The plain function knows nothing of `timeout`, `retries` and `limit`: these are for runs, of which `start` makes
+        one.
+        """
         recording = _trace_of_context()  # as `current()`, which would be a call more for each node
         if recording is None or not recording.thread:
             return self._fn(*args, **kwargs)
@@ -153,6 +180,11 @@ class Op(Declared, Generic[P, R]):
     def is_async(self) -> bool:
         """Whether it runs on the event loop."""
         return self._spec.kind is Kind.ASYNC
+
+    @property
+    def is_managed(self) -> bool:
+        """Whether it has a timeout, retries or a limit."""
+        return self._spec.options is not None
 
     def _run(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         """A run of one node."""
@@ -219,9 +251,9 @@ class BoundOp(Generic[P, R]):
         """The plain method, for `inspect`."""
         return MethodType(self._of._fn, self._owner)
 
-    def options(self, *, name: str | None = None, writes: Iterable[str] | None = None) -> BoundOp[P, R]:
+    def options(self, **changes: Unpack[Changes]) -> BoundOp[P, R]:
         """See `Op.options`."""
-        return BoundOp(self._of.options(name=name, writes=writes), self._owner)
+        return BoundOp(self._of.options(**changes), self._owner)
 
     def on(self, runtime: Runtime, /) -> BoundOp[P, R]:
         """See `Op.on`."""
@@ -255,8 +287,28 @@ def op(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Op[P, Call[R]]: ...
 @overload
 def op(fn: Callable[P, R], /) -> Op[P, R]: ...
 @overload
-def op(*, name: str | None = None, writes: Iterable[str] = ()) -> _OpDecorator: ...
-def op(fn: Callable[..., Any] | None = None, /, *, name: str | None = None, writes: Iterable[str] = ()) -> Any:
+def op(
+    *,
+    name: str | None = None,
+    writes: Iterable[str] = (),
+    timeout: float | None = None,
+    retries: SupportsIndex = 0,
+    retry_on: RetryOn | None = None,
+    backoff: float | None = None,
+    limit: Limit | None = None,
+) -> _OpDecorator: ...
+def op(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    writes: Iterable[str] = (),
+    timeout: float | None = None,
+    retries: SupportsIndex = 0,
+    retry_on: RetryOn | None = None,
+    backoff: float | None = None,
+    limit: Limit | None = None,
+) -> Any:
     """Declare an operator: `@op`, or `@op(name=...)`.
 
     A plain `def` is a kernel: in a run it is executed on an inter-op thread, in its own copy of the caller's
@@ -266,14 +318,40 @@ def op(fn: Callable[..., Any] | None = None, /, *, name: str | None = None, writ
     `name` is what errors, tables and pictures call it; by default the function's name.
 
     `writes=("acc",)` names the parameters that the function writes into: each gets the array itself if it is an
-    operator's result that nobody else reads, and else a copy.
+    operator's result that nobody else reads, and else a copy. With `retries`, each attempt gets a fresh copy.
+
+    `timeout` is how many seconds one attempt may take, counted from its start: neither waiting for an inter-op thread
+    nor for a limit is part of it. Then the attempt fails with OperatorTimeout, which is an OperatorError and a
+    TimeoutError. An async operator is cancelled, and awaited first. A kernel cannot be interrupted: the run fails at
+    once, and the kernel goes on. It keeps its inter-op thread until it returns, counts as overrunning in
+    `parallel_info()`, and `checkpoint()` in it raises CancelledError. What it returns is dropped; what it raises after
+    that goes to the `dataflow` logger and to observers, as a late failure.
+
+    `retries` is how many further attempts there may be after one that failed with `retry_on`: an exception class or a
+    tuple of such, by default Exception. What no Exception is ends the run at once, and so does being cancelled.
+    Attempts are independent: each has its own copy of the caller's context. Before the second there is a wait of up to
+    `backoff` seconds (default 0.1), before each further one of up to twice as many, but no more than 60 or `backoff`;
+    how long exactly is drawn at random, so that those who failed together do not come back together. Waiting holds
+    neither a thread nor a limit. Each attempt that is followed by another is a warning of the `dataflow` logger and a
+    `Retrying` event; what is raised in the end is the last one's exception, with a note of how many were made. A
+    timeout is a failure like others: if `retry_on` covers OperatorTimeout, as the default does, and an attempt is
+    left, the run does not fail at once, but waits until the kernel has returned, since it is not tried again while it
+    runs. Give `retry_on` other classes where that may take for ever.
+
+    `limit` is a `Limit` that the operator shares with others: so many of them execute at once.
+
+    `timeout`, `retries` and `limit` hold in runs: of pipelines, of `start`, `map` and `cond`. `p.debug()` and the plain
+    function do without. Such an operator costs some hundred microseconds more a call, since the event loop sees it
+    through: they are for work that takes milliseconds. Cancelling ends each wait at once.
 
     Works on methods: `self` becomes a constant of the graph. Called outside of a pipeline's body, an operator is
-    the plain function. Raises TypeError for what is no function.
+    the plain function. Raises TypeError for what is no function, and TypeError or ValueError for options that make no
+    sense, also for `retry_on` and `backoff` without `retries`.
     """
+    asked = Asked(timeout=timeout, retries=retries, retry_on=retry_on, backoff=backoff, limit=limit)
     if fn is None:
-        return partial(Op, name=name, writes=writes)
-    return Op(fn, name=name, writes=writes)
+        return partial(Op, name=name, writes=writes, **asked)
+    return Op(fn, name=name, writes=writes, **asked)
 
 
 class _OpDecorator(Protocol):

@@ -101,7 +101,8 @@ class Pipeline(Declared, Generic[P, R]):
     def debug(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run every operator one after another in the calling thread, for debuggers and profilers; blocks.
 
-        Async operators run on an event loop of their own. Exceptions keep their whole traceback.
+        Async operators run on an event loop of their own. Exceptions keep their whole traceback. Operators' `timeout`,
+        `retries` and `limit` do not apply.
         """
         self._refuse_trace("debug")
         plan, inputs = self._bind(self._plans, None, args, kwargs)
@@ -161,16 +162,21 @@ class Pipeline(Declared, Generic[P, R]):
         """The same pipeline with other functions for some operators: for tests, with fakes of what is slow or far away.
 
         `functions` maps operators to functions or operators; one that is never called is a GraphError when the pipeline
-        is traced.
+        is traced. A function takes over the `timeout`, `retries` and `limit` of the operator that it stands for; an
+        operator has its own.
         """
         new_of: dict[int, Op[..., Any]] = {}
+        plain: set[int] = set()
         for old, new in functions.items():
             if not isinstance(old, Op):
                 raise TypeError(f"{self._name}.replace() replaces operators, not {type(old).__name__}")
             new_of[id(old._fn)] = new if isinstance(new, Op) else Op(new)
+            if not isinstance(new, Op):
+                plain.add(id(old._fn))
         specs = {function: new._spec for function, new in new_of.items()}
         names = {id(old._fn): old.name for old in functions}
-        return self._derived(partial(replaced, functions=specs, names=names, swap=_swap(new_of, specs)))
+        swap = _swap(new_of, specs, plain)
+        return self._derived(partial(replaced, functions=specs, plain=plain, names=names, swap=swap))
 
     def _derived(self, graph_pass: Callable[[Graph], Graph] | None = None) -> Pipeline[Any, Any]:
         derived: Pipeline[Any, Any] = object.__new__(Pipeline)
@@ -395,18 +401,21 @@ def _call(runtime: Driver, plan: Plan, inputs: list[Any]) -> Any:
     return coroutine
 
 
-def _swap(new_of: Mapping[int, Op[..., Any]], specs: Mapping[int, OpSpec]) -> Callable[[Any, set[int]], Any]:
+def _swap(
+    new_of: Mapping[int, Op[..., Any]], specs: Mapping[int, OpSpec], plain: set[int]
+) -> Callable[[Any, set[int]], Any]:
     """What `replace` makes of an operator or a pipeline that is an argument, as for `flow.map`."""
 
     def swap(value: Any, called: set[int]) -> Any:
         if isinstance(value, Op):
             called.add(id(value._fn))
-            return new_of.get(id(value._fn), value)
+            new = new_of.get(id(value._fn), value)
+            return new.options(**value._asked) if id(value._fn) in plain else new
         if isinstance(value, (BoundOp, BoundPipeline)):
             return type(value)(swap(value._of, called), value._owner)
         if isinstance(value, Pipeline):
             called.update(specs)  # what it calls is not known before it is traced
-            return value._derived(partial(replaced, functions=specs, names={}, swap=swap))
+            return value._derived(partial(replaced, functions=specs, plain=plain, names={}, swap=swap))
         return value
 
     return swap

@@ -35,6 +35,7 @@ LAYERS = {
     "plans": 3,
     "task": 3,
     "op": 3,
+    "options": 3,
     "pipeline": 3,
     "control": 3,
     "engine": 2,

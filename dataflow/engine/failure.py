@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from dataflow.errors import OperatorError
+from dataflow.errors import OperatorError, OperatorTimeout
 from dataflow.graph.nodes import Graph, Kind, Node
 
-__all__ = ["also_failed", "annotate", "arrive", "cut", "wrong_result"]
+__all__ = ["also_failed", "annotate", "arrive", "attempted", "cut", "in_one_line", "timed_out", "wrong_result"]
 
 _PREFIX = "dataflow: "
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -60,7 +60,27 @@ def arrive(exc: BaseException, node: Node, graph: Graph, values: Any, run: int) 
 def also_failed(error: BaseException, others: list[tuple[Node, BaseException]]) -> None:
     """Attach to the failure that is delivered the ones that came to light with it."""
     for node, other in others:
-        _add_note(error, f"{_PREFIX}also failed: operator {node.spec.name!r}, {_line(other)}")
+        _add_note(error, f"{_PREFIX}also failed: operator {node.spec.name!r}, {in_one_line(other)}")
+
+
+def attempted(error: BaseException, attempts: int) -> None:
+    """Say in a further note how many attempts were made, of which this failure ended the last."""
+    _add_note(error, f"{_PREFIX}{attempts} attempts were made, and this is how the last one failed")
+
+
+def timed_out(node: Node, graph: Graph, seconds: float) -> OperatorTimeout:
+    """The failure of an attempt that took longer than it may."""
+    spec = node.spec
+    remedy = (
+        "look at what it awaits, or give it a longer timeout"
+        if spec.kind is Kind.ASYNC
+        else "a kernel cannot be interrupted, so this one keeps its inter-op thread until it returns: let it call "
+        "flow.checkpoint() now and then, or give it a longer timeout"
+    )
+    return OperatorTimeout(
+        f"operator {spec.name!r}, node {node.number} of pipeline {graph.name!r}, took longer than its timeout of "
+        f"{seconds:g} s; {remedy}"
+    )
 
 
 def cut(exc: BaseException, run: int) -> bool:
@@ -165,7 +185,8 @@ def _shapes(values: Any) -> list[str]:
     return found
 
 
-def _line(exc: BaseException) -> str:
+def in_one_line(exc: BaseException) -> str:
+    """Its type, and the first line of what it says."""
     text = _text(exc).strip().splitlines()
     return f"{type(exc).__name__}: {text[0]}" if text else type(exc).__name__
 

@@ -36,7 +36,7 @@ def parallel_info() -> ParallelInfo:
 
     Under "interop_threads": `target` is the setting and `origin` where it came from ("default", "environment" or
     "API"); `live` threads exist, `busy` ones hold a slot and execute kernels; `queued` kernels are ready and wait for
-    a slot; `overrunning` runs are over while a kernel of theirs still runs.
+    a slot; `overrunning` runs, or attempts at a kernel that timed out, are over while a kernel of theirs still runs.
 
     Under "intraop_threads": `target` and `origin` likewise; `adaptive`: whether the number follows what runs (see
     `get_num_threads`); `managed`: whether BLAS is set at all (see `manage_blas`); `now`: what kernels have now,

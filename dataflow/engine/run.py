@@ -43,10 +43,10 @@ from dataflow.errors import InternalError, RuntimeClosed
 from dataflow.events import LateFailure, RunEnded, RunStarted, emit, observed
 from dataflow.graph.costs import UNKNOWN
 from dataflow.graph.guard import PLAIN_RESULT, guard, guard_result, own
-from dataflow.graph.nodes import Node
+from dataflow.graph.nodes import Kind, Node
 from dataflow.graph.plan import Plan
 
-__all__ = ["Run", "checkpoint", "here"]
+__all__ = ["Run", "checkpoint", "here", "tell_late"]
 
 logger = logging.getLogger("dataflow")
 _numbers = count(1)
@@ -69,6 +69,8 @@ def checkpoint() -> None:
     """
     run = here.run
     if run is not None and run.core.stopped:
+        with run.lock:  # whoever stops it has yet to take what has not started: our lane must not be quicker
+            pass
         raise asyncio.CancelledError("the run of this kernel is over")
 
 
@@ -221,7 +223,7 @@ class Run:
             self._changed()
             return
         node = self.blamed(step)
-        error = arrive(exc, node, self.plan.graph, self.seen_by(step), self.number)
+        error = self.arrived(step, exc, node)
         with self.lock:
             stops = self._fail(step, segment)
             late = not stops and (self._error is None)
@@ -338,10 +340,7 @@ class Run:
 
     def told_late(self, node: Node | None, error: BaseException) -> None:
         """A failure that no awaiter can be told goes to the log and to the observers."""
-        name = self.plan.graph.name
-        operator = node.spec.name if node is not None else "?"
-        logger.error("late failure in a run of %r that is over: operator %r", name, operator, exc_info=error)
-        emit(LateFailure(self.number, name, operator, error))
+        tell_late(self.number, self.plan.graph.name, node, error)
 
     # What a lane does with a result that needs a second look.
 
@@ -349,7 +348,8 @@ class Run:
         """Guard a result that is shared, evaluate its plumbing, refuse what is no value; returns what to store."""
         plan = self.plan
         if type(result) not in PLAIN_RESULT:
-            wrong = wrong_result(result, plan.nodes[step].spec.name) if not plan.on_loop[step] else None
+            spec = plan.nodes[step].spec
+            wrong = wrong_result(result, spec.name) if spec.kind is not Kind.ASYNC else None
             if wrong is not None:
                 raise wrong
             if step in plan.output_slots:
@@ -464,6 +464,10 @@ class Run:
         made = {step, *(slot for slot, *_ in self.plan.plumbing.get(step, ()))}
         return [values[slot] for slot in self.plan.reads[step] if slot not in made]
 
+    def arrived(self, step: int, exc: BaseException, node: Node) -> BaseException:
+        """What the awaiter gets for `exc`, with which this step failed at this node."""
+        return arrive(exc, node, self.plan.graph, self.seen_by(step), self.number)
+
     def _stopped(self) -> None:
         """The run was stopped just now: inner runs have no one left to wait for them."""
         for child in list(self.children):
@@ -483,3 +487,10 @@ class Run:
     def _changed(self) -> None:
         """Something happened that whoever waits for this run must know: steps due, a stop, the end."""
         raise InternalError(f"{type(self).__name__} does not say whom to tell")
+
+
+def tell_late(run: int, pipeline: str, node: Node | None, error: BaseException) -> None:
+    """To the log and to the observers: a failure in a run that was over already, or in an attempt that was."""
+    operator = node.spec.name if node is not None else "?"
+    logger.error("late failure in a run of %r that is over: operator %r", pipeline, operator, exc_info=error)
+    emit(LateFailure(run, pipeline, operator, error))

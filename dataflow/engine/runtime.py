@@ -24,14 +24,16 @@ from functools import partial
 from threading import Event
 from typing import Any
 
-from dataflow.engine.failure import annotate
+from dataflow.engine.attempts import Attempt
+from dataflow.engine.failure import annotate, attempted
 from dataflow.engine.lanes import process_pool
+from dataflow.engine.managed import Managed, awaited
 from dataflow.engine.places import StillRunning, current_place, outlived
 from dataflow.engine.run import Run, here
 from dataflow.engine.steps import Phase
 from dataflow.engine.strays import strays
 from dataflow.errors import RuntimeClosed
-from dataflow.graph.call import Caller
+from dataflow.graph.nodes import Kind, Node
 from dataflow.graph.plan import Plan
 
 __all__ = ["Driver", "HostedRun", "NestedRun", "default_runtime", "loop_runs_here", "quiet"]
@@ -43,7 +45,10 @@ LOOP_CHECK = 1.0
 class HostedRun(Run):
     """A run with an event loop for its async ops."""
 
-    __slots__ = ("_inside", "_posted", "loop", "place", "tasks")
+    __slots__ = ("_inside", "_managed", "_posted", "loop", "place", "tasks")
+
+    _managed: Managed
+    """Of managed steps; made for the first one."""
 
     def __init__(self, plan: Plan, inputs: list[Any], context: Context, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(plan, inputs, context)
@@ -105,7 +110,12 @@ class HostedRun(Run):
                 self.loop_steps -= 1
             return
         spec = self.plan.nodes[step].spec
-        outcome = _outcome(self.plan.calls[step], self.values, spec.name)
+        if spec.options is None:
+            outcome = awaited(self.plan.calls[step], self.values, spec.name)
+        else:
+            if not hasattr(self, "_managed"):
+                self._managed = Managed()
+            outcome = self._managed.see_through(self, step)
         try:
             # In the context rather than with it as an argument, which task factories of before 3.11 do not take.
             task = self.context.copy().run(
@@ -138,20 +148,16 @@ class HostedRun(Run):
             self.failed(step, value)
         del value
 
+    def arrived(self, step: int, exc: BaseException, node: Node) -> BaseException:
+        """As in every run; and if it was the last of several attempts, that is said, too."""
+        error = super().arrived(step, exc, node)
+        attempts = self._managed.attempts.pop(step, 1) if node.spec.options is not None else 1
+        if attempts > 1:
+            attempted(error, attempts)
+        return error
+
     def _tell(self) -> None:
         """The run is settled; in the loop's thread."""
-
-
-async def _outcome(call: Caller, values: list[Any], name: str) -> tuple[bool, Any]:
-    """What an async op came to, as a value: a task that raised SystemExit would take the loop with it."""
-    try:
-        awaitable = call(values)
-        if not hasattr(awaitable, "__await__"):
-            raise TypeError(f"async operator {name!r} returned {type(awaitable).__name__}, which cannot be awaited")
-        del values
-        return True, await awaitable
-    except BaseException as exc:
-        return False, exc
 
 
 class LoopRun(HostedRun):
@@ -266,7 +272,7 @@ class Driver:
         If the outer run is stopped this one is too, and CancelledError is raised in the kernel that waits.
         """
         outer = here.run
-        assert isinstance(outer, HostedRun)
+        assert isinstance(outer, (HostedRun, Attempt))
         run = kind(plan, inputs, context, outer.loop)
         inputs.clear()
         del inputs, context
@@ -304,7 +310,7 @@ class Driver:
             for step in range(len(plan)):
                 try:
                     result = context.copy().run(plan.calls[step], run.values)
-                    if plan.on_loop[step]:
+                    if plan.on_loop[step] and plan.nodes[step].spec.kind is Kind.ASYNC:
                         runner.run(_capture(result, came), context=context.copy())
                         result = _raised(*came.pop())
                     if type(result) not in plan.settled[step]:

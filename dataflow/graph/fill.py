@@ -9,10 +9,12 @@ from typing import Any
 
 from dataflow.graph.nodes import Ref
 
-__all__ = ["Template", "fill", "holds_ref", "output_template", "rebuild_tuple", "refilled", "renumber"]
+__all__ = ["Numbering", "Template", "fill", "holds_ref", "output_template", "rebuild_tuple", "refilled", "renumber"]
 
 
 Known = Mapping[int, Any] | Sequence[Any]
+Numbering = Mapping[int, int] | Sequence[int]
+"""For each of a graph's numbers that occur, the slot."""
 
 
 def fill(template: Any, known: Known) -> Any:
@@ -52,7 +54,7 @@ def refilled(like: Any, items: Any) -> Any:
     return same
 
 
-def renumber(template: Any, slot_of: Sequence[int]) -> Any:
+def renumber(template: Any, slot_of: Numbering) -> Any:
     """The template with slots instead of the graph's numbers."""
     return fill(template, {number: Ref(slot_of[number]) for number in _refs(template)})
 

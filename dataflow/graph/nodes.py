@@ -23,7 +23,7 @@ from enum import Enum
 from types import CodeType
 from typing import Any, NamedTuple
 
-__all__ = ["Declared", "Graph", "Kind", "Node", "OpSpec", "Ref"]
+__all__ = ["Declared", "Graph", "Kind", "Node", "OpSpec", "Options", "Ref"]
 
 
 class Declared:
@@ -54,6 +54,22 @@ class Ref(int):
         return f"Ref({int(self)})"
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the calls of an operator are *managed*: bounded in time and number, and tried again."""
+
+    timeout: float | None = None
+    """Seconds that one attempt may take; None: as long as it likes."""
+    retries: int = 0
+    """Attempts after the first."""
+    retry_on: tuple[type[Exception], ...] = (Exception,)
+    """The failures after which there is a further attempt."""
+    backoff: float = 0.1
+    """Seconds before the second attempt, at most; twice as many before each further one."""
+    limit: Any = None
+    """The `Limit` that it shares with others; the engine's, of which nothing is known here."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class OpSpec:
     """What is known of an operator apart from any call of it."""
@@ -65,6 +81,8 @@ class OpSpec:
     """Where the user declared it, `file:line`; empty for what a body merely used (numpy's functions)."""
     writes: tuple[int | str, ...] = ()
     """The arguments that it writes into, by position or by keyword."""
+    options: Options | None = None
+    """None: its calls are not managed."""
 
 
 class Node(NamedTuple):

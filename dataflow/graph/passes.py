@@ -5,7 +5,7 @@ Neither changes the graph it is given. Inputs stay as they are, so a derived pip
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace as changed
 from typing import Any
 
@@ -77,19 +77,28 @@ Swap = Callable[[Any, set[int]], Any]
 """What stands for a constant in a changed graph; adds the ids of the functions that it calls to the set."""
 
 
-def replaced(graph: Graph, functions: Mapping[int, OpSpec], names: Mapping[int, str], swap: Swap) -> Graph:
-    """The same graph, where calls of some functions are calls of others; `functions` and `names` go by id.
+def replaced(
+    graph: Graph, functions: Mapping[int, OpSpec], plain: Container[int], names: Mapping[int, str], swap: Swap
+) -> Graph:
+    """The same graph, where calls of some functions are calls of others; all three mappings go by id.
 
+    Those that are replaced by `plain` functions stay managed as they are.
     `swap` is asked what stands for each constant argument: it may be an operator itself, which the node calls. Raises
     GraphError for a function that is never called.
     """
     called: set[int] = set()
     nodes: list[Node] = []
+    managed: dict[OpSpec, OpSpec] = {}
     for node in graph.nodes:
         called.add(id(node.spec.fn))
         args = tuple(_swapped(arg, swap, called) for arg in node.args)
         kwargs = {name: _swapped(arg, swap, called) for name, arg in node.kwargs.items()}
-        nodes.append(node._replace(spec=functions.get(id(node.spec.fn), node.spec), args=args, kwargs=kwargs))
+        spec = functions.get(id(node.spec.fn), node.spec)
+        if node.spec.options is not None and id(node.spec.fn) in plain:
+            if node.spec not in managed:  # one for each, as before: costs are learned by it
+                managed[node.spec] = changed(spec, options=node.spec.options)
+            spec = managed[node.spec]
+        nodes.append(node._replace(spec=spec, args=args, kwargs=kwargs))
     for function, name in names.items():
         if function not in called:
             raise GraphError(f"no node of {graph.name!r} calls {name!r}, which is to be replaced")

@@ -11,10 +11,12 @@ Rules:
    all other values.
 2. Plumbing (an attribute, a constant index) that reads from a kernel is no step of its own: whoever executes the
    kernel evaluates it right after. Plumbing of an input or of an async op's result is a step like any other,
-   since evaluating it may take long (a file behind an array) and the loop must stay free.
+   since evaluating it may take long (a file behind an array) and the loop must stay free; so is that of a managed
+   step, which is the loop's to see through even if it is a kernel.
 3. A slot is released after its last reader. A result that nobody reads counts itself as its reader.
 4. A result that several readers see is *shared*: it is handed out read-only (see `dataflow.graph.guard`).
-5. `costs` is the one thing that changes later: what the lanes learn. Any value in it is right.
+5. `costs` changes later: what the lanes learn, and any value in it is right. So does `attempts`, which is filled when
+   it is needed. Nothing else does.
 
 The order of the steps is that of `dataflow.graph.order`.
 """
@@ -22,17 +24,17 @@ The order of the steps is that of `dataflow.graph.order`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dataflow.graph.call import Caller, make_call, writing
 from dataflow.graph.costs import Costs
 from dataflow.graph.fill import Template, output_template
 from dataflow.graph.guard import ANY_RESULT, PLAIN_RESULT, guard
-from dataflow.graph.nodes import Graph, Kind, Node
+from dataflow.graph.nodes import Graph, Kind, Node, OpSpec
 from dataflow.graph.order import priority_order
 
-__all__ = ["NONE", "SEVERAL", "Plan", "make_plan"]
+__all__ = ["NONE", "SEVERAL", "Constants", "Plan", "make_plan"]
 
 NONE, SEVERAL = -1, -2
 """What `Plan.last_read` says where it is not one slot."""
@@ -86,6 +88,9 @@ class Plan:
     output: Template
     output_slots: frozenset[int]
     has_async: bool
+    """Whether any operator is a coroutine function: `on_loop` is 1 for managed kernels, too."""
+    attempts: dict[int, Plan] = field(default_factory=dict)
+    """For a managed kernel, the plan of one attempt at it; see `dataflow.graph.single`."""
 
     def __len__(self) -> int:
         return len(self.calls)
@@ -103,7 +108,7 @@ def make_plan(graph: Graph) -> Plan:
     steps = [nodes[number - first] for number in order]
     size, free = len(steps), len(root)
     template: list[Any] = [None] * free
-    constants = _Constants(template)
+    constants = Constants(template)
 
     counts, successors = _successors(order, deps, slot_of)
     reads = [tuple([slot_of[number] for number in node.reads]) for node in steps]
@@ -118,12 +123,16 @@ def make_plan(graph: Graph) -> Plan:
         slot = slot_of[number]
         return slot < size and uses[slot] == 1 and slot not in output_slots
 
+    def none(_: int) -> bool:
+        """What an attempt that failed half-way had written must not reach the next one."""
+        return False
+
     for step, node in enumerate(steps):
         if node.spec.writes:
-            calls[step] = make_call(node, slot_of, constants.slot, writing(node, owned))
+            calls[step] = make_call(node, slot_of, constants.slot, writing(node, none if retried(node) else owned))
     of_caller = _parts_of_inputs(graph, root)
     shared = bytes([uses[step] > 1 or of_caller[number] for step, number in enumerate(order)])
-    on_loop = bytes([node.spec.kind is Kind.ASYNC for node in steps])
+    on_loop = bytes([node.spec.kind is Kind.ASYNC or node.spec.options is not None for node in steps])
     releases = _last_uses(reads, output_slots, free)
     return Plan(
         graph=graph,
@@ -152,8 +161,14 @@ def make_plan(graph: Graph) -> Plan:
         constants_from=free,
         output=output,
         output_slots=output_slots,
-        has_async=any(on_loop),
+        has_async=any(on_loop) and any(node.spec.kind is Kind.ASYNC for node in steps),
     )
+
+
+def retried(node: Node) -> bool:
+    """Whether a step may be called more than once in a run."""
+    options = node.spec.options
+    return options is not None and options.retries > 0
 
 
 def _dependencies(graph: Graph) -> tuple[list[int], list[Sequence[int]]]:
@@ -178,9 +193,14 @@ def _roots(graph: Graph) -> list[int]:
     for node in graph.nodes:
         if node.spec.kind is Kind.PLUMBING and node.reads:
             origin = root[node.reads[0]]
-            if origin >= first and graph.nodes[origin - first].spec.kind in (Kind.KERNEL, Kind.RECORDED):
+            if origin >= first and _is_kernel(graph.nodes[origin - first].spec):
                 root[node.number] = origin
     return root
+
+
+def _is_kernel(spec: OpSpec) -> bool:
+    """Whether a lane executes it as a step of its own."""
+    return spec.kind in (Kind.KERNEL, Kind.RECORDED) and spec.options is None
 
 
 def _slots(root: list[int], order: list[int], first: int) -> list[int]:
@@ -250,7 +270,7 @@ def _settled(
     return settled
 
 
-class _Constants:
+class Constants:
     """Gives constants their slots at the end of the template; small equal ones share theirs."""
 
     def __init__(self, template: list[Any]) -> None:
@@ -298,7 +318,7 @@ def _parts_of_inputs(graph: Graph, root: list[int]) -> list[bool]:
 
 
 def _plumbing(
-    graph: Graph, root: list[int], slot_of: list[int], constants: _Constants
+    graph: Graph, root: list[int], slot_of: list[int], constants: Constants
 ) -> dict[int, tuple[Plumbing, ...]]:
     attached: dict[int, list[Plumbing]] = {}
     for number, node in enumerate(graph.nodes, len(graph.inputs)):

@@ -23,6 +23,17 @@ def named(x: int) -> float:
     return x / 2
 
 
+@flow.op(timeout=1.5, retries=2, retry_on=(OSError, KeyError), backoff=1, limit=flow.Limit(2))
+def managed(x: int) -> float:
+    return x / 2
+
+
+flow.op(retry_on=int)  # error
+flow.op(limit=3)  # error
+managed.options(timeout="1")  # error
+managed.options(time_out=1)  # error
+
+
 @flow.op(name="named later")
 async def named_later(x: int) -> float:
     return x / 2
@@ -36,6 +47,7 @@ def body(x: int, url: str) -> tuple[str, float]:
     kernel("x")  # error
     kernel(x, 1, 2)  # error
     reveal_type(kernel(x))  # reveal: str
+    reveal_type(managed.options(timeout=None)(x))  # reveal: float
     with flow.after(data), flow.scope("s"):
         reveal_type(flow.label(named(x), "n"))  # reveal: float
     inner = deep(x)
