@@ -11,6 +11,7 @@ from dataflow.control import map_ as map
 from dataflow.engine.info import ParallelInfo, parallel_info
 from dataflow.engine.run import checkpoint
 from dataflow.engine.runtime import quiet
+from dataflow.engine.stream import Stream
 from dataflow.errors import (
     DataflowError,
     GraphError,
@@ -51,6 +52,7 @@ __all__ = [
     "ParallelInfo",
     "Pipeline",
     "RuntimeClosed",
+    "Stream",
     "Task",
     "TraceError",
     "after",

@@ -35,6 +35,8 @@ LAYERS = {
     "plans": 3,
     "task": 3,
     "op": 3,
+    "carrying": 3,
+    "streaming": 3,
     "pipeline": 3,
     "control": 3,
     "engine": 2,

@@ -23,7 +23,7 @@ import numpy as np
 from dataflow.errors import OperatorError
 from dataflow.graph.nodes import Graph, Kind, Node
 
-__all__ = ["also_failed", "annotate", "arrive", "cut", "wrong_result"]
+__all__ = ["also_failed", "annotate", "arrive", "cut", "in_item", "trimmed", "wrong_result"]
 
 _PREFIX = "dataflow: "
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -61,6 +61,23 @@ def also_failed(error: BaseException, others: list[tuple[Node, BaseException]]) 
     """Attach to the failure that is delivered the ones that came to light with it."""
     for node, other in others:
         _add_note(error, f"{_PREFIX}also failed: operator {node.spec.name!r}, {_line(other)}")
+
+
+def in_item(exc: BaseException, number: int) -> None:
+    """Note which item of a stream failed; what an earlier delivery said of that is replaced."""
+    prefix = f"{_PREFIX}in item "
+    with suppress(Exception):
+        notes: list[Any] = exc.__notes__
+        exc.__notes__ = [note for note in notes if not (isinstance(note, str) and note.startswith(prefix))]
+    _add_note(exc, f"{prefix}{number} of the stream (the first is item 0)")
+
+
+def trimmed(exc: BaseException) -> BaseException:
+    """The exception without our frames at the beginning of its traceback; what was raised by no operator."""
+    traceback = exc.__traceback__
+    while traceback is not None and _ours(traceback.tb_frame) and _delivered(traceback) is None:
+        traceback = traceback.tb_next
+    return BaseException.with_traceback(exc, traceback)
 
 
 def cut(exc: BaseException, run: int) -> bool:
