@@ -4,9 +4,9 @@
                         run of item 1 ─┼─▶ `__anext__`, in the order of the source or of their ends
                         run of item 0 ─┘
 
-The *feeder* is the one task of a stream. It pulls the source while fewer than `in_flight` items are *undelivered*: pulled
-and not yet handed to the consumer; and begins a run for each. Runs report to the stream from the loop, without a task
-each. That items overlap in the graph needs nothing more: lanes take turns between runs.
+The *feeder* is the one task of a stream. It pulls the source while fewer than `in_flight` items are *undelivered*, that
+is pulled and not yet handed to the consumer, and begins a run for each. Runs report to the stream from the loop, without
+a task each. That items overlap in the graph needs nothing more: lanes take turns between runs.
 
 Rules:
 
@@ -422,10 +422,10 @@ class Stream(Generic[R_co]):
             pull = self._puller()
             while True:
                 await self._until_room()
-                if self._doomed:
+                if not self._wants_more():
                     return
                 value = await pull()
-                if value is _END or self._doomed or self._progress not in _OPEN:  # it may ignore being cancelled
+                if value is _END or not self._wants_more():  # the source may ignore being cancelled
                     return
                 while len(items) >= options.in_flight:
                     self._drop(items.popitem(last=False)[1])
@@ -436,6 +436,9 @@ class Stream(Generic[R_co]):
             if isinstance(exc, asyncio.CancelledError) and running.cancelling():
                 raise
             self._error = _of_source(exc)
+
+    def _wants_more(self) -> bool:
+        return self._progress in _OPEN and not self._doomed
 
     async def _until_room(self) -> None:
         """Wait until an item may be pulled; every so often give the loop a turn all the same."""
