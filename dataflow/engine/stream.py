@@ -5,8 +5,8 @@
                         run of item 0 ─┘
 
 The *feeder* is the one task of a stream. It pulls the source while fewer than `in_flight` items are *undelivered*, that
-is pulled and not yet handed to the consumer, and begins a run for each. Runs report to the stream from the loop, without
-a task each. That items overlap in the graph needs nothing more: lanes take turns between runs.
+is pulled and not yet handed to the consumer, and begins a run for each. Runs report to the stream from the loop; they
+have no task. That items overlap in the graph needs nothing more: lanes take turns between runs.
 
 Rules:
 
@@ -445,12 +445,12 @@ class Stream(Generic[R_co]):
         drops = self._options.on_full is OnFull.DROP_OLDEST
         self._turn += 1
         if drops or self._turn > TURN:
-            self._turn = 0
+            self._turn = 1
             await asyncio.sleep(0)
         # What does not end although it was dropped takes up room as well.
         full = self._dying if drops else self._items
         while len(full) >= self._options.in_flight and not self._doomed:
-            self._turn = 0
+            self._turn = 1
             await self._bell.wait()
 
     def _puller(self) -> Callable[[], Awaitable[Any]]:
@@ -540,11 +540,8 @@ class Stream(Generic[R_co]):
         """Stop what is under way, wait until nothing of it is left on the loop, and close the source."""
         if self._progress in _OPEN:
             self._move(Progress.CLOSING)
-        dropped = list(self._items.values())
-        self._items.clear()
-        for item in dropped:
-            self._drop(item)
-        dropped.clear()
+        while self._items:
+            self._drop(self._items.popitem()[1])  # the newest first: nothing starts in its place
         while self._dying:
             try:
                 await self._bell.wait()
