@@ -398,29 +398,33 @@ def test_finished_items_are_dropped_as_well(run_async: Runner, ordered: bool) ->
 
 
 def test_a_failure_is_not_dropped(run_async: Runner) -> None:
+    given: asyncio.Queue[int] = asyncio.Queue()
+
     @flow.op
     def fail(x: int) -> int:
-        if x == 5:
-            raise ValueError(x)
+        if x == 0:
+            raise ValueError("the first")
         return x
 
     @flow.pipeline
     def p(x: int) -> int:
         return fail(x)
 
+    async def source() -> AsyncIterator[int]:
+        while True:
+            yield await given.get()
+
     async def main() -> None:
-        async with p.stream(endless(), in_flight=2, on_full="drop_oldest") as s:
+        async with p.stream(source(), in_flight=2, on_full="drop_oldest") as s:
+            given.put_nowait(0)
             while not s._doomed:
-                if s.in_flight and s._pulled > 20:
-                    break  # item 5 was dropped before it failed: that is as it should be
                 await asyncio.sleep(0)
-            if s._doomed:
-                pulled = s._pulled
-                await turns()
-                assert s._pulled == pulled
-                with pytest.raises(ValueError, match="5"):
-                    async for _ in s:
-                        pass
+            for number in range(1, 10):
+                given.put_nowait(number)
+                await turns(5)
+            assert s.dropped == 0
+            with pytest.raises(ValueError, match="the first"):
+                await anext(s)
 
     run_async(main())
 
