@@ -448,8 +448,7 @@ def test_the_loop_shuts_down(
         run_async(main())
     kept.clear()
     assert caplog.records == []
-    left.closed_all()
-    assert not left.runs
+    asyncio.run(left.nothing())
 
 
 def test_a_loop_that_shuts_down_ends_a_stream_that_nobody_leaves(run_async: Runner, left: Left, held: Any) -> None:
@@ -462,8 +461,7 @@ def test_a_loop_that_shuts_down_ends_a_stream_that_nobody_leaves(run_async: Runn
 
     run_async(main())
     assert "ended" in repr(streams[0])
-    left.closed_all()
-    assert not left.runs
+    asyncio.run(left.nothing())
 
 
 def test_a_feeder_that_somebody_cancels_ends_the_stream(run_async: Runner, left: Left) -> None:
@@ -592,7 +590,8 @@ def test_a_source_that_fails_after_the_consumer_left_tells_the_log(
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-def test_failures_in_the_place_of_results(run_async: Runner, left: Left, ordered: bool) -> None:
+@pytest.mark.parametrize("in_flight", [1, 4])
+def test_failures_in_the_place_of_results(run_async: Runner, left: Left, ordered: bool, in_flight: int) -> None:
     again = ValueError("the same instance each time")
 
     @flow.op
@@ -610,7 +609,7 @@ def test_failures_in_the_place_of_results(run_async: Runner, left: Left, ordered
     async def main() -> None:
         found: list[Any] = []
         lengths = set()
-        async for y in p.stream(left.numbers(ends_at=300), on_error="yield", ordered=ordered):
+        async for y in p.stream(left.numbers(ends_at=300), on_error="yield", ordered=ordered, in_flight=in_flight):
             found.append(y if isinstance(y, int) else y.args[0])
             if isinstance(y, Exception):
                 entry, length = y.__traceback__, 0
@@ -620,7 +619,8 @@ def test_failures_in_the_place_of_results(run_async: Runner, left: Left, ordered
                 assert len(y.__notes__) == 2
         expected = [x if x % 3 < 2 else again.args[0] for x in range(300)]
         assert found == expected if ordered else sorted(map(str, found)) == sorted(map(str, expected))
-        assert lengths == {2}, "an exception that is raised again does not grow"
+        assert min(lengths) == 2
+        assert max(lengths) <= 1 + 2 * in_flight, "an exception that is raised again and again does not grow"
         await left.nothing()
 
     run_async(main())
@@ -825,29 +825,36 @@ def test_a_task_factory_that_fails(left: Left, held: Any) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="of Python 3.12")
-def test_eager_tasks(left: Left, held: Any) -> None:
-    async def main() -> None:
-        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
-        assert [y async for y in held.stream(left.numbers(ends_at=20))] == list(range(1, 21))
-        found: list[int] = []
-        await take(held.stream(left.numbers_async()), True, stop_at_ten, found)
-        assert found == list(range(1, 11))
-        await left.nothing()
+if hasattr(asyncio, "eager_task_factory"):  # since Python 3.12
 
-    asyncio.run(main())
+    def test_eager_tasks(left: Left, held: Any) -> None:
+        async def main() -> None:
+            asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+            assert [y async for y in held.stream(left.numbers(ends_at=20))] == list(range(1, 21))
+            found: list[int] = []
+            await take(held.stream(left.numbers_async()), True, stop_at_ten, found)
+            assert found == list(range(1, 11))
+            await left.nothing()
+
+        asyncio.run(main())
 
 
 @pytest.mark.parametrize("on_error", ["raise", "yield"])
 def test_a_failed_item_keeps_no_array_alive(run_async: Runner, left: Left, on_error: Any) -> None:
-    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    alive = 0
+
+    def gone() -> None:
+        nonlocal alive
+        alive -= 1
 
     class Array(np.ndarray[Any, Any]):
         pass
 
     def make() -> Any:
+        nonlocal alive
         array = np.zeros(100).view(Array)
-        alive.add(array)
+        alive += 1
+        weakref.finalize(array, gone)
         return array
 
     @flow.op
