@@ -202,6 +202,8 @@ class Binding:
         """The tree with a Ref to an input for each leaf, and its structure. It recurses into one argument's tree."""
         if value is None:
             return None, "None"
+        if isinstance(value, Placeholder):  # where this pipeline's graph becomes a part of another
+            return self._leaf(label, value)
         if isinstance(value, dict):
             grown = {key: self._grown(f"{label}[{key!r}]", item) for key, item in value.items()}
             leaves = {key: leaf for key, (leaf, _) in grown.items()}
@@ -212,6 +214,9 @@ class Binding:
             items = [leaf for leaf, _ in parts]
             template = refilled(value, items) if isinstance(value, list) else rebuild_tuple(value, items)
             return template, (type(value), tuple(inner for _, inner in parts))
+        return self._leaf(label, value)
+
+    def _leaf(self, label: str, value: Any) -> tuple[Ref, Hashable]:
         self.names.append(label)
         self.inputs.append(value)
         self._places.append(None)

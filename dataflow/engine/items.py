@@ -178,7 +178,9 @@ def caught(item: Item) -> list[BaseException]:
         item.raise_error()
     except BaseException as exc:
         entry = exc.__traceback__
-        for _ in range(2):  # this frame and that of `raise_error`; `failure.cut` knows a delivery by the one behind them
+        for _ in range(
+            2
+        ):  # this frame and that of `raise_error`; `failure.cut` knows a delivery by the one behind them
             entry = entry.tb_next if entry is not None else None
         found.append(BaseException.with_traceback(exc, entry))
         del entry

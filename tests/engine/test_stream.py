@@ -213,7 +213,7 @@ def test_the_source_waits_for_the_consumer(run_async: Runner, asynchronous: bool
     async def main() -> None:
         async with plus_one.stream(numbers_async() if asynchronous else numbers(), in_flight=3) as s:
             await turns()
-            while not s.in_flight == 3:
+            while s.in_flight != 3:
                 await asyncio.sleep(0)
             await turns()
             assert pulled == [0, 1, 2], "finished, and not consumed, counts as in flight"

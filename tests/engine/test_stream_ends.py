@@ -543,8 +543,7 @@ def test_what_a_source_raises_is_not_taken_for_something_else(run_async: Runner,
 
 def failing_to_close(log: list[str]) -> Iterator[int]:
     try:
-        for number in range(1000):
-            yield number
+        yield from range(1000)
     finally:
         log.append("closed")
         raise OSError("it does not close")
@@ -641,10 +640,9 @@ def test_an_exception_that_is_no_exception_ends_the_stream_all_the_same(run_asyn
         return fail(x)
 
     async def main() -> None:
-        found = []
+        found: list[int] = []
         with pytest.raises(Fatal):
-            async for y in p.stream(left.numbers(), on_error="yield"):
-                found.append(y)
+            await take(p.stream(left.numbers(), on_error="yield"), False, go_on, found)
         assert found == [0, 1, 2]
         await left.nothing()
 
@@ -682,10 +680,9 @@ def test_arguments_that_cannot_be_bound_are_a_failure_of_their_item(run_async: R
         assert "static and must be hashable" in str(bad)
         assert bad.__notes__ == ["dataflow: in item 1 of the stream (the first is item 0)"]
         del bad
-        found = []
+        found: list[int] = []
         with pytest.raises(TypeError, match="must be hashable"):
-            async for y in p.stream(iter([1, 2, [], 3])):
-                found.append(y)
+            await take(p.stream(iter([1, 2, [], 3])), False, go_on, found)
         assert found == [1, 2]
         await left.nothing()
 
@@ -713,7 +710,7 @@ def test_it_is_gone_through_once(run_async: Runner, left: Left, held: Any) -> No
                 async with s:
                     pass
         s = held.stream(range(9))
-        async for y in s:
+        async for _ in s:
             with pytest.raises(RuntimeError, match="is under way was iterated"):
                 async for _ in s:
                     pass
