@@ -1,4 +1,4 @@
-"""The README's programs run, and the first one prints what the README says."""
+"""The README's programs run, and print what the README says."""
 
 from __future__ import annotations
 
@@ -13,9 +13,19 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
-def test_the_first_program_prints_what_stands_below_it() -> None:
-    (language, program), (_, printed) = BLOCKS[:2]
-    assert language == "python"
+PROGRAMS = [
+    (program, printed)
+    for (language, program), (kind, printed) in zip(BLOCKS, BLOCKS[1:])
+    if (language, kind) == ("python", "text") and program.startswith("import ")
+]
+
+
+def test_it_begins_with_a_program() -> None:
+    assert BLOCKS[0][1] == PROGRAMS[0][0]
+
+
+@pytest.mark.parametrize(("program", "printed"), PROGRAMS)
+def test_a_program_prints_what_stands_below_it(program: str, printed: str) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == printed
