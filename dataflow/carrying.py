@@ -257,13 +257,14 @@ class CarryingCalls:
 
     def delivered(self, token: Link, number: int) -> None:
         """Remember where the row has come to."""
-        if number > self._furthest:
+        if number > self._furthest and token.after.leaves is not None:
             self._furthest, self._shown = number, token.after
 
-    def carried(self) -> dict[str, Any] | None:
+    def carried(self) -> dict[str, Any]:
         """The state that the items handed out have come to; a copy."""
         leaves = self._shown.leaves
-        return None if leaves is None else cast("dict[str, Any]", writable(self._carried.state(leaves), copy=True))
+        assert leaves is not None
+        return cast("dict[str, Any]", writable(self._carried.state(leaves), copy=True))
 
 
 def _around(pipeline: Pipeline[..., Any], method: bool, carried: Carried) -> Pipeline[..., Any]:

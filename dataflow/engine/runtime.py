@@ -33,7 +33,7 @@ from dataflow.errors import RuntimeClosed
 from dataflow.graph.call import Caller
 from dataflow.graph.plan import Plan
 
-__all__ = ["HostedRun", "Runtime", "begin", "default_runtime", "quiet"]
+__all__ = ["Runtime", "default_runtime", "quiet"]
 
 LOOP_CHECK = 1.0
 """Seconds after which a kernel that waits for an inner run makes sure that the loop is still there."""
@@ -255,7 +255,7 @@ class Runtime:
         del inputs, context
         outer.children.append(run)
         try:
-            begin(run)
+            _begin(run)
             if outer.core.stopped:
                 run.stop()
             process_pool().drive(run, run.wait)
@@ -333,8 +333,7 @@ def _raised(succeeded: bool, value: Any) -> Any:
         del value
 
 
-def begin(run: HostedRun) -> None:
-    """Have a run begin."""
+def _begin(run: HostedRun) -> None:
     run.begin()
     if run.core.ready:
         process_pool().offer(run)
@@ -345,7 +344,7 @@ def begin(run: HostedRun) -> None:
 async def _settle(run: LoopRun) -> None:
     """Begin a run and wait until it is settled; cancelled, it is stopped and its async ops are awaited."""
     try:
-        begin(run)
+        _begin(run)
         await run.waiter
     except asyncio.CancelledError:
         run.stop()

@@ -17,6 +17,7 @@ import pytest
 import dataflow as flow
 from dataflow.engine import stream as engine
 from dataflow.engine.items import StreamRun
+from dataflow.events import RunEnded, RunStarted
 
 Runner = Callable[[Any], Any]
 
@@ -27,6 +28,14 @@ class Left:
     def __init__(self) -> None:
         self.runs: weakref.WeakSet[StreamRun] = weakref.WeakSet()
         self.closed = self.opened = self.cancelled = 0
+        self.begun: list[int] = []
+        self.over: list[int] = []
+
+    def watch(self, event: Any) -> None:
+        if isinstance(event, RunStarted):
+            self.begun.append(event.run)
+        elif isinstance(event, RunEnded):
+            self.over.append(event.run)
 
     def numbers(self, *, fails_at: int | None = None, ends_at: int | None = None) -> Iterator[int]:
         self.opened += 1
@@ -60,10 +69,8 @@ class Left:
             while len(asyncio.all_tasks()) > tasks or self.runs:
                 await asyncio.sleep(0)
             await flow.quiet()
-        self.closed_all()
-
-    def closed_all(self) -> None:
-        assert self.opened == 0 or self.closed >= self.opened, "the source is closed"
+        assert self.closed >= self.opened, "the source is closed"
+        assert self.begun == sorted(self.over), "each run that began has ended, once"
         names = [thread.name for thread in threading.enumerate() if not thread.name.startswith("dataflow-")]
         assert names == [threading.current_thread().name]
 
@@ -71,6 +78,7 @@ class Left:
 @pytest.fixture
 def left(monkeypatch: pytest.MonkeyPatch) -> Iterator[Left]:
     found = Left()
+    unsubscribe = flow.observe(found.watch)
 
     class Watched(StreamRun):
         __slots__ = ()
@@ -80,10 +88,10 @@ def left(monkeypatch: pytest.MonkeyPatch) -> Iterator[Left]:
             found.runs.add(self)
 
     monkeypatch.setattr(engine, "StreamRun", Watched)
-    gc.collect()
     gc.disable()  # nothing may wait for it
     yield found
     gc.enable()
+    unsubscribe()
 
 
 @pytest.fixture
@@ -321,6 +329,38 @@ def test_a_cancelled_next_loses_no_item(run_async: Runner, left: Left) -> None:
             found += [y async for y in s]
         assert found == list(range(40))
         del waiting
+        await left.nothing()
+
+    run_async(main())
+
+
+@both_ways
+def test_scopes_of_the_consumer_hold_only_what_is_inside_them(
+    run_async: Runner, left: Left, held: Any, entered: bool
+) -> None:
+    """A generator that yields inside a scope of its own would have the consumer cancelled by it (PEP 789)."""
+
+    async def body(y: int) -> bool:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await asyncio.Event().wait()
+        with pytest.raises(ExceptionGroup):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(stopped())
+                await asyncio.Event().wait()
+        return y < 5
+
+    async def stopped() -> None:
+        raise KeyError
+
+    async def main() -> None:
+        found: list[int] = []
+        await take(held.stream(left.numbers_async()), entered, body, found)
+        assert found == [1, 2, 3, 4, 5]
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+        del task
         await left.nothing()
 
     run_async(main())
