@@ -14,6 +14,7 @@ from dataflow.engine.limits import Limit
 from dataflow.engine.places import StillRunning
 from dataflow.engine.run import checkpoint
 from dataflow.engine.runtime import quiet
+from dataflow.engine.stream import Stream
 from dataflow.errors import (
     DataflowError,
     GraphError,
@@ -57,6 +58,7 @@ __all__ = [
     "Runtime",
     "RuntimeClosed",
     "StillRunning",
+    "Stream",
     "Task",
     "TraceError",
     "after",

@@ -22,7 +22,7 @@ from dataflow.graph.fill import fill, rebuild_tuple, refilled
 from dataflow.graph.nodes import Ref
 from dataflow.graph.placeholder import Placeholder
 
-__all__ = ["Binding", "Parameters"]
+__all__ = ["Binding", "Parameters", "tree_of"]
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _ANYTHING = object()
@@ -32,7 +32,7 @@ _ANYTHING = object()
 class Parameters:
     """What a pipeline takes: the parameters of its function, which of them are Python values, which are fixed."""
 
-    __slots__ = ("_fixed", "_keywords", "_name", "_static", "_tree", "open", "positional", "signature")
+    __slots__ = ("_fixed", "_keywords", "_name", "open", "positional", "signature", "static", "tree")
 
     def __init__(self, fn: Any, name: str, *, static: Iterable[str], tree: Iterable[str]) -> None:
         self.signature = inspect.signature(fn)
@@ -40,14 +40,14 @@ class Parameters:
         """What is left to give, when some arguments are fixed."""
         self._name = name
         self._fixed: dict[str, Any] = {}
-        self._static = self._names("static", static)
-        self._tree = self._names("tree", tree)
-        if both := self._static & self._tree:
+        self.static = self._names("static", static)
+        self.tree = self._names("tree", tree)
+        if both := self.static & self.tree:
             raise TypeError(f"pipeline {name!r}: {', '.join(sorted(both))} cannot be both static and a tree")
         parameters = self.signature.parameters.values()
         self._keywords = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
         plain = all(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
-        self.positional = len(parameters) if plain and not self._static | self._tree else None
+        self.positional = len(parameters) if plain and not self.static | self.tree else None
         """How many there are, if all can be given by position and are inputs unless they are None."""
 
     def _names(self, option: str, given: Iterable[str]) -> frozenset[str]:
@@ -97,7 +97,7 @@ class Parameters:
         for name, parameter in self.open.parameters.items():
             if parameter.default is not parameter.empty or parameter.kind in _VARIADIC or name in given:
                 continue
-            for names, what in ((self._static, "static"), (self._tree, "a tree")):
+            for names, what in ((self.static, "static"), (self.tree, "a tree")):
                 if name in names:
                     raise TypeError(f"{self._name}.graph() needs a value for {name!r}, which is {what}")
             given[name] = _ANYTHING
@@ -123,9 +123,9 @@ class Parameters:
                 binding.add_input(name, owner, (name, None))
             elif name not in bound.arguments:
                 binding.key_parts.append((name, "omitted"))
-            elif name in self._static:
+            elif name in self.static:
                 binding.key_parts.append((name, self._static_key(name, bound.arguments[name])))
-            elif name in self._tree:
+            elif name in self.tree:
                 self._add_tree(binding, name, bound.arguments[name])
             elif parameter.kind is parameter.VAR_POSITIONAL:
                 for index, value in enumerate(bound.arguments[name]):
@@ -202,6 +202,8 @@ class Binding:
         """The tree with a Ref to an input for each leaf, and its structure. It recurses into one argument's tree."""
         if value is None:
             return None, "None"
+        if isinstance(value, Placeholder):  # where this pipeline's graph becomes a part of another
+            return self._leaf(label, value)
         if isinstance(value, dict):
             grown = {key: self._grown(f"{label}[{key!r}]", item) for key, item in value.items()}
             leaves = {key: leaf for key, (leaf, _) in grown.items()}
@@ -212,6 +214,9 @@ class Binding:
             items = [leaf for leaf, _ in parts]
             template = refilled(value, items) if isinstance(value, list) else rebuild_tuple(value, items)
             return template, (type(value), tuple(inner for _, inner in parts))
+        return self._leaf(label, value)
+
+    def _leaf(self, label: str, value: Any) -> tuple[Ref, Hashable]:
         self.names.append(label)
         self.inputs.append(value)
         self._places.append(None)
@@ -234,6 +239,17 @@ class Binding:
             else:
                 arguments[name][key] = placeholder
         return inspect.BoundArguments(self.bound.signature, OrderedDict(arguments))
+
+
+def tree_of(name: str, value: Any, *, nested: bool, first: int) -> tuple[Any, Hashable, list[Any]]:
+    """A value as template, structure and leaves; the Refs count from `first`. It is one leaf unless `nested`."""
+    if not nested:
+        return Ref(first), None, [value]
+    binding = Binding(inspect.BoundArguments(inspect.Signature(), OrderedDict()))
+    binding.add_tree(name, value)
+    leaves = binding.inputs
+    template = fill(binding._trees[name], [Ref(first + place) for place in range(len(leaves))])
+    return template, binding.key, leaves
 
 
 _BY_REPR = (float, complex, Decimal, datetime, time, range, np.generic)

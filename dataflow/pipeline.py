@@ -29,6 +29,7 @@ from dataflow.graph.splice import spliced
 from dataflow.graph.trace import trace
 from dataflow.op import BoundOp, Call, Op, pickled_as
 from dataflow.plans import Plans
+from dataflow.streaming import Streaming
 
 __all__ = ["BoundPipeline", "Pipeline", "pipeline"]
 
@@ -42,7 +43,7 @@ _ALL_GIVEN: Hashable = ()
 """The key of the plan for which every argument is an input."""
 
 
-class Pipeline(Declared, Generic[P, R]):
+class Pipeline(Declared, Streaming[R], Generic[P, R]):
     """A pipeline. Made by `pipeline`; may be called from any number of tasks, threads and loops at once."""
 
     def __init__(
@@ -64,8 +65,8 @@ class Pipeline(Declared, Generic[P, R]):
         self._plans = Plans()
         self._class: type | None = None
         """Where this is a method."""
-        self._inner: dict[tuple[str, bool], Pipeline[..., Any]] = {}
-        """For `flow.map` and `flow.cond`: the pipelines that call it."""
+        self._inner: dict[tuple[Hashable, ...], Pipeline[..., Any]] = {}
+        """For `flow.map`, `flow.cond` and streams that carry state: the pipelines that call it."""
 
     @property
     def name(self) -> str:
@@ -205,6 +206,9 @@ class Pipeline(Declared, Generic[P, R]):
     def __set_name__(self, owner: type, name: str) -> None:
         self._class = owner
 
+    def _parts(self) -> tuple[Pipeline[..., R], None]:
+        return self, None
+
     # Binding and planning; `owner` is the instance where this is a method, else None.
 
     def _refuse_trace(self, verb: str) -> None:
@@ -297,7 +301,7 @@ class Pipeline(Declared, Generic[P, R]):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class BoundPipeline(Generic[P, R]):
+class BoundPipeline(Streaming[R], Generic[P, R]):
     """A pipeline that is a method, on one instance: `self` is fixed, everything else is as in `Pipeline`."""
 
     _of: Pipeline[Any, R]
@@ -358,6 +362,9 @@ class BoundPipeline(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<pipeline {self._of.name} of {self._owner!r}>"
+
+    def _parts(self) -> tuple[Pipeline[..., R], Any]:
+        return self._of, self._owner
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Plan, list[Any]]:
         return self._of._bind(self._of._plans_of(self._owner), self._owner, args, kwargs)

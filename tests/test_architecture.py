@@ -36,6 +36,8 @@ LAYERS = {
     "task": 3,
     "op": 3,
     "options": 3,
+    "carrying": 3,
+    "streaming": 3,
     "pipeline": 3,
     "control": 3,
     "engine": 2,

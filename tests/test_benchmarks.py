@@ -312,3 +312,10 @@ def test_one_small_pass_over_inter_and_intra() -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("mix ") == 4
     assert "chain / plain numpy" in done.stdout
+
+
+def test_a_short_stream() -> None:
+    done = run("tests.benchmarks.streams", "300")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"\| asyncio +\| +300 \|", done.stdout)
+    assert "Every item came once and in order." in done.stdout

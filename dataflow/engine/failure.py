@@ -23,7 +23,18 @@ import numpy as np
 from dataflow.errors import OperatorError, OperatorTimeout
 from dataflow.graph.nodes import Graph, Kind, Node
 
-__all__ = ["also_failed", "annotate", "arrive", "attempted", "cut", "in_one_line", "timed_out", "wrong_result"]
+__all__ = [
+    "also_failed",
+    "annotate",
+    "arrive",
+    "attempted",
+    "cut",
+    "in_item",
+    "in_one_line",
+    "timed_out",
+    "trimmed",
+    "wrong_result",
+]
 
 _PREFIX = "dataflow: "
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -81,6 +92,23 @@ def timed_out(node: Node, graph: Graph, seconds: float) -> OperatorTimeout:
         f"operator {spec.name!r}, node {node.number} of pipeline {graph.name!r}, took longer than its timeout of "
         f"{seconds:g} s; {remedy}"
     )
+
+
+def in_item(exc: BaseException, number: int) -> None:
+    """Note which item of a stream failed; what an earlier delivery said of that is replaced."""
+    prefix = f"{_PREFIX}in item "
+    with suppress(Exception):
+        notes: list[Any] = exc.__notes__
+        exc.__notes__ = [note for note in notes if not (isinstance(note, str) and note.startswith(prefix))]
+    _add_note(exc, f"{prefix}{number} of the stream (the first is item 0)")
+
+
+def trimmed(exc: BaseException) -> BaseException:
+    """The exception without our frames at the beginning of its traceback; what was raised by no operator."""
+    traceback = exc.__traceback__
+    while traceback is not None and _ours(traceback.tb_frame) and _delivered(traceback) is None:
+        traceback = traceback.tb_next
+    return BaseException.with_traceback(exc, traceback)
 
 
 def cut(exc: BaseException, run: int) -> bool:

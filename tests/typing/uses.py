@@ -111,6 +111,26 @@ async def program() -> None:
     model.layer("x")  # error
     await model.forward()  # error
 
+    async for text in deep.stream([1, 2], in_flight=4, on_full="drop_oldest"):
+        reveal_type(text)  # reveal: str
+    async with deep.bind(depth=3).stream(iter([1]), ordered=False, copy=True) as stream:
+        reveal_type(stream.dropped)  # reveal: int
+        reveal_type(await anext(stream))  # reveal: str
+        async for text in stream:
+            reveal_type(text)  # reveal: str
+    annotated: flow.Stream[str] = deep.stream([1])
+    async for either in deep.stream([1], on_error="yield"):
+        reveal_type(either)  # reveal: str | Exception
+    async for number in model.forward.stream([1]):
+        reveal_type(number)  # reveal: float
+    async for anything in deep.stream([1], carry={"depth": 1}, on_error="yield"):
+        anything.whatever
+    deep.stream([1], on_error="ignore")  # error
+    deep.stream([1], in_flight="4")  # error
+    deep.stream(1)  # error
+    async for _ in annotated:
+        pass
+
     task = kernel.start(1)
     reveal_type(await task)  # reveal: str
     reveal_type(await fetch.start("u"))  # reveal: bytes
