@@ -28,10 +28,11 @@ def managed(x: int) -> float:
     return x / 2
 
 
-flow.op(retry_on=int)  # error
-flow.op(limit=3)  # error
-managed.options(timeout="1")  # error
-managed.options(time_out=1)  # error
+def wrong_options() -> None:
+    flow.op(retry_on=int)  # error
+    flow.op(limit=3)  # error
+    managed.options(timeout="1")  # error
+    managed.options(time_out=1)  # error
 
 
 @flow.op(name="named later")
