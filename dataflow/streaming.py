@@ -120,9 +120,9 @@ class Streaming(Generic[R]):
         `copy`: copy the arrays of an item (also inside tuples, lists, dicts and dataclasses) before the next is pulled,
         for sources that fill one buffer again and again.
 
-        Raises TypeError and ValueError for wrong values, TypeError for pipelines that need more than one argument or are
-        bound to a `Runtime` (a stream takes no place there: `in_flight` is its bound), and TraceError in the body of a
-        pipeline.
+        Raises TypeError and ValueError for wrong values, TypeError for pipelines that need more than one argument or
+        are bound to a `Runtime` (a stream takes no place there: `in_flight` is its bound), and TraceError in the body
+        of a pipeline.
         """
         pipeline, owner = self._parts()
         pipeline._refuse_trace("stream")
