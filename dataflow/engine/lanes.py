@@ -20,12 +20,15 @@ Rules, all under the pool's lock:
 3. Waking by worth: a lane wakes another at once if the heavy kernels that it leaves ready are worth it, as kernels of
    unknown cost are. Light kernels (see the scheduler) are worth no second lane: one lane, the *sweeper*, takes those
    of all runs. A lane that finds nothing takes half of the heavy kernels that another has claimed and not
-   started, unless they are a chain.
+   started, unless they depend on each other. Lanes tell the plan's costs how they get on together, which decides what
+   counts as light. Whatever the limit, no more lanes than CPUs come at once, besides those whose kernels wait for inner
+   runs.
 4. Delayed, never refused: as long as anything waits while a slot is free, a watcher looks every `DELAY` seconds if
    heavy kernels are ready, and otherwise every `CALM` seconds. What is ready then gets a lane, worth it or not. A lane
    that has not come forward since the last look is stuck in a kernel: what it has claimed is taken from it, and if it
    was the sweeper another lane becomes it. So two kernels that wait for each other meet, also if both were thought
-   light.
+   light. Lanes beyond the CPUs come when all there are have been stuck for `WAITING` looks and a CPU is idle, as many
+   as there is work for; and one by one, every `STALLS` looks, if none is.
 5. Lock order: the pool's lock is never held while a run's lock is taken, nor the other way round; nor while the last
    reference to a run may go, since freeing what it holds may call user code.
 6. Whether a run has anything ready, who is the sweeper and how long the queue is are read without a lock where a stale
