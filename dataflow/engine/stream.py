@@ -332,7 +332,6 @@ class Stream(Generic[R_co]):
             await self._close()
         finally:
             if error is not None:
-                self._unseen()  # what its closing failed with is less than that
                 self._error = error
             del error
 
@@ -530,7 +529,7 @@ class Stream(Generic[R_co]):
         if was is ItemState.RUNNING:
             assert item.run is not None
             self._dying.add(item)
-            item.run.drop()
+            item.run.stop()  # it is settled in the loop's next turn, or when its async ops have ended
             return
         item.abandon()
         if not self._options.ordered:
