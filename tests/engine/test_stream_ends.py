@@ -716,7 +716,17 @@ def test_a_source_that_fails_to_close(
             async for _ in held.stream(failing_to_close(log)):
                 pass
         assert len(caplog.records) == 2
-        assert log == ["closed"] * 3
+        async with held.stream(failing_to_close(log)) as s:  # nor a cancellation
+            await anext(s)
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await s.aclose()
+            task.uncancel()
+            del task
+        assert len(caplog.records) == 3
+        assert log == ["closed"] * 4
         await left.nothing()
 
     with caplog.at_level(logging.ERROR, "dataflow"):
