@@ -124,6 +124,32 @@ def test_the_next_item_does_not_wait_for_the_end_of_this_one(run_async: Runner) 
     run_async(main())
 
 
+def test_the_state_of_unordered_results_is_the_latest_by_the_source(run_async: Runner) -> None:
+    first = asyncio.Event()
+
+    @flow.op
+    async def encode(x: int, state: int) -> int:
+        if x == 0:
+            await first.wait()
+        return state
+
+    @flow.pipeline
+    def p(x: int, total: int) -> Any:
+        new = x + total
+        return encode(x, new), {"total": new}
+
+    async def main() -> None:
+        async with p.stream(range(3), carry={"total": 10}, in_flight=3, ordered=False) as s:
+            assert s.carry == {"total": 10}
+            assert [await anext(s), await anext(s)] == [11, 13]
+            assert s.carry == {"total": 13}
+            first.set()
+            assert await anext(s) == 10
+            assert s.carry == {"total": 13}
+
+    run_async(main())
+
+
 def test_one_operator_may_return_result_and_state(run_async: Runner) -> None:
     @flow.op
     def step(x: int, total: int) -> Any:

@@ -152,11 +152,6 @@ class StreamRun(HostedRun):
         self._item = item
         _begin(self)
 
-    def drop(self) -> None:
-        """Stop, and cancel here and now what is on the loop, rather than in the loop's next turn."""
-        self.stop()
-        self._on_loop()
-
     def news(self) -> None:
         """The loop's thread is where this run begins: no need to post."""
         self._on_loop()
@@ -177,12 +172,9 @@ def caught(item: Item) -> list[BaseException]:
     try:
         item.raise_error()
     except BaseException as exc:
-        entry = exc.__traceback__
-        for _ in range(
-            2
-        ):  # this frame and that of `raise_error`; `failure.cut` knows a delivery by the one behind them
-            entry = entry.tb_next if entry is not None else None
-        found.append(BaseException.with_traceback(exc, entry))
-        del entry
+        # Without this frame and that of `raise_error`. `failure.cut` knows a delivery by the one behind them.
+        ours = exc.__traceback__.tb_next if exc.__traceback__ is not None else None
+        found.append(BaseException.with_traceback(exc, ours.tb_next if ours is not None else None))
+        del ours
     del item
     return found

@@ -17,6 +17,8 @@ Rules:
 3. Nobody but the feeder touches the source.
 4. Each run ends in `outcome()`, or in `abandon()` if its item is never handed out.
 5. Nothing is yielded in a cancel scope or a task group (PEP 789): the feeder never cancels the consumer.
+
+In one piece, since the consumer's side and the feeder's are two ends of one state.
 """
 
 from __future__ import annotations
@@ -139,7 +141,7 @@ class Stream(Generic[R_co]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._feeder: asyncio.Task[None] | None = None
         self._bell = _Bell()
-        """For the feeder: an item was handed out, or the last of a dropped one is gone."""
+        """For the feeder: an item was handed out, or a dropped one is settled."""
         self._news = _Bell()
         """For the consumer: an item may be ready, or none will come any more."""
         self._items: OrderedDict[int, Item] = OrderedDict()
@@ -147,7 +149,7 @@ class Stream(Generic[R_co]):
         self._ended: deque[int] = deque()
         """If results come as they end: the numbers of the items that have, in that order."""
         self._dying: set[Item] = set()
-        """Dropped items of which async ops are left."""
+        """Dropped items whose runs are not settled yet."""
         self._pulled = self._dropped = 0
         self._exhausted = False
         """Whether the source has no more, or has failed."""
@@ -332,7 +334,6 @@ class Stream(Generic[R_co]):
             await self._close()
         finally:
             if error is not None:
-                self._unseen()  # what its closing failed with is less than that
                 self._error = error
             del error
 
@@ -355,6 +356,7 @@ class Stream(Generic[R_co]):
                 cancelled = exc
         self._finish()
         if cancelled is not None:
+            self._unseen()
             try:
                 raise cancelled
             finally:
@@ -530,7 +532,7 @@ class Stream(Generic[R_co]):
         if was is ItemState.RUNNING:
             assert item.run is not None
             self._dying.add(item)
-            item.run.drop()
+            item.run.stop()  # it is settled in the loop's next turn, or when its async ops have ended
             return
         item.abandon()
         if not self._options.ordered:

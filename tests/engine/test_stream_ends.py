@@ -301,6 +301,116 @@ def test_the_consumer_is_cancelled_again_while_it_leaves(run_async: Runner, left
     run_async(main())
 
 
+def test_a_feeder_that_is_cancelled_again_and_again_waits_for_async_operators(run_async: Runner, left: Left) -> None:
+    release = asyncio.Event()
+
+    @flow.op
+    async def stubborn(x: int) -> int:
+        while not release.is_set():
+            with suppress(asyncio.CancelledError):
+                await release.wait()
+        return x
+
+    @flow.pipeline
+    def p(x: int) -> int:
+        return stubborn(x)
+
+    async def main() -> None:
+        async with p.stream(left.numbers()):
+            for _ in range(10):
+                await asyncio.sleep(0)
+            (feeder,) = (task for task in asyncio.all_tasks() if task.get_name() == "dataflow stream of p")
+            for _ in range(3):
+                feeder.cancel()
+                for _ in range(10):
+                    await asyncio.sleep(0)
+            assert not feeder.done()
+            assert left.closed == 0, "first the items, then the source"
+            release.set()
+            del feeder
+        await left.nothing()
+
+    run_async(main())
+
+
+@both_ways
+def test_a_consumer_cancelled_while_a_failure_ends_the_stream(
+    run_async: Runner, left: Left, caplog: pytest.LogCaptureFixture, entered: bool
+) -> None:
+    release = asyncio.Event()
+
+    @flow.op
+    async def stubborn(x: int) -> int:
+        while x == 1 and not release.is_set():
+            with suppress(asyncio.CancelledError):
+                await release.wait()
+        if x == 0:
+            raise ValueError("item 0")
+        return x
+
+    @flow.pipeline
+    def p(x: int) -> int:
+        return stubborn(x)
+
+    async def main() -> None:
+        consumer = asyncio.create_task(take(p.stream(left.numbers(), in_flight=2), entered, go_on, []))
+        for _ in range(30):
+            await asyncio.sleep(0)
+        consumer.cancel()
+        for _ in range(30):
+            await asyncio.sleep(0)
+        assert not consumer.done(), "item 1 has not ended"
+        release.set()
+        with suppress(asyncio.CancelledError):
+            await consumer
+        assert consumer.cancelled()
+        del consumer
+        await left.nothing()
+
+    with caplog.at_level(logging.ERROR, "dataflow"):
+        run_async(main())
+    assert [record.exc_info[1].args for record in caplog.records if record.exc_info] == [("item 0",)]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_news_of_a_run_that_is_over_are_no_news(
+    run_async: Runner, left: Left, caplog: pytest.LogCaptureFixture, ordered: bool
+) -> None:
+    flow.set_num_interop_threads(2)
+    gate, inside = threading.Event(), threading.Event()
+
+    @flow.op
+    def fail(x: int) -> int:
+        if x == 0:
+            assert inside.wait(20)
+            raise ValueError
+        return x
+
+    @flow.op
+    def slow(x: int) -> int:
+        if x == 0:
+            inside.set()
+            assert gate.wait(20)
+        return x
+
+    @flow.pipeline
+    def p(x: int) -> Any:
+        return fail(x), slow(x)
+
+    async def main() -> None:
+        async with p.stream(left.numbers(ends_at=4), on_error="yield", ordered=ordered, in_flight=1) as s:
+            assert isinstance(await anext(s), ValueError)
+            gate.set()  # its other kernel ends only now
+            await flow.quiet()
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert [y async for y in s] == [(1, 1), (2, 2), (3, 3)]
+        await left.nothing()
+
+    run_async(main())
+    assert caplog.records == []
+
+
 def test_a_cancelled_next_loses_no_item(run_async: Runner, left: Left) -> None:
     gates = [asyncio.Event() for _ in range(40)]
 
@@ -606,7 +716,17 @@ def test_a_source_that_fails_to_close(
             async for _ in held.stream(failing_to_close(log)):
                 pass
         assert len(caplog.records) == 2
-        assert log == ["closed"] * 3
+        async with held.stream(failing_to_close(log)) as s:  # nor a cancellation
+            await anext(s)
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await s.aclose()
+            task.uncancel()
+            del task
+        assert len(caplog.records) == 3
+        assert log == ["closed"] * 4
         await left.nothing()
 
     with caplog.at_level(logging.ERROR, "dataflow"):
