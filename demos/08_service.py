@@ -16,7 +16,7 @@ from service_visitors import visit
 
 import dataflow as flow
 
-SIDE, PITCH = 512, np.hypot(np.fft.fftfreq(512)[:, None], np.fft.rfftfreq(512))
+SIDE, pitch = 512, np.hypot(np.fft.fftfreq(512)[:, None], np.fft.rfftfreq(512))
 rt = flow.Runtime(max_runs=4, max_waiting=8, name="features")
 
 
@@ -28,7 +28,7 @@ def spectrum(body: bytes) -> np.ndarray:
 @flow.pipeline
 def features(body: bytes) -> list[float]:
     waves = spectrum(body)
-    return [np.std(np.fft.irfft2(waves * (PITCH > low) * (PITCH < 2 * low))) for low in (0.01, 0.05, 0.25)]
+    return [np.std(np.fft.irfft2(waves * (pitch > low) * (pitch < 2 * low))) for low in (0.01, 0.05, 0.25)]
 
 
 async def answer(request: web.Request) -> web.Response:
