@@ -45,6 +45,7 @@ class Attempt(Run):
     __slots__ = (
         "_back",
         "_clock",
+        "_inside",
         "_permit",
         "_timer",
         "_turns",
@@ -60,6 +61,7 @@ class Attempt(Run):
 
     def __init__(self, outer: HostedRun, step: int, permit: Permit | None, turns: Turns, clock: Clock) -> None:
         super().__init__(_plan_of(outer.plan, step), [], outer.context)
+        self._inside = outer._inside
         self.of = outer.number
         self.loop = outer.loop
         self.waiter: asyncio.Future[None] = self.loop.create_future()
@@ -181,6 +183,11 @@ class Attempt(Run):
         """As `Run.crash`; it is for the outer run to crash with it, and no failure of the operator."""
         self.crashed = True
         super().crash(error)
+
+    def _stopped(self) -> None:
+        super()._stopped()
+        if self._inside is not None and self.astray:  # its kernel is one of the runtime's, and outlives the outer run
+            self._inside.host.notice(self, self._inside)
 
     def tell_started(self) -> None:
         """Nobody: see rule 3."""

@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Any, Protocol
 
 from dataflow.engine.failure import in_item
-from dataflow.engine.runtime import HostedRun, _begin
+from dataflow.engine.runtime import HostedRun, begin
 from dataflow.graph.plan import Plan
 
 __all__ = ["Calls", "Item", "ItemState", "OnError", "OnFull", "Options", "StreamRun", "caught"]
@@ -150,7 +150,7 @@ class StreamRun(HostedRun):
     def start(self, item: Item) -> None:
         """Begin; in the loop's thread."""
         self._item = item
-        _begin(self)
+        begin(self)
 
     def news(self) -> None:
         """The loop's thread is where this run begins: no need to post."""

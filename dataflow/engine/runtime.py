@@ -36,7 +36,7 @@ from dataflow.errors import RuntimeClosed
 from dataflow.graph.nodes import Kind, Node
 from dataflow.graph.plan import Plan
 
-__all__ = ["Driver", "HostedRun", "NestedRun", "default_runtime", "loop_runs_here", "quiet"]
+__all__ = ["Driver", "HostedRun", "NestedRun", "begin", "default_runtime", "loop_runs_here", "quiet"]
 
 LOOP_CHECK = 1.0
 """Seconds after which a kernel that waits for an inner run makes sure that the loop is still there."""
@@ -278,7 +278,7 @@ class Driver:
         del inputs, context
         outer.children.append(run)
         try:
-            _begin(run)
+            begin(run)
             if outer.core.stopped:
                 run.stop()
             process_pool().drive(run, run.wait)
@@ -363,7 +363,8 @@ def _raised(succeeded: bool, value: Any) -> Any:
         del value
 
 
-def _begin(run: HostedRun) -> None:
+def begin(run: HostedRun) -> None:
+    """Start a run, and offer what is ready of it to the pool; in the thread that waits for it."""
     run.begin()
     if run.place is not None and run.place.expelled:  # between its admission and now: who expelled it saw no run
         run.stop(run.place.expulsion())
@@ -376,7 +377,7 @@ def _begin(run: HostedRun) -> None:
 async def _settle(run: LoopRun) -> None:
     """Begin a run and wait until it is settled; cancelled, it is stopped and its async ops are awaited."""
     try:
-        _begin(run)
+        begin(run)
         await run.waiter
     except asyncio.CancelledError:
         run.stop()

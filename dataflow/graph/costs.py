@@ -34,7 +34,7 @@ than the second thread gains."""
 
 WORTHWHILE = 1.25
 """How many times as quick as one alone lanes should be by their own times, which contain some of what they lose by
-being several: at 1.25 they were 1.05 times as quick (stencil and random graphs of width 16 with kernels of 7 to 25
+being several: at 1.25 they were about 1.1 times as quick (stencil and random graphs of width 16 with kernels of 7 to 25
 microseconds, 2 CPUs, Python 3.11)."""
 
 DOUBT = 1 / 16

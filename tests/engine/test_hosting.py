@@ -1324,3 +1324,34 @@ def test_runs_of_the_process_are_counted(run_async: Runner) -> None:
     with pytest.raises(ValueError):
         bad.debug(1)
     assert since() == {"started": 5, "in_progress": 0, "done": 2, "failed": 2, "cancelled": 1}
+
+
+@pytest.mark.parametrize("option", ["timeout", "retries", "limit"])
+def test_closing_tells_of_a_kernel_with_options_that_has_not_returned(run_async: Runner, option: str) -> None:
+    options: dict[str, Any] = {"timeout": 60.0, "retries": 1, "limit": flow.Limit(1)}
+    inside, gate = threading.Event(), threading.Event()
+
+    def stay(x: int) -> int:
+        inside.set()
+        assert gate.wait(20)
+        return x
+
+    kernel = flow.op(stay).options(**{option: options[option]})
+
+    @flow.pipeline
+    def p(x: int) -> int:
+        return kernel(x)
+
+    async def main() -> None:
+        rt = flow.Runtime(max_runs=1)
+        task = asyncio.create_task(p.on(rt)(1))
+        await asyncio.to_thread(inside.wait, 20)
+        left = await rt.aclose(0)
+        assert [(record.pipeline, record.operators) for record in left] == [("p", ("stay",))]
+        with pytest.raises(flow.RuntimeClosed):
+            await task
+        gate.set()
+        await flow.quiet()
+        assert await rt.aclose(0) == []
+
+    run_async(main())
