@@ -106,6 +106,7 @@ class Lane:
         "ended",
         "executor",
         "gave_way",
+        "held",
         "looked_at",
         "member",
         "run",
@@ -129,6 +130,8 @@ class Lane:
         """When its last segment ended, and when it last let other threads have the interpreter."""
         self.working = False
         """Whether what it did since then was for heavy kernels of the run that it serves."""
+        self.held = False
+        """Whether it waits, with a kernel claimed, for its BLAS threads; see rule 4 of `threads.budget`."""
         self.executor: ThreadPoolExecutor | None = None
         """Whose thread it has."""
         self.bell: Lock | None = None
@@ -525,6 +528,7 @@ class Pool:
                 and run is not None
                 and segment.weight is not Weight.LIGHT
                 and segment.unstarted > most
+                and not lane.held
             ):
                 most, found = segment.unstarted, (run, segment)
         return found
@@ -616,7 +620,9 @@ class Pool:
             return
         single, gain = costs.gains.advice(step)
         others = min(run.core.heavy, self._slots - 1)
+        lane.held = True
         process_intraop.start(member, seconds=seconds if single is None else single, gain=gain, ready=others)
+        lane.held = False
         try:
             lane.ended = execute(run, segment)
         finally:
@@ -724,7 +730,7 @@ class Pool:
                 met.append(run)
                 seen = (lane.turns, len(segment.todo))
                 worth = worth or len(segment.todo) > 1 or len(segment.claimed) > 1
-                if seen == lane.looked_at and (lane.doubted or not late):
+                if seen == lane.looked_at and (lane.doubted or not late) and not lane.held:
                     if len(segment.todo) > 1 or len(segment.claimed) > 1:
                         stuck.append((run, segment))
                     if self._sweeper is lane:

@@ -5,8 +5,8 @@ matrix product, one for what does not use BLAS. A step of which only one is know
 another step of that has one. Any value is right and none needs a lock, as in `costs`.
 
 A gain changes: a neighbour of this process that uses one of two CPUs makes two BLAS threads 3 to 6 times slower than
-one, since they wait for each other. So one kernel in `PROBE` of an operator is executed in the other way than the gain
-says.
+one, since they wait for each other. So one kernel in `PROBE` or `RARELY` of an operator is executed in the other way
+than the gain says.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ __all__ = ["Gains"]
 
 PROBE = 32
 """Of so many kernels of an operator, one is tried in the other way: at twice its time, that is 3 % of all."""
+RARELY = 128
+"""The same where several threads are worth it: that they are no more shows in what they take."""
 FIRST = 3
 """Which one of them."""
 WORTH = 1.1
@@ -59,8 +61,9 @@ class Gains:
         family = self._families[step]
         asked = self._asked[family] = self._asked.get(family, 0) + 1
         single, gain = self.expected(step)
-        if asked % PROBE == FIRST and self._several.get(step, single or 0.0) < LONG:
-            return single, None if gain is not None and gain < WORTH else 0.0
+        several = gain is None or gain >= WORTH
+        if asked % (RARELY if several else PROBE) == FIRST and self._several.get(step, single or 0.0) < LONG:
+            return single, 0.0 if several else None
         return single, gain
 
     def expected(self, step: int) -> tuple[float | None, float | None]:

@@ -16,7 +16,10 @@ Rules, for the default. (If the user gave a number it holds for all kernels, and
 3. Never two multi-threaded BLAS calls at once: `threads` is above 1 only while at most one member executes.
 4. *Teaming.* Kernels that are known to gain from BLAS threads may be run one after another with all of them, though
    several are ready, where that is quicker than side by side. A kernel that comes then waits for the one that runs,
-   no longer than twice what that one is expected to take; then rule 2 holds.
+   no longer than twice what that one is expected to take; then rule 2 holds. So does a kernel that takes less than what
+   is left of that one, whatever it gains: beside it, it would hold up all threads of a product, which wait for each
+   other. And one that would team waits for the one kernel with one thread that is in its way, or for light ones, if they
+   are over before half of what that saves is lost; for light ones only once, if they go on for longer.
 5. When all others have gone, a kernel that is not about to end gets all CPUs for its next BLAS calls.
 
 Why rule 4: a switch from many threads to one is not free. Idle OpenBLAS workers do not sleep: they spin for 2**28 ticks
@@ -37,6 +40,8 @@ __all__ = ["SPIN", "Budget", "Member"]
 
 SPIN = 0.1
 """Seconds for which idle workers spin, unless the environment says something else."""
+GAINS = 1.3
+"""The gain from which on a kernel that had several threads has certainly woken workers."""
 WORTH = 0.95
 """A team must take less than this part of the time that the kernels would take side by side."""
 LONG = 5e-3
@@ -59,17 +64,21 @@ class State(Enum):
 class Member:
     """A lane that serves a run, as the budget sees it."""
 
-    __slots__ = ("began", "seconds", "state", "steady", "threads")
+    __slots__ = ("began", "gains", "lasts", "seconds", "state", "steady", "threads")
 
     def __init__(self) -> None:
         self.state = State.IDLE
         self.seconds = inf
         """What its kernel is expected to take with the threads it has."""
         self.began = 0.0
+        self.gains = False
+        """Whether it is known to have BLAS workers at work beside it."""
         self.threads = 1
         """With how many BLAS threads its kernel started."""
         self.steady = True
         """Whether it has had as many ever since."""
+        self.lasts = False
+        """Whether somebody has waited in vain for its light kernels to be over."""
 
     def __repr__(self) -> str:
         return f"<Member {self.state.value}, {self.threads} BLAS threads>"
@@ -108,7 +117,8 @@ class Budget:
 
     def light(self, member: Member) -> None:
         """From here on it executes kernels that are not worth a call each: nor are they worth waking BLAS workers."""
-        member.state = State.LIGHT
+        if member.state is not State.LIGHT:
+            member.state, member.lasts = State.LIGHT, False
         self._share()
 
     def start(
@@ -123,6 +133,9 @@ class Budget:
         """
         member.state = State.IDLE
         if self.fixed is None:
+            if gain == 0.0:
+                for other in self.members:
+                    other.lasts = other.state is State.LIGHT
             if not self.executing and self._worth(seconds, gain, 1 + ready, now):
                 self._set(self.cpus)
             elif (until := self._patience(seconds, gain, 2 + ready, now)) is not None:
@@ -130,13 +143,14 @@ class Budget:
             else:
                 self._share()
         member.state, member.began, member.threads, member.steady = State.HEAVY, now, self.threads, True
+        member.gains = gain is not None and gain > GAINS and self.threads > 1
         member.seconds = seconds / gain if gain and self.threads > 1 else seconds
         return None
 
     def end(self, member: Member, now: float, *, hot: bool = False) -> None:
         """Its kernel is over; `hot`: BLAS workers were seen at work beside it."""
         member.state = State.IDLE
-        if hot:
+        if hot or member.gains:
             self._hot_until = now + self.spin
 
     def pause(self, member: Member) -> None:
@@ -186,13 +200,24 @@ class Budget:
         return self._team(seconds, gain, kernels, now)
 
     def _patience(self, seconds: float, gain: float | None, kernels: int, now: float) -> float | None:
-        """Until when to wait for the team's kernel that runs; None if there is none, or it is not worth it."""
+        """Until when to wait for the one member that executes; None if there are others, or it is not worth it."""
         runs = [member for member in self.members if member.state is not State.IDLE]
-        if len(runs) != 1 or self.threads == 1 or runs[0].state is not State.HEAVY:
+        if len(runs) != 1:
             return None
-        until = runs[0].began + 2 * runs[0].seconds + GRACE
-        soon = runs[0].began + runs[0].seconds < now + PATIENCE
-        return until if soon and now < until and self._team(seconds, gain, kernels, now) else None
+        (other,) = runs
+        left = other.began + other.seconds - now if other.state is State.HEAVY else 0.0
+        if other.state is State.HEAVY and other.threads > 1:
+            until = other.began + other.seconds + min(other.seconds, PATIENCE) + GRACE
+            if left > PATIENCE or now >= until:
+                return None
+            # It has all CPUs: beside it, even what needs but one would hold up all of its threads.
+            return until if seconds < left or self._team(seconds, gain, kernels, now) else None
+        if not gain or not self._team(seconds, gain, kernels, now):
+            return None
+        spare = min((seconds - seconds / min(gain, self.cpus)) / 2, PATIENCE)
+        if other.state is State.LIGHT:
+            spare = 0.0 if other.lasts else min(spare, GRACE)
+        return now + spare if left < spare else None
 
     def _team(self, seconds: float, gain: float | None, kernels: int, now: float) -> bool:
         """Whether so many kernels like this one take less one after another, with all CPUs, than side by side."""
@@ -202,6 +227,7 @@ class Budget:
             return hot > 0
         if not gain or seconds == inf:
             return False
+        gain = min(gain, self.cpus)  # more is what one thread lost to spinning workers, which is counted below
         width = min(kernels, self.cpus)
         work = seconds * kernels
         # Side by side: so many lanes, and all workers that spin, share the CPUs as long as the workers are hot.

@@ -160,6 +160,9 @@ class IntraOp:
         """It is about to execute a kernel; returns when it may. See `Budget.start`."""
         now = perf_counter()
         with self._lock:
+            if self._waiters:
+                self._needed.pause(member)
+                self._hand_over(now)
             until = self._needed.start(member, now, seconds=seconds, gain=gain, ready=ready)
             if until is not None:
                 waiter = _Waiter(member, seconds, gain, ready)
@@ -188,8 +191,8 @@ class IntraOp:
             budget = self._needed
             sample = Sample(took, member.threads > 1) if member.steady and budget.fixed is None else None
             budget.end(member, now, hot=hot)
-            self._hand_over(now)
-            self._enforce()
+            if not self._waiters:  # else what its lane does next comes first if it is light, and tells in any case
+                self._enforce()
         return sample
 
     def go(self, member: Member) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import dataflow as flow
+from dataflow.engine import lanes
 from dataflow.threads.blas import Blas, Library, Reach
 from dataflow.threads.intraop import process_intraop
 from dataflow.threads.settings import process_settings
@@ -247,3 +248,39 @@ def test_with_affinity_to_one_cpu_the_defaults_are_one() -> None:
         check=False,
     )
     assert (done.stdout, done.stderr) == ("1 1 [1, 1, 1]\n", "")
+
+
+def test_a_kernel_that_waits_for_its_blas_threads_stays_with_its_lane(
+    run_async: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow.set_num_interop_threads(2)
+    held, gate = threading.Event(), threading.Event()
+    asked: list[int] = []
+    usual = process_intraop.start
+
+    def start(member: Any, **what: Any) -> None:
+        asked.append(threading.get_ident())
+        if len(asked) == 2:
+            held.set()
+            assert gate.wait(20)
+        usual(member, **what)
+
+    monkeypatch.setattr(process_intraop, "start", start)
+
+    def kernel() -> int:
+        assert len(asked) > 1 or held.wait(20)  # the first one to start ends when the other one is held
+        return threading.get_ident()
+
+    async def main() -> None:
+        running = asyncio.create_task(pipeline_of(kernel, kernel)())
+        assert await asyncio.to_thread(held.wait, 20)
+        pool = lanes.process_pool()
+        while len(pool._lanes) > 1:  # the other lane finds nothing that it could take
+            await asyncio.sleep(0)
+        for _ in range(5):  # nor does the watcher
+            pool._watch(0.0)
+            await asyncio.sleep(1e-3)
+        gate.set()
+        assert sorted(await running) == sorted(asked)
+
+    run_async(main())

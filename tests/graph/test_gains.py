@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataflow.graph.gains import FIRST, LONG, PROBE, WORTH, Gains
+from dataflow.graph.gains import FIRST, LONG, PROBE, RARELY, WORTH, Gains
 
 
 def test_nothing_is_known_at_first():
@@ -55,9 +55,9 @@ def test_one_kernel_in_so_many_is_tried_in_the_other_way():
     gains = Gains(["a"])
     gains.note(0, 8e-3, several=False)
     gains.note(0, 4e-3, several=True)
-    answers = asked(gains, 2 * PROBE)
-    assert answers.count(2.0) == 2 * PROBE - 2
-    assert answers[FIRST - 1] == answers[FIRST - 1 + PROBE] == 0.0  # one thread
+    answers = asked(gains, 2 * RARELY)
+    assert answers.count(2.0) == 2 * RARELY - 2
+    assert answers[FIRST - 1] == answers[FIRST - 1 + RARELY] == 0.0  # one thread
     gains.note(0, 100e-3, several=True)  # all of a sudden
     assert gains.expected(0)[1] < WORTH
     assert asked(gains, PROBE).count(None) == 1  # all CPUs, as for a kernel that nobody knows

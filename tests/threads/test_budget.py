@@ -217,6 +217,79 @@ def test_nobody_waits_for_a_long_or_an_unknown_or_a_late_kernel():
         assert b.threads == 1
 
 
+def test_a_short_kernel_waits_for_what_has_all_cpus_whatever_it_gains():
+    b = Checked()
+    first, second = b.come(), b.come()
+    b.start(first, seconds=10e-3, gain=2.0)
+    for gain in (None, 0.5, 1.8):
+        assert b.start(second, seconds=4e-3, gain=gain) == pytest.approx(b.now + 2 * 5e-3 + GRACE)
+    b.now += 2e-3
+    assert b.start(second, seconds=4e-3, gain=0.5) is None  # it takes longer than what is left
+    assert b.threads == 1
+
+
+def test_a_light_kernel_beside_a_team_does_not_end_it():
+    b = Checked()
+    b.heat()
+    first, second = b.come(), b.come()
+    b.start(first, seconds=10e-3, gain=1.8)
+    b.light(second)
+    assert b.threads == 1
+    assert b.start(second, seconds=10e-3, gain=1.8) is not None  # the product under way still has all CPUs
+    b.end(first)
+    assert b.start(second, seconds=10e-3, gain=1.8) is None
+    assert b.threads == 2
+
+
+@pytest.mark.parametrize(("left", "waits"), [(1e-3, True), (3e-3, False)])
+def test_who_would_team_waits_for_the_end_of_a_kernel_with_one_thread(left, waits):
+    b = Checked()
+    b.heat()
+    first, second = b.come(), b.come()
+    b.start(first, seconds=10e-3, gain=0.5)
+    b.now += 10e-3 - left
+    until = b.start(second, seconds=10e-3, gain=2.0)  # it would save 5 ms
+    assert until == (pytest.approx(b.now + 2.5e-3) if waits else None)
+    assert b.threads == 1
+    if waits:
+        b.end(first)
+        assert b.start(second, seconds=10e-3, gain=2.0) is None
+        assert b.threads == 2
+
+
+def test_who_would_team_waits_a_moment_for_light_kernels_but_not_twice_in_vain():
+    b = Checked()
+    b.heat()
+    light, heavy = b.come(), b.come()
+    b.light(light)
+    assert b.start(heavy, seconds=10e-3, gain=2.0) == pytest.approx(b.now + GRACE)
+    assert b.start(heavy, seconds=1e-3, gain=2.0) == pytest.approx(b.now + 0.25e-3)
+    assert b.start(heavy, seconds=1e-3, gain=1.0) is None
+    assert b.start(heavy, seconds=10e-3, gain=0.0) is None  # it has waited
+    b.light(light)
+    assert b.start(heavy, seconds=10e-3, gain=2.0) is None
+    b.start(light)
+    b.light(light)
+    assert b.start(heavy, seconds=10e-3, gain=2.0) is not None
+
+
+def test_a_kernel_that_is_known_to_gain_leaves_hot_workers_behind():
+    for gain, hot in ((2.0, True), (1.1, False), (None, False)):
+        b = Checked()
+        member = b.come()
+        b.start(member, seconds=10e-3, gain=gain)
+        assert member.threads == 2
+        b.end(member)
+        assert b.budget.hot(b.now) is hot, gain
+
+
+def test_nobody_gains_more_than_there_are_cpus():
+    b = Checked()
+    # Four times as long with one thread: workers were spinning beside it. Cold, two lanes are as quick as a team.
+    assert b.start(b.come(), seconds=10e-3, gain=4.0, ready=1) is None
+    assert b.threads == 1
+
+
 # ---------------------------------------------------------------- a number that was given
 
 
@@ -274,4 +347,4 @@ def test_random_events_keep_the_invariants(seed):
                 assert member.state is State.HEAVY
             else:
                 assert b.now < until < b.now + 2 * PATIENCE + GRACE
-                assert sum(other.state is State.HEAVY for other in members) == 1
+                assert sum(other.state is not State.IDLE for other in members) == 1

@@ -280,7 +280,7 @@ def hot(control: IntraOp) -> None:
     control.go(member)
 
 
-def test_who_is_held_back_starts_when_the_other_ends_and_before_its_next(monkeypatch):
+def test_who_is_held_back_starts_after_the_other_and_its_light_ones_and_before_its_next(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(intraop, "perf_counter", lambda: now[0])
     library = Faked(2)
@@ -303,10 +303,15 @@ def test_who_is_held_back_starts_when_the_other_ends_and_before_its_next(monkeyp
     while not control._waiters:
         assert thread.is_alive()
     assert not began.is_set()
-    control.end(first)  # what starts the other one, in its name, before it has woken up
-    assert not control._waiters
-    thread.join()
+    control.end(first)
+    control.light(first)  # what hangs on it comes first
+    assert control._waiters
+    assert not began.is_set()
+    control.start(first, seconds=20e-3, gain=1.9)  # what starts the other one, in its name, before it has woken up
     assert began.is_set()
+    thread.join()
+    assert not control._waiters
+    control.end(first)
     control.go(first)
     assert library.count() == 2
 
