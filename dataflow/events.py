@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any, TypeVar, overload
 
 __all__ = [
     "KINDS",
@@ -111,6 +112,7 @@ class Retrying:
 
 Event = RunStarted | RunEnded | OperatorEnded | LateFailure | Retrying
 Observer = Callable[[Event], object]
+E = TypeVar("E", bound=Event)
 
 KINDS: tuple[type[Event], ...] = (RunStarted, RunEnded, OperatorEnded, LateFailure, Retrying)
 
@@ -119,7 +121,11 @@ _observers: dict[type[Event], tuple[Observer, ...]] = dict.fromkeys(KINDS, ())
 """Who is told of what. The tuples are replaced whole, so that they are read without the lock."""
 
 
-def observe(callback: Observer, kinds: Iterable[type[Event]] = KINDS) -> Callable[[], None]:
+@overload
+def observe(callback: Observer) -> Callable[[], None]: ...
+@overload
+def observe(callback: Callable[[E], object], kinds: Iterable[type[E]]) -> Callable[[], None]: ...
+def observe(callback: Callable[[Any], object], kinds: Iterable[Any] = KINDS) -> Callable[[], None]:
     """Have `callback(event)` called for every event of this process from now on; returns what ends that.
 
     The events are `RunStarted`, `RunEnded`, `OperatorEnded`, `LateFailure` and `Retrying`, of `dataflow.events`;

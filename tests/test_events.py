@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import dataflow as flow
-from dataflow.engine import execute, runtime
+from dataflow.engine import execute, lanes, runtime
 from dataflow.events import KINDS, Event, LateFailure, OperatorEnded, Retrying, RunEnded, RunStarted, observed
 from tests.engine.clock import failure, until
 
@@ -611,27 +611,59 @@ def test_an_observer_may_come_and_go_in_the_middle_of_a_run(run_async: Runner) -
 def test_without_observers_of_operators_kernels_take_the_usual_way(
     run_async: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At most a look for each segment, and none for each kernel."""
-    looks = 0
+    """One look for each segment, and none for each kernel."""
+    looks: list[type[Event]] = []
+    segments: list[Any] = []
 
     def counts(kind: type[Event]) -> bool:
-        nonlocal looks
-        looks += kind is OperatorEnded
+        looks.append(kind)
         return observed(kind)
+
+    def counted(run: Any, segment: Any) -> float:
+        segments.append(segment)
+        return execute.execute(run, segment)
 
     def refused(*_: Any) -> Any:
         raise AssertionError("not for nobody")
 
     wide = flow.pipeline(lambda x: [reciprocal(x) for _ in range(10_000)])
-    for _ in range(3):
-        run_async(wide(2))  # learns what they cost
+    run_async(wide(2))  # learns what they cost
+    monkeypatch.setattr(lanes, "execute", counted)
     monkeypatch.setattr(execute, "observed", counts)
     monkeypatch.setattr(execute, "_work_off_told", refused)
     monkeypatch.setattr(runtime, "awaited_on_watch", refused)
     with listening(*RUNS, LateFailure, Retrying):
         run_async(wide(2))
         run_async(both_kinds(2))
-        assert looks < 2000
+    assert looks == [OperatorEnded] * len(segments)
+    assert len(segments) < 10_000
+
+
+def test_waiting_for_a_place_in_a_kernel_is_no_run(run_async: Runner) -> None:
+    """Though inside it is one."""
+    held, entered = threading.Event(), threading.Event()
+
+    @flow.op
+    def holds() -> None:
+        entered.set()
+        assert held.wait(20)
+
+    @flow.op
+    def waits(inner: Any) -> Any:
+        return inner.run(2)
+
+    async def main() -> None:
+        rt = flow.Runtime(max_runs=1)
+        holder = asyncio.create_task(flow.pipeline(lambda: holds(), name="holder").on(rt)())
+        await until(entered.is_set)
+        waiter = asyncio.create_task(flow.pipeline(lambda p: waits(p), name="waiter")(reciprocals.on(rt)))
+        await until(lambda: rt.info()["runs"]["waiting"])
+        held.set()
+        await asyncio.gather(holder, waiter)
+
+    with listening() as events:
+        run_async(main())
+    assert Counter(event.pipeline for event in events) == {"holder": 3, "waiter": 3, "reciprocals": 4}
 
 
 # ---------------------------------------------------------------- observers
