@@ -55,8 +55,9 @@ CORE = f"{PACKAGE}.engine.scheduler"
 LANES = f"{PACKAGE}.engine.lanes"
 CORE_REFUSES = {"_thread", "asyncio", "concurrent", "logging", "numpy", "os", "threading", "time", "uvloop"}
 
-OPTIONAL_EXTRAS = {"IPython", "PIL", "dask", "distributed", "matplotlib", "onnx", "uvloop"}
-"""What may be imported inside a function: packages that a user may do without, or that would make import slow."""
+OPTIONAL_EXTRAS = {"IPython", "PIL", "dask", "distributed", "matplotlib", "onnx", "opentelemetry", "uvloop"}
+"""What may be imported inside a function: packages that a user may do without, or that would make import slow. At the
+top of a module only where `import dataflow` does not come by."""
 
 THREAD_STARTERS = {
     "_thread.start_joinable_thread",
@@ -242,6 +243,25 @@ def no_import_inside_a_function(house: House) -> list[str]:
     ]
 
 
+def importing_the_package_imports_no_extra(house: House) -> list[str]:
+    """Nor do modules that it imports; a module that is all about one is imported by itself."""
+    reached, todo = set[str](), [PACKAGE] if PACKAGE in house else []
+    complaints = []
+    while todo:
+        module = house[todo.pop()]
+        if module.name in reached:
+            continue
+        reached.add(module.name)
+        for found in module.imports():
+            if found.in_function or found.for_types_only:
+                continue
+            if found.target.partition(".")[0] in OPTIONAL_EXTRAS:
+                complaints.append(module.at(found.line, f"imports {found.target} whenever the package is imported"))
+            elif target := resolve(house, found.target):
+                todo.append(target)
+    return complaints
+
+
 def asyncio_only_where_it_is_driven(house: House) -> list[str]:
     return [
         module.at(found.line, f"imports {found.target}")
@@ -289,6 +309,7 @@ RULES: list[Rule] = [
     imports_go_down,
     no_cycles,
     no_import_inside_a_function,
+    importing_the_package_imports_no_extra,
     asyncio_only_where_it_is_driven,
     the_core_is_pure,
     only_the_lanes_start_threads,
@@ -346,6 +367,7 @@ SOUND: dict[str, str] = {
     "events.py": "from .errors import InternalError",
     "errors.py": "import typing\nclass InternalError(Exception): ...",
     "tools/__init__.py": "",
+    "tools/otel.py": "from opentelemetry import trace\nfrom dataflow.events import Event",
     "tools/profile.py": "import os\nfrom dataflow.op import op\ndef f():\n    import matplotlib.pyplot\n    os.path",
 }
 
@@ -384,6 +406,11 @@ PLANTED: dict[Rule, list[tuple[str, str, str]]] = {
             "class A:\n    async def f(self):\n        from . import errors",
             ":3 imports dataflow.errors inside a function",
         ),
+    ],
+    importing_the_package_imports_no_extra: [
+        ("__init__.py", "import matplotlib", ":1 imports matplotlib whenever the package is imported"),
+        ("graph/nodes.py", "if 1:\n    from onnx import x", ":2 imports onnx.x whenever the package is imported"),
+        ("tools/profile.py", "import IPython.display", ":1 imports IPython.display whenever the package is imported"),
     ],
     asyncio_only_where_it_is_driven: [
         ("graph/trace.py", "import asyncio", ":1 imports asyncio"),

@@ -10,7 +10,7 @@ Rules:
 2. An attempt takes its values from the outer run while the step is in flight there, and has no reference to it: a stray
    kernel keeps nothing alive but its arguments.
 3. It is no run that observers see. Its failure is stored as it is, for the outer run to annotate; one that comes late
-   is told as one of the outer run.
+   is told as one of the outer run, and so is its kernel's end.
 4. Attempts wait for their turn before they are offered to the pool, so that a run has no more than a few in the pool's
    queue: there runs take turns, and one with a thousand managed kernels is to have no more of them than others.
 """
@@ -23,11 +23,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dataflow.engine.clock import Clock, Timer
+from dataflow.engine.failure import timed_out
 from dataflow.engine.lanes import process_pool
 from dataflow.engine.limits import Permit
-from dataflow.engine.run import Run, here, tell_late
+from dataflow.engine.run import Run, here
 from dataflow.engine.segment import Segment
 from dataflow.engine.steps import Phase
+from dataflow.engine.telling import operator_ended, tell, tell_late
+from dataflow.events import OperatorEnded, observed
 from dataflow.graph.call import Caller
 from dataflow.graph.nodes import Node
 from dataflow.graph.plan import Plan
@@ -192,12 +195,22 @@ class Attempt(Run):
     def tell_started(self) -> None:
         """Nobody: see rule 3."""
 
-    def tell_ended(self, outcome: str) -> None:
+    def tell_ended(self, outcome: str, error: BaseException | None = None) -> None:
         """Nobody: see rule 3."""
+
+    def tell_operator(self, step: int, began: int, seconds: float, error: BaseException | None) -> None:
+        """As of the run that it was made for; and one that took too long has failed with that, if with nothing else."""
+        if self.began is None or not observed(OperatorEnded):
+            return
+        stopped = self.core.stopped
+        if self.timed_out and stopped and (error is None or isinstance(error, asyncio.CancelledError)):
+            assert self.timeout is not None
+            error = timed_out(self.plan.nodes[step], self.plan.graph, self.timeout)
+        tell(self.context, operator_ended(self.of, self.plan, step, began, seconds, error, stopped=stopped))
 
     def told_late(self, node: Node | None, error: BaseException) -> None:
         """As a failure of the run that it was made for."""
-        tell_late(self.of, self.plan.graph.name, node, error)
+        tell_late(self.of, self.plan.graph.name, self.context, node, error)
 
     def _changed(self) -> None:
         if self.core.over:

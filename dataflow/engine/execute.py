@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import sys
 from contextvars import Context
-from time import perf_counter, thread_time
+from time import perf_counter, thread_time, time_ns
 from types import FrameType
 from typing import Any
 
+from dataflow.engine.failure import trimmed
 from dataflow.engine.run import Run
 from dataflow.engine.segment import END, Segment, Weight
+from dataflow.events import OperatorEnded, observed
 from dataflow.graph.plan import SEVERAL
 
 __all__ = ["clear_frames", "execute"]
@@ -35,6 +37,9 @@ def execute(run: Run, segment: Segment) -> float:
 
     Whatever a kernel raises ends the run and never leaves this function.
     """
+    if observed(OperatorEnded):
+        run.context.copy().run(_work_off_told, run, segment)
+        return perf_counter()
     costs, weight = run.plan.costs, segment.weight
     work = _work_off_timed if weight is Weight.HEAVY else _work_off
     if run.apart is None:
@@ -134,6 +139,53 @@ def _work_off_timed(run: Run, segment: Segment, mine: Context) -> bool:
         segment.frame = sys._getframe()
         run.failed(step, exc, segment)
     return False
+
+
+def _work_off_told(run: Run, segment: Segment) -> None:
+    """The same with observers, who are told of each step before the next one begins, and so before it is reported.
+
+    Each kernel is measured, so that the time that observers take is no part of what is learned. It runs in a context of
+    its own, whatever the others have set.
+    """
+    plan, values, weight, costs = run.plan, run.values, segment.weight, run.plan.costs
+    step, readers, sweep, copy = END, plan.readers, segment.sweep, run.context.copy
+    cpu_began = started = seconds = total = 0.0
+    began = 0
+    try:
+        for step in iter(segment.todo.pop, END):
+            if weight is Weight.UNKNOWN:
+                cpu_began = thread_time()
+            began, started = time_ns(), perf_counter()
+            result = copy().run(plan.calls[step], values)
+            if type(result) not in plan.settled[step]:
+                result = run.settle(step, result)
+            values[step] = result
+            result = None
+            seconds = perf_counter() - started
+            total += seconds
+            for slot in plan.releases[step]:
+                if sweep or readers[slot] == 1:
+                    values[slot] = None
+            if weight is Weight.UNKNOWN:
+                if costs.first_measured(step, seconds, thread_time() - cpu_began):
+                    run.reconsider()
+            elif weight is Weight.HEAVY and not 0.8 < seconds / costs.seconds[step] < 2.0:
+                costs.measured(step, seconds)
+            run.tell_operator(step, began, seconds, None)
+    except BaseException as exc:
+        seconds = perf_counter() - started
+        segment.frame = sys._getframe()
+        run.tell_operator(step, began, seconds, trimmed(exc))
+        run.failed(step, exc, segment)
+        return
+    claimed = segment.claimed  # as in `execute`
+    if weight is not Weight.LIGHT or step == END or not claimed:
+        return
+    if segment.stuck:
+        if seconds > STUCK:  # else it was an observer that held up the lane
+            costs.stuck(step, STUCK)
+    elif not segment.relieved and costs.batch(claimed, total):
+        run.reconsider()
 
 
 def _compares_by_content(context: Context) -> bool:

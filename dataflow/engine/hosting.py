@@ -345,7 +345,10 @@ class Lobby(NestedRun):
     def tell_started(self) -> None:
         """Nobody."""
 
-    def tell_ended(self, outcome: str) -> None:
+    def tell_ended(self, outcome: str, error: BaseException | None = None) -> None:
+        """Nobody."""
+
+    def tell_operator(self, step: int, began: int, seconds: float, error: BaseException | None) -> None:
         """Nobody."""
 
 

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass
 from enum import Enum
+from time import time_ns
 from typing import Any, Protocol
 
 from dataflow.engine.failure import in_item
 from dataflow.engine.runtime import HostedRun, begin
+from dataflow.events import RunEnded, observed
 from dataflow.graph.plan import Plan
 
 __all__ = ["Calls", "Item", "ItemState", "OnError", "OnFull", "Options", "StreamRun", "caught"]
@@ -160,6 +162,8 @@ class StreamRun(HostedRun):
         self._post()
 
     def _tell(self) -> None:
+        if observed(RunEnded):
+            self.over_at = time_ns()  # its outcome is asked for when its turn comes to be handed out
         settled, item = self._settled, self._item
         self._settled = self._item = None  # once, and no cycle
         if settled is not None and item is not None:

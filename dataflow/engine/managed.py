@@ -21,16 +21,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dataflow.engine.attempts import Attempt, Turns
 from dataflow.engine.clock import Clock
-from dataflow.engine.failure import in_one_line, timed_out
+from dataflow.engine.failure import in_one_line, timed_out, trimmed
 from dataflow.engine.limits import Limit, Permit
-from dataflow.events import Retrying, emit, observed
+from dataflow.engine.telling import Stopwatch, tell
+from dataflow.events import OperatorEnded, Retrying, observed
 from dataflow.graph.call import Caller
 from dataflow.graph.nodes import Kind, Options
 
 if TYPE_CHECKING:
     from dataflow.engine.runtime import HostedRun
 
-__all__ = ["LONGEST_BACKOFF", "Managed", "awaited"]
+__all__ = ["LONGEST_BACKOFF", "Managed", "awaited", "awaited_on_watch"]
 
 logger = logging.getLogger("dataflow")
 
@@ -50,6 +51,16 @@ async def awaited(call: Caller, values: list[Any], name: str) -> tuple[bool, Any
         return True, await awaitable
     except BaseException as exc:
         return False, exc
+
+
+async def awaited_on_watch(watch: Stopwatch, run: HostedRun, step: int) -> tuple[bool, Any]:
+    """The same for a step of which observers are told."""
+    watch.start()
+    try:
+        succeeded, value = await awaited(run.plan.calls[step], run.values, run.plan.nodes[step].spec.name)
+    finally:
+        watch.stop()
+    return succeeded, value if succeeded else trimmed(value)
 
 
 class Managed:
@@ -123,8 +134,8 @@ class _Step:
             "attempt %d of %d at operator %r in a run of %r failed, the next one is in %.3g s: %s",
             *(made, self._options.retries + 1, name, pipeline, delay, in_one_line(error)),
         )
-        if observed():
-            emit(Retrying(self._run.number, pipeline, name, made, delay, error))
+        if observed(Retrying):
+            tell(self._run.context, Retrying(self._run.number, pipeline, name, made, delay, error))
 
     async def _attempt(self) -> tuple[bool, Any, Attempt | None]:
         """One attempt: whether it succeeded, what it came to, and itself if its kernel goes on all the same."""
@@ -165,7 +176,8 @@ class _Step:
 
     async def _at_async_op(self) -> tuple[bool, Any]:
         run, seconds = self._run, self._options.timeout
-        task = self._task()
+        watch = Stopwatch() if observed(OperatorEnded) else None
+        task = self._task(watch)
         late = False
 
         def time_is_up() -> None:
@@ -180,6 +192,7 @@ class _Step:
         except asyncio.CancelledError:
             task.cancel()
             await _ended(task)
+            self._tell_ended(watch, *_result(task))
             raise
         except BaseException:  # the coroutine is closed
             task.cancel()
@@ -187,18 +200,27 @@ class _Step:
         finally:
             if timer is not None:
                 timer.cancel()
-        succeeded, value = (False, asyncio.CancelledError()) if task.cancelled() else task.result()
+        succeeded, value = _result(task)
         if late:
             error = self._timed_out()
             if not succeeded and isinstance(value, Exception):  # what it raised instead of ending
                 error.__cause__ = value
-            return False, error
+            succeeded, value = False, error
+        self._tell_ended(watch, succeeded, value)
         return succeeded, value
 
-    def _task(self) -> asyncio.Task[tuple[bool, Any]]:
+    def _tell_ended(self, watch: Stopwatch | None, succeeded: bool, value: Any) -> None:
+        """The observers, how an attempt at an async op ended, if it began."""
+        if watch is not None and watch.began:
+            self._run.tell_operator(self._step, watch.began, watch.seconds, None if succeeded else value)
+
+    def _task(self, watch: Stopwatch | None) -> asyncio.Task[tuple[bool, Any]]:
         """One attempt at an async op, under way; in the caller's context, of which it gets a copy to itself."""
         run, name = self._run, self._node.spec.name
-        coroutine = awaited(run.plan.calls[self._step], run.values, name)
+        if watch is None:
+            coroutine = awaited(run.plan.calls[self._step], run.values, name)
+        else:
+            coroutine = awaited_on_watch(watch, run, self._step)
         try:
             # As with other async ops, not as an argument.
             return run.context.copy().run(
@@ -211,6 +233,10 @@ class _Step:
     def _timed_out(self) -> BaseException:
         assert self._options.timeout is not None
         return timed_out(self._node, self._run.plan.graph, self._options.timeout)
+
+
+def _result(task: asyncio.Task[tuple[bool, Any]]) -> tuple[bool, Any]:
+    return (False, asyncio.CancelledError()) if task.cancelled() else task.result()
 
 
 async def _ended(task: asyncio.Task[Any]) -> None:

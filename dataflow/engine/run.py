@@ -26,11 +26,11 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from contextvars import Context
 from itertools import count
 from threading import Lock, local
+from time import time_ns
 from typing import Any
 
 from dataflow.engine.failure import also_failed, arrive, wrong_result
@@ -39,16 +39,16 @@ from dataflow.engine.segment import END, Segment, Weight
 from dataflow.engine.steps import Phase
 from dataflow.engine.strays import strays
 from dataflow.engine.tally import tally
+from dataflow.engine.telling import operator_ended, tell, tell_late, told_started
 from dataflow.errors import InternalError, RuntimeClosed
-from dataflow.events import LateFailure, RunEnded, RunStarted, emit, observed
+from dataflow.events import OperatorEnded, RunEnded, RunStarted, observed
 from dataflow.graph.costs import UNKNOWN
 from dataflow.graph.guard import PLAIN_RESULT, guard, guard_result, own
 from dataflow.graph.nodes import Kind, Node
 from dataflow.graph.plan import Plan
 
-__all__ = ["Run", "checkpoint", "here", "tell_late"]
+__all__ = ["Run", "checkpoint", "here"]
 
-logger = logging.getLogger("dataflow")
 _numbers = count(1)
 
 
@@ -95,6 +95,7 @@ class Run:
         "lock",
         "loop_steps",
         "number",
+        "over_at",
         "plan",
         "queued",
         "values",
@@ -105,6 +106,7 @@ class Run:
         self.number = next(_numbers)
         self.plan = plan
         self.context = context
+        """What each kernel and async op gets a copy of; from `begin` on that in which observers were told of it."""
         self.apart: bool | None = None
         """Whether each kernel needs a copy of `context` to itself; None until a lane has looked."""
         self.core = Scheduler(plan, plan.costs.border)
@@ -135,6 +137,8 @@ class Run:
         """Runs that kernels of this one wait for: a stop goes on to them."""
         self.queued = False
         """Whether the pool has this run in its queue; the pool's, under the pool's lock."""
+        self.over_at: int | None = None
+        """When it was over, by the wall clock, if that is known and not when its outcome is asked for."""
 
     def __repr__(self) -> str:
         return f"<run {self.number} of {self.plan.graph.name!r}: {self.core!r}>"
@@ -276,7 +280,9 @@ class Run:
             phase = self.core.phase
             error, self._error = self._error, None
             also, self._also = self._also, []
-        self.tell_ended("done" if phase is Phase.OPEN else phase.value)
+        if error is not None and also:
+            also_failed(error, also)
+        self.tell_ended("done" if phase is Phase.OPEN else phase.value, error)
         if phase is Phase.OPEN:
             values = self.values
             for slot, (original, locked) in self._originals.items():
@@ -292,8 +298,6 @@ class Run:
         self._trash = []
         if error is None:
             raise asyncio.CancelledError(f"the run of {self.plan.graph.name!r} was cancelled")
-        if also:
-            also_failed(error, also)
         number = self.number  # noqa: F841  # by this local `failure.cut` knows the delivery again
         try:
             raise error
@@ -329,18 +333,28 @@ class Run:
     def tell_started(self) -> None:
         """To the observers and the counters."""
         tally.started()
-        if observed():
-            emit(RunStarted(self.number, self.plan.graph.name, len(self.plan)))
+        if observed(RunStarted):
+            self.context = told_started(self.number, self.plan, self.context)
 
-    def tell_ended(self, outcome: str) -> None:
+    def tell_ended(self, outcome: str, error: BaseException | None = None) -> None:
         """To the observers and the counters."""
         tally.ended[outcome]()
-        if observed():
-            emit(RunEnded(self.number, self.plan.graph.name, outcome))
+        if observed(RunEnded):
+            ended = time_ns() if self.over_at is None else self.over_at
+            tell(self.context, RunEnded(self.number, self.plan.graph.name, outcome, error, ended))
+
+    def tell_operator(self, step: int, began: int, seconds: float, error: BaseException | None) -> None:
+        """To the observers, if there are any for this: the operator of a step has ended."""
+        if observed(OperatorEnded):
+            stopped = self.core.stopped
+            tell(
+                self.context,
+                operator_ended(self.number, self.plan, step, began, seconds, error, stopped=stopped),
+            )
 
     def told_late(self, node: Node | None, error: BaseException) -> None:
         """A failure that no awaiter can be told goes to the log and to the observers."""
-        tell_late(self.number, self.plan.graph.name, node, error)
+        tell_late(self.number, self.plan.graph.name, self.context, node, error)
 
     # What a lane does with a result that needs a second look.
 
@@ -487,10 +501,3 @@ class Run:
     def _changed(self) -> None:
         """Something happened that whoever waits for this run must know: steps due, a stop, the end."""
         raise InternalError(f"{type(self).__name__} does not say whom to tell")
-
-
-def tell_late(run: int, pipeline: str, node: Node | None, error: BaseException) -> None:
-    """To the log and to the observers: a failure in a run that was over already, or in an attempt that was."""
-    operator = node.spec.name if node is not None else "?"
-    logger.error("late failure in a run of %r that is over: operator %r", pipeline, operator, exc_info=error)
-    emit(LateFailure(run, pipeline, operator, error))

@@ -27,12 +27,14 @@ from typing import Any
 from dataflow.engine.attempts import Attempt
 from dataflow.engine.failure import annotate, attempted
 from dataflow.engine.lanes import process_pool
-from dataflow.engine.managed import Managed, awaited
+from dataflow.engine.managed import Managed, awaited, awaited_on_watch
 from dataflow.engine.places import StillRunning, current_place, outlived
 from dataflow.engine.run import Run, here
 from dataflow.engine.steps import Phase
 from dataflow.engine.strays import strays
+from dataflow.engine.telling import Stopwatch
 from dataflow.errors import RuntimeClosed
+from dataflow.events import OperatorEnded, observed
 from dataflow.graph.nodes import Kind, Node
 from dataflow.graph.plan import Plan
 
@@ -111,7 +113,10 @@ class HostedRun(Run):
             return
         spec = self.plan.nodes[step].spec
         if spec.options is None:
-            outcome = awaited(self.plan.calls[step], self.values, spec.name)
+            if observed(OperatorEnded):
+                outcome = self._awaited_and_told(step)
+            else:
+                outcome = awaited(self.plan.calls[step], self.values, spec.name)
         else:
             if not hasattr(self, "_managed"):
                 self._managed = Managed()
@@ -127,6 +132,12 @@ class HostedRun(Run):
             return
         self.tasks[step] = task
         task.add_done_callback(partial(self._task_done, step))
+
+    async def _awaited_and_told(self, step: int) -> tuple[bool, Any]:
+        watch = Stopwatch()
+        succeeded, value = await awaited_on_watch(watch, self, step)
+        self.tell_operator(step, watch.began, watch.seconds, None if succeeded else value)
+        return succeeded, value
 
     def _task_done(self, step: int, task: asyncio.Task[tuple[bool, Any]]) -> None:
         """In the loop's thread: an async op has ended, in whatever way."""
@@ -303,11 +314,15 @@ class Driver:
             )
         run = Run(plan, inputs, context)
         run.tell_started()
+        context = run.context
         number = run.number  # by this local `failure` knows the delivery again
+        watch = Stopwatch() if observed(OperatorEnded) else None
         left = plan.readers.copy()
         came: list[tuple[bool, Any]] = []
         with asyncio.Runner() if plan.has_async else _NoRunner() as runner:
             for step in range(len(plan)):
+                if watch is not None:
+                    watch.start()
                 try:
                     result = context.copy().run(plan.calls[step], run.values)
                     if plan.on_loop[step] and plan.nodes[step].spec.kind is Kind.ASYNC:
@@ -316,10 +331,17 @@ class Driver:
                     if type(result) not in plan.settled[step]:
                         result = run.settle(step, result)
                 except BaseException as exc:
+                    if watch is not None:
+                        watch.stop()
                     if isinstance(exc, Exception):
                         annotate(exc, run.blamed(step), plan.graph, run.seen_by(step), number)
-                    run.tell_ended(Phase.FAILED.value)
+                    if watch is not None:
+                        run.tell_operator(step, watch.began, watch.seconds, exc)
+                    run.tell_ended(Phase.FAILED.value, exc)
                     raise
+                if watch is not None:
+                    watch.stop()
+                    run.tell_operator(step, watch.began, watch.seconds, None)
                 run.values[step] = result
                 del result
                 for slot in plan.reads[step]:

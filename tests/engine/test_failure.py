@@ -1034,7 +1034,7 @@ def test_debug_tells_observers_and_names_plumbing() -> None:
 
     good, bad = flow.pipeline(lambda x: pair(x)[0]), flow.pipeline(lambda x: pair(x)[5])
     told: list[Any] = []
-    end = flow.observe(told.append)
+    end = flow.observe(told.append, kinds=(RunStarted, RunEnded))
     assert good.debug(1) == 1
     with pytest.raises(IndexError) as caught:
         bad.debug(1)

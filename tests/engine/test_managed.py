@@ -18,7 +18,7 @@ from dataflow.engine import managed
 from dataflow.engine.lanes import process_pool
 from dataflow.engine.managed import LONGEST_BACKOFF
 from dataflow.engine.strays import strays
-from dataflow.events import Event, LateFailure, Retrying, RunEnded, RunStarted
+from dataflow.events import Event, LateFailure, OperatorEnded, Retrying, RunEnded, RunStarted
 from tests.engine.clock import FakeClock, failure, until
 
 Runner = Callable[[Any], Any]
@@ -314,9 +314,14 @@ def test_observers_see_one_run(run_async: Runner) -> None:
     end = flow.observe(events.append)
     run_async(mixed(1))
     end()
-    started, ended = events
+    started, *operators, ended = events
     assert isinstance(started, RunStarted)
-    assert ended == RunEnded(started.run, "mixed", "done")
+    assert isinstance(ended, RunEnded)
+    assert (ended.run, ended.pipeline, ended.outcome, ended.error) == (started.run, "mixed", "done", None)
+    assert {event.run for event in operators} == {started.run}
+    names = sorted(event.operator for event in operators if isinstance(event, OperatorEnded))
+    assert names == ["add", "add", "add", "add_on_loop", "plain_add", "plain_add"]
+    assert len(names) == len(operators)
 
 
 def test_a_run_with_many_of_them_leaves_others_their_turn(run_async: Runner) -> None:
@@ -472,11 +477,113 @@ def test_what_a_kernel_raises_too_late_goes_to_the_log(
     end()
     (record,) = caplog.records
     assert "late failure" in record.message
-    started, _, late = events
+    started, _, returned, late = events
     assert isinstance(started, RunStarted)
+    assert isinstance(returned, OperatorEnded)
     assert isinstance(late, LateFailure)
+    assert (returned.run, returned.outcome, returned.error) == (started.run, "failed", late.error)
     assert (late.run, late.pipeline, late.operator) == (started.run, "single", "slow")
     assert isinstance(late.error, ValueError)
+
+
+@pytest.mark.parametrize("reaction", ["returns", "heeds"])
+def test_observers_are_told_of_a_kernel_that_took_too_long_when_it_returns(
+    run_async: Runner, clock: FakeClock, reaction: str
+) -> None:
+    gate = Gate()
+    events: list[Event] = []
+
+    @flow.op(timeout=5)
+    def slow() -> None:
+        gate()
+        if reaction == "heeds":
+            flow.checkpoint()
+
+    async def main() -> None:
+        run = asyncio.create_task(single(slow)())
+        await gate.reached()
+        clock.advance(5)
+        assert isinstance(await failure(run), flow.OperatorTimeout)
+        assert [type(event) for event in events] == [RunStarted, RunEnded]
+        gate.opened.set()
+        await flow.quiet()
+
+    end = flow.observe(events.append)
+    run_async(main())
+    end()
+    started, ended, returned = events
+    assert isinstance(ended, RunEnded)
+    assert isinstance(ended.error, flow.OperatorTimeout)
+    assert isinstance(returned, OperatorEnded)
+    assert (returned.run, returned.outcome) == (started.run, "failed")
+    assert isinstance(returned.error, flow.OperatorTimeout)
+
+
+@pytest.mark.parametrize("reaction", ["ends", "raises", "returns"])
+def test_observers_are_told_of_an_async_op_that_took_too_long(
+    run_async: Runner, clock: FakeClock, reaction: str
+) -> None:
+    gate = Gate()
+    events: list[Event] = []
+
+    @flow.op(timeout=5)
+    async def slow() -> str:
+        try:
+            await gate.passed()
+        except asyncio.CancelledError:
+            if reaction == "ends":
+                raise
+            if reaction == "raises":
+                raise LookupError("while it ended") from None
+        return "late"
+
+    async def main() -> None:
+        run = asyncio.create_task(single(slow)())
+        await gate.reached()
+        clock.advance(5)
+        error = await failure(run)
+        assert isinstance(error, flow.OperatorTimeout)
+        _, ended, _ = events
+        assert isinstance(ended, OperatorEnded)
+        assert (ended.outcome, ended.error) == ("failed", error)
+
+    end = flow.observe(events.append)
+    run_async(main())
+    end()
+
+
+@BOTH
+def test_observers_are_told_of_attempts_that_were_cancelled_if_they_had_begun(
+    run_async: Runner, clock: FakeClock, declare: Any
+) -> None:
+    gate = Gate()
+    events: list[Event] = []
+    if declare is as_kernel:
+
+        @flow.op(limit=flow.Limit(1))
+        def first() -> None:
+            gate()
+            flow.checkpoint()
+    else:
+
+        @flow.op(limit=flow.Limit(1))
+        async def first() -> None:
+            await gate.passed()
+
+    async def main() -> None:
+        run = asyncio.create_task(flow.pipeline(lambda: (first(), first()))())
+        await gate.reached()
+        run.cancel()
+        assert isinstance(await failure(run), asyncio.CancelledError)
+        gate.opened.set()
+        await flow.quiet()
+
+    end = flow.observe(events.append, kinds=[OperatorEnded])
+    run_async(main())
+    end()
+    (ended,) = events
+    assert isinstance(ended, OperatorEnded)
+    assert (ended.operator, ended.outcome, ended.error) == ("first", "cancelled", None)
 
 
 def test_inner_runs_of_a_kernel_that_timed_out_are_stopped(run_async: Runner, clock: FakeClock) -> None:
@@ -593,12 +700,17 @@ def test_attempts_until_one_succeeds(
         "attempt 1 of 4 at operator 'flaky' in a run of 'single' failed, the next one is in 0.25 s: OSError: first"
     )
     assert "attempt 2 of 4" in second
-    started, one, two, _ = events
+    started, first_failed, one, second_failed, two, succeeded, _ = events
     assert isinstance(started, RunStarted)
+    for attempt, outcome in ((first_failed, "failed"), (second_failed, "failed"), (succeeded, "done")):
+        assert isinstance(attempt, OperatorEnded)
+        assert (attempt.run, attempt.operator, attempt.outcome) == (started.run, "flaky", outcome)
+    assert isinstance(first_failed, OperatorEnded)
     assert isinstance(one, Retrying)
     assert isinstance(two, Retrying)
     assert (one.run, one.pipeline, one.operator, one.attempt, one.delay) == (started.run, "single", "flaky", 1, 0.25)
     assert isinstance(one.error, OSError)
+    assert first_failed.error is one.error
     assert (two.attempt, two.delay) == (2, 0.5)
 
 

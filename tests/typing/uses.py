@@ -6,6 +6,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any, reveal_type
 
 import dataflow as flow
+from dataflow.events import OperatorEnded, RunStarted
+
+
+def ended(event: OperatorEnded) -> None: ...
 
 
 @flow.op
@@ -161,6 +165,11 @@ async def program() -> None:
 
     end: Callable[[], None] = flow.observe(print)
     end()
+    flow.observe(ended, [OperatorEnded])
+    flow.observe(ended, kinds=(OperatorEnded,))
+    flow.observe(ended)  # error
+    flow.observe(ended, [RunStarted])  # error
+    flow.observe(print, ["RunStarted"])  # error
     flow.set_num_interop_threads(2)
     flow.set_num_interop_threads(2.5)  # error
     reveal_type(flow.get_num_interop_threads())  # reveal: int

@@ -1,0 +1,1 @@
+"""HOW it is seen: what looks at runs from outside."""
