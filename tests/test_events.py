@@ -631,7 +631,7 @@ def test_without_observers_of_operators_kernels_take_the_usual_way(
     monkeypatch.setattr(lanes, "execute", counted)
     monkeypatch.setattr(execute, "observed", counts)
     monkeypatch.setattr(execute, "_work_off_told", refused)
-    monkeypatch.setattr(runtime, "awaited_on_watch", refused)
+    monkeypatch.setattr(runtime, "Stopwatch", refused)
     with listening(*RUNS, LateFailure, Retrying):
         run_async(wide(2))
         run_async(both_kinds(2))

@@ -31,7 +31,7 @@ from dataflow.graph.nodes import Kind, Options
 if TYPE_CHECKING:
     from dataflow.engine.runtime import HostedRun
 
-__all__ = ["LONGEST_BACKOFF", "Managed", "awaited", "awaited_on_watch"]
+__all__ = ["LONGEST_BACKOFF", "Managed", "awaited"]
 
 logger = logging.getLogger("dataflow")
 
@@ -41,9 +41,14 @@ LONGEST_BACKOFF = 60.0
 process_clock = Clock()
 
 
-async def awaited(call: Caller, values: list[Any], name: str) -> tuple[bool, Any]:
-    """What an async op came to, as a value: a task that raised SystemExit would take the loop with it."""
+async def awaited(call: Caller, values: list[Any], name: str, watch: Stopwatch | None) -> tuple[bool, Any]:
+    """What an async op came to, as a value: a task that raised SystemExit would take the loop with it.
+
+    Not to be awaited by a coroutine of ours: a held exception keeps its frame, and the frames that wait for it.
+    """
     try:
+        if watch is not None:
+            watch.start()
         awaitable = call(values)
         if not hasattr(awaitable, "__await__"):
             raise TypeError(f"async operator {name!r} returned {type(awaitable).__name__}, which cannot be awaited")
@@ -51,16 +56,9 @@ async def awaited(call: Caller, values: list[Any], name: str) -> tuple[bool, Any
         return True, await awaitable
     except BaseException as exc:
         return False, exc
-
-
-async def awaited_on_watch(watch: Stopwatch, run: HostedRun, step: int) -> tuple[bool, Any]:
-    """The same for a step of which observers are told."""
-    watch.start()
-    try:
-        succeeded, value = await awaited(run.plan.calls[step], run.values, run.plan.nodes[step].spec.name)
     finally:
-        watch.stop()
-    return succeeded, value if succeeded else trimmed(value)
+        if watch is not None:
+            watch.stop()
 
 
 class Managed:
@@ -212,15 +210,12 @@ class _Step:
     def _tell_ended(self, watch: Stopwatch | None, succeeded: bool, value: Any) -> None:
         """The observers, how an attempt at an async op ended, if it began."""
         if watch is not None and watch.began:
-            self._run.tell_operator(self._step, watch.began, watch.seconds, None if succeeded else value)
+            self._run.tell_operator(self._step, watch.began, watch.seconds, None if succeeded else trimmed(value))
 
     def _task(self, watch: Stopwatch | None) -> asyncio.Task[tuple[bool, Any]]:
         """One attempt at an async op, under way; in the caller's context, of which it gets a copy to itself."""
         run, name = self._run, self._node.spec.name
-        if watch is None:
-            coroutine = awaited(run.plan.calls[self._step], run.values, name)
-        else:
-            coroutine = awaited_on_watch(watch, run, self._step)
+        coroutine = awaited(run.plan.calls[self._step], run.values, name, watch)
         try:
             # As with other async ops, not as an argument.
             return run.context.copy().run(

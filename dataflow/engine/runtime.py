@@ -25,9 +25,9 @@ from threading import Event
 from typing import Any
 
 from dataflow.engine.attempts import Attempt
-from dataflow.engine.failure import annotate, attempted
+from dataflow.engine.failure import annotate, attempted, trimmed
 from dataflow.engine.lanes import process_pool
-from dataflow.engine.managed import Managed, awaited, awaited_on_watch
+from dataflow.engine.managed import Managed, awaited
 from dataflow.engine.places import StillRunning, current_place, outlived
 from dataflow.engine.run import Run, here
 from dataflow.engine.steps import Phase
@@ -112,11 +112,10 @@ class HostedRun(Run):
                 self.loop_steps -= 1
             return
         spec = self.plan.nodes[step].spec
+        watch = None
         if spec.options is None:
-            if observed(OperatorEnded):
-                outcome = self._awaited_and_told(step)
-            else:
-                outcome = awaited(self.plan.calls[step], self.values, spec.name)
+            watch = Stopwatch() if observed(OperatorEnded) else None
+            outcome = awaited(self.plan.calls[step], self.values, spec.name, watch)
         else:
             if not hasattr(self, "_managed"):
                 self._managed = Managed()
@@ -131,19 +130,15 @@ class HostedRun(Run):
             self.failed(step, exc)
             return
         self.tasks[step] = task
-        task.add_done_callback(partial(self._task_done, step))
+        task.add_done_callback(partial(self._task_done, step, watch))
 
-    async def _awaited_and_told(self, step: int) -> tuple[bool, Any]:
-        watch = Stopwatch()
-        succeeded, value = await awaited_on_watch(watch, self, step)
-        self.tell_operator(step, watch.began, watch.seconds, None if succeeded else value)
-        return succeeded, value
-
-    def _task_done(self, step: int, task: asyncio.Task[tuple[bool, Any]]) -> None:
+    def _task_done(self, step: int, watch: Stopwatch | None, task: asyncio.Task[tuple[bool, Any]]) -> None:
         """In the loop's thread: an async op has ended, in whatever way."""
         del self.tasks[step]
         succeeded, value = (False, asyncio.CancelledError()) if task.cancelled() else task.result()
         del task
+        if watch is not None and watch.began:
+            self.tell_operator(step, watch.began, watch.seconds, None if succeeded else trimmed(value))
         if succeeded:
             try:
                 if type(value) not in self.plan.settled[step]:
