@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from functools import partial
 
-from tests.benchmarks.adapters import BARE, ONNX, Adapter, adapters
+from tests.benchmarks.adapters import BARE, ONNX, Adapter, Job, adapters
 from tests.benchmarks.adapters.check import check, check_onnx
 from tests.benchmarks.kernels import nothing
 from tests.benchmarks.measure import Figure, Options, frozen, interleaved, run_seconds
@@ -31,9 +31,16 @@ def overhead(options: Options) -> list[Section]:
     method = (
         f"µs a node: median (quartiles) of {options.repeats} rounds, and the ratio to the bare loop on the same graph. "
         f"{options.threads} inter-op threads, {options.nodes:,} nodes; fewer nodes (and a third of the rounds, but for "
-        f"onnxruntime): {smaller}. Before, every adapter's results and calls are checked on 480 nodes."
+        f"onnxruntime): {smaller}. Each is run once unmeasured right before it is timed. "
+        "At first, every adapter's results and calls are checked on 480 nodes."
     )
     return [Section("Overhead: empty kernels", method, ["", *patterns], rows)]
+
+
+def _warm_seconds(job: Job) -> float:
+    """What a run takes right after another: whoever had his turn before has left caches and threads cold."""
+    job.run()
+    return run_seconds(job)
 
 
 def _nodes(adapter: Adapter, options: Options) -> int:
@@ -59,7 +66,7 @@ def _pattern(pattern: str, taking_part: list[Adapter], options: Options) -> dict
             bare[len(tasks)] = BARE.prepare(tasks, nothing, options.threads, stack)
         for job in jobs.values():
             job.run()  # threads start, and lanes learn what kernels cost
-        cases = {key: partial(run_seconds, job) for key, job in [*jobs.items(), *bare.items()]}
+        cases = {key: partial(_warm_seconds, job) for key, job in [*jobs.items(), *bare.items()]}
         with frozen():
             measured = interleaved(cases, options.repeats, [adapter for adapter in taking_part if adapter.slow])
     cells = {}
