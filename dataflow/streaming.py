@@ -10,8 +10,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from dataflow.carrying import Carried, CarryingCalls
+from dataflow.engine.hosting import Runtime
 from dataflow.engine.items import Calls, OnError, OnFull, Options
-from dataflow.engine.runtime import default_runtime
 from dataflow.engine.stream import Stream
 from dataflow.graph.plan import Plan
 from dataflow.threads.settings import get_num_interop_threads
@@ -120,18 +120,15 @@ class Streaming(Generic[R]):
         `copy`: copy the arrays of an item (also inside tuples, lists, dicts and dataclasses) before the next is pulled,
         for sources that fill one buffer again and again.
 
-        Raises TypeError and ValueError for wrong values, TypeError for pipelines that need more than one argument or
-        are bound to a `Runtime` (a stream takes no place there: `in_flight` is its bound), and TraceError in the body
-        of a pipeline.
+        `p.on(rt).stream(...)` takes one place in the runtime, for all of its items, from when it is entered until it
+        has ended; see `Stream`.
+
+        Raises TypeError and ValueError for wrong values, TypeError for pipelines that need more than one argument, and
+        TraceError in the body of a pipeline.
         """
         pipeline, owner = self._parts()
         pipeline._refuse_trace("stream")
         where = f"{pipeline.name}.stream()"
-        if pipeline._runtime is not default_runtime():
-            raise TypeError(
-                f"{where}: a stream takes no place in a runtime; leave out .on(...), its bound is in_flight, and close "
-                "the stream before the runtime"
-            )
         _check_source(where, source)
         options = Options(
             _checked_in_flight(where, in_flight),
@@ -145,7 +142,8 @@ class Streaming(Generic[R]):
                 f"{where}: carry needs every item, and on_full='drop_oldest' drops some: "
                 "leave one of them out (on_full='wait' keeps the source waiting instead)"
             )
-        return Stream(_calls(where, pipeline, owner, carry, options), source, options, copy_context())
+        host = pipeline._runtime if isinstance(pipeline._runtime, Runtime) else None
+        return Stream(_calls(where, pipeline, owner, carry, options), source, options, copy_context(), host)
 
 
 class _PlainCalls:

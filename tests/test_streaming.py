@@ -241,9 +241,3 @@ def test_a_body_that_cannot_be_traced_is_told_once(run_async: Runner, caplog: py
 
     run_async(main())
     assert caplog.records == []
-
-
-def test_no_stream_in_a_runtime() -> None:
-    with pytest.raises(TypeError, match=r"both\.stream\(\): a stream takes no place in a runtime"):
-        both.bind(by=2).on(flow.Runtime(max_runs=1)).stream([1])
-    assert isinstance(both.bind(by=2).stream([1]), flow.Stream)

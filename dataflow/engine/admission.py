@@ -29,10 +29,10 @@ from enum import Enum
 from threading import Lock, get_ident
 from time import monotonic
 
-from dataflow.engine.places import Home, Place, Standing
+from dataflow.engine.places import Home, Outcome, Place, Standing
 from dataflow.errors import InternalError, Overloaded, RuntimeClosed
 
-__all__ = ["Admission", "Openness", "Outcome"]
+__all__ = ["Admission", "Openness"]
 
 RECENT = 0.2
 """The weight of the newest run in the mean of recent durations."""
@@ -48,15 +48,6 @@ class Openness(Enum):
     OPEN = "open"
     CLOSING = "closing"
     CLOSED = "closed"
-
-
-class Outcome(Enum):
-    """How one that asked for a place ended."""
-
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    REFUSED = "refused"
 
 
 class Admission:

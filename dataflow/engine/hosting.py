@@ -1,6 +1,7 @@
 """`Runtime`: a bound on runs, and an end to them, for applications that host pipelines.
 
     p.on(rt)(x) ─▶ a place (see `admission`) ─▶ the run, as in the default runtime ─▶ the place is left
+    p.on(rt).stream(xs), entered ─▶ a place ─▶ a run for each item, inside it ─▶ ended, the place is left
 
 A run that begins inside a run of the same runtime needs no place: the one around it has one, and cannot end without it.
 """
@@ -12,18 +13,19 @@ import math
 import operator
 import os
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
-from functools import cache
+from functools import cache, partial
 from numbers import Real
 from threading import Lock
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self, SupportsIndex
 
-from dataflow.engine.admission import Admission, Openness, Outcome
+from dataflow.engine.admission import Admission, Openness
 from dataflow.engine.info import ParallelInfo
-from dataflow.engine.places import Awaiter, Place, StillRunning, current_place, encloses, nearest
+from dataflow.engine.places import Awaiter, Holder, Outcome, Place, StillRunning, current_place, encloses, nearest
 from dataflow.engine.run import Run, here
 from dataflow.engine.runtime import Driver, NestedRun, loop_runs_here
 from dataflow.engine.strays import strays
@@ -54,6 +56,8 @@ class Runtime(Driver):
     unless there is a run of `other` around it already; two runtimes that wait for each other's places do deadlock.
     What a task of an async op begins when the run is over takes a place as any other run. Being inside goes by the
     context: `asyncio.to_thread` hands it on, `loop.run_in_executor` and threads of your own do not.
+
+    A stream takes one place for all of its items, from when it is entered until it has ended; see `Stream`.
 
     Bounds are on runs, not on kernels: how many of these execute at once is the inter-op setting, for the whole
     process. A runtime is not bound to an event loop: any number of loops and threads may share it. `async with
@@ -121,9 +125,10 @@ class Runtime(Driver):
 
         After `timeout` seconds (None: never) those that still wait get RuntimeClosed, and those in progress are
         stopped: no further kernel starts, their async ops are cancelled, and their awaiters get RuntimeClosed as soon
-        as these have ended. Kernels that run cannot be interrupted. A quarter of a second later at most this returns,
-        whatever they do: with a record for each run that has not ended, or of which a kernel has not returned (also
-        where the run had failed or was cancelled before), and so with an empty list if there is none.
+        as these have ended; so do the consumers of streams, which are drained only if their source has an end. Kernels
+        that run cannot be interrupted. A quarter of a second later at most this returns, whatever they do: with a
+        record for each run that has not ended, or of which a kernel has not returned (also where the run had failed or
+        was cancelled before), and so with an empty list if there is none.
 
         Once closed, it stays closed: further calls only report, and those that are made at the same time all get their
         answer, when the shortest of their timeouts is over. Cancelling this leaves the runtime closing. RuntimeError
@@ -214,6 +219,23 @@ class Runtime(Driver):
             self._admission.refuse_if_closed(plan.graph.name)
         return super().serial(plan, inputs, context)
 
+    async def lodge(self, stream: Holder, pipeline: str, context: Context) -> Callable[[Outcome], None]:
+        """See `Host`; what the source of the stream begins, in the task that calls this, is inside it as well."""
+        if encloses(self, context):
+            return lambda _: None
+        awaiter = LoopAwaiter(asyncio.get_running_loop())
+        place = Place(self, pipeline, awaiter, nearest(context))
+        place.taken_by(stream)
+        try:
+            if not self._admission.enter(place):
+                await awaiter.woken
+            self._come_in(place, context)
+        except BaseException:
+            self.vacate(place)
+            raise
+        current_place.set(place)
+        return partial(self.vacate, place)
+
     def _come_in(self, place: Place, context: Context) -> None:
         if place not in self._admission:  # it waited until the runtime was closed
             raise self._admission.closed(place.pipeline)
@@ -237,9 +259,9 @@ class Runtime(Driver):
                 return False
             self._stopped_at = monotonic()
         for place in self._admission.expel():
-            run = place.run
-            if run is not None:
-                run.stop(place.expulsion())
+            holder = place.holder
+            if holder is not None:
+                holder.stop(place.expulsion())
         return True
 
     def _unreturned(self) -> dict[Run, float]:
@@ -255,10 +277,13 @@ class Runtime(Driver):
 
     def _still_running(self) -> list[StillRunning]:
         now = monotonic()
-        held = [(place.run, place.began) for place in self._admission.held]
-        left = {run: began for run, began in held if run is not None} | self._unreturned()
+        held = [(place.holder, place.pipeline, place.began) for place in self._admission.held]
+        left = {holder: (pipeline, began) for holder, pipeline, began in held if holder is not None}
+        for run, began in self._unreturned().items():
+            left[run] = run.plan.graph.name, began
         return [
-            StillRunning(run.plan.graph.name, max(0.0, now - began), run.still_running()) for run, began in left.items()
+            StillRunning(pipeline, max(0.0, now - began), holder.still_running())
+            for holder, (pipeline, began) in left.items()
         ]
 
     def _after_fork(self) -> None:

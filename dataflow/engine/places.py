@@ -2,14 +2,14 @@
 
 The context of such a run points at its place, so that whatever runs inside it is found to be inside it: kernels, async
 ops, the tasks that these create. Places compare by identity, since values that compare by content would cost kernels
-their shared copy of the context (see `execute`). A place refers to its run weakly: a task that an op has left behind
+their shared copy of the context (see `execute`). A place refers to its holder weakly: a task that an op has left behind
 keeps its context, but nothing of the run.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from enum import Enum
@@ -19,7 +19,19 @@ from dataflow.engine.run import Run
 from dataflow.errors import RuntimeClosed
 from dataflow.graph.plan import Plan
 
-__all__ = ["Awaiter", "Host", "Place", "Standing", "StillRunning", "current_place", "encloses", "nearest", "outlived"]
+__all__ = [
+    "Awaiter",
+    "Home",
+    "Host",
+    "Outcome",
+    "Place",
+    "Standing",
+    "StillRunning",
+    "current_place",
+    "encloses",
+    "nearest",
+    "outlived",
+]
 
 
 class Standing(Enum):
@@ -30,6 +42,15 @@ class Standing(Enum):
     HELD = "held"
     REFUSED = "refused"
     LEFT = "left"
+
+
+class Outcome(Enum):
+    """How one that asked for a place ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    REFUSED = "refused"
 
 
 class Home(Protocol):
@@ -50,8 +71,18 @@ class Awaiter(Protocol):
         """Tell it that its standing has changed, from any thread; False if it is not there any more."""
 
 
+class Holder(Protocol):
+    """Whoever has a place: a run, or a stream for all runs of its items. Referred to weakly."""
+
+    def stop(self, error: BaseException | None = None) -> None:
+        """End, from any thread; whoever waits for it gets the error."""
+
+    def still_running(self) -> tuple[str, ...]:
+        """The operators that it is about to end without and that have not returned; once it was stopped."""
+
+
 class Host(Protocol):
-    """The runtime of a place, as runs see it."""
+    """The runtime of a place, as runs and streams see it."""
 
     @property
     def name(self) -> str:
@@ -62,6 +93,9 @@ class Host(Protocol):
 
     def block(self, plan: Plan, inputs: list[Any], context: Context) -> Any:
         """See `Driver`."""
+
+    async def lodge(self, stream: Holder, pipeline: str, context: Context) -> Callable[[Outcome], None]:
+        """A place for a stream, which is left by calling what this returns. Its items are inside, by their context."""
 
     def vacate(self, place: Place) -> None:
         """The event loop of the run that holds it is closed."""
@@ -76,7 +110,7 @@ class StillRunning:
 
     pipeline: str
     seconds: float
-    """How long ago its run was admitted."""
+    """How long ago its run, or its stream, was admitted."""
     operators: tuple[str, ...]
     """Those that have not returned: kernels that nobody can interrupt, async ops that do not heed cancellation."""
 
@@ -84,7 +118,7 @@ class StillRunning:
 class Place:
     """One of the places of a runtime, or the wish for one."""
 
-    __slots__ = ("__weakref__", "_run", "awaiter", "began", "expelled", "host", "outer", "pipeline", "standing")
+    __slots__ = ("__weakref__", "_holder", "awaiter", "began", "expelled", "host", "outer", "pipeline", "standing")
 
     def __init__(self, host: Host, pipeline: str, awaiter: Awaiter, outer: Place | None = None) -> None:
         self.host = host
@@ -97,23 +131,23 @@ class Place:
         """Whether the runtime was closed while this place was held: its run is to end."""
         self.began = 0.0
         """By the admission's clock, since when it is held."""
-        self._run: weakref.ref[Run] | None = None
+        self._holder: weakref.ref[Holder] | None = None
 
     @property
-    def run(self) -> Run | None:
-        """The run that holds it, as long as there is one."""
-        return self._run() if self._run is not None else None
+    def holder(self) -> Holder | None:
+        """The run or the stream that holds it, as long as there is one."""
+        return self._holder() if self._holder is not None else None
 
-    def taken_by(self, run: Run) -> Place | None:
-        """Note the run that holds it: the first one in its context. Others are inside that one, and hold nothing."""
-        if self._run is not None:
+    def taken_by(self, holder: Holder) -> Place | None:
+        """Note who holds it: the first one in its context. Others are inside that one, and hold nothing."""
+        if self._holder is not None:
             return None
-        self._run = weakref.ref(run)
+        self._holder = weakref.ref(holder)
         return self
 
     def expulsion(self) -> RuntimeClosed:
         """The error for whoever awaits its run."""
-        return RuntimeClosed(f"runtime {self.host.name!r} was closed while a run of {self.pipeline!r} was in progress")
+        return RuntimeClosed(f"runtime {self.host.name!r} was closed while {self.pipeline!r} was in progress")
 
     def __repr__(self) -> str:
         return f"<place of {self.pipeline!r}: {self.standing.value}>"

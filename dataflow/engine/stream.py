@@ -16,7 +16,8 @@ Rules:
    consumer, `aclose`, a loop that shuts down and cancels all tasks) does it by cancelling the feeder.
 3. Nobody but the feeder touches the source.
 4. Each run ends in `outcome()`, or in `abandon()` if its item is never handed out.
-5. Nothing is yielded in a cancel scope or a task group (PEP 789): the feeder never cancels the consumer.
+5. In a bounded runtime the feeder takes the place, before it pulls, and leaves it as the last thing that it does.
+6. Nothing is yielded in a cancel scope or a task group (PEP 789): the feeder never cancels the consumer.
 
 In one piece, since the consumer's side and the feeder's are two ends of one state.
 """
@@ -27,6 +28,7 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from contextvars import Context
 from enum import Enum
 from inspect import isasyncgen, isgenerator
@@ -35,9 +37,10 @@ from typing import Any, Generic, TypeVar, cast
 
 from dataflow.engine.failure import trimmed
 from dataflow.engine.items import Calls, Item, ItemState, OnError, OnFull, Options, StreamRun, caught
+from dataflow.engine.places import Host, Outcome
 from dataflow.engine.run import here
 from dataflow.engine.steps import Phase
-from dataflow.errors import InternalError
+from dataflow.errors import InternalError, Overloaded, RuntimeClosed
 from dataflow.graph.guard import writable
 
 __all__ = ["Stream"]
@@ -97,12 +100,38 @@ class _Bell:
             self._waiter.set_result(None)
 
 
+class _Guest:
+    """A stream as its runtime sees it, which is in any thread."""
+
+    __slots__ = ("_stream", "__weakref__")
+
+    def __init__(self, stream: Stream[Any]) -> None:
+        self._stream = stream
+
+    def stop(self, error: BaseException | None = None) -> None:
+        """See `Holder`."""
+        loop = self._stream._loop
+        assert loop is not None
+        with suppress(RuntimeError):  # it is closed, and nothing is left
+            loop.call_soon_threadsafe(self._stream._expelled, error)
+
+    def still_running(self) -> tuple[str, ...]:
+        """See `Holder`."""
+        runs = [item.run for item in list(self._stream._dying)]
+        return tuple(name for run in runs if run is not None for name in run.still_running())
+
+
 class Stream(Generic[R_co]):
     """The results of a pipeline on each item of a source; made by `Pipeline.stream`, gone through once.
 
     `async with p.stream(source) as s: async for y in s`, or `async for y in p.stream(source)` alone. The first leaves
     nothing running when its block is left, in whatever way. The second does so when the loop over it is left for good:
     on `break` and on an exception, Python has the event loop finalise it, which takes a few turns of the loop.
+
+    In a bounded `Runtime` it takes one place, for all of its items, from when it is entered until it has ended. It
+    waits for that as runs do, and pulls nothing before. Entering raises `Overloaded` and `RuntimeClosed`; with a plain
+    `async for`, the first item does. When the runtime is closed and its patience is at an end, the consumer gets
+    RuntimeClosed.
 
     It belongs to the event loop on which it is entered, and to one consumer at a time. Cancelling `__anext__` loses no
     item. RuntimeError for what would go through it twice, or at the same time.
@@ -119,24 +148,32 @@ class Stream(Generic[R_co]):
         "_error",
         "_exhausted",
         "_feeder",
+        "_host",
         "_items",
+        "_lodged",
         "_loop",
         "_news",
         "_options",
+        "_outcome",
         "_progress",
         "_pulled",
+        "_refusal",
         "_source",
         "_taking",
         "_turn",
         "__weakref__",
     )
 
-    def __init__(self, calls: Calls, source: Any, options: Options, context: Context) -> None:
+    def __init__(self, calls: Calls, source: Any, options: Options, context: Context, host: Host | None = None) -> None:
         self._calls = calls
         self._source = source
         """The iterable, and once the feeder has begun its iterator."""
         self._options = options
         self._context = context
+        self._host = host
+        """The bounded runtime in which it takes a place, if there is one."""
+        self._lodged = host is None
+        """Whether it has a place, or needs none."""
         self._progress = Progress.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
         self._feeder: asyncio.Task[None] | None = None
@@ -157,6 +194,10 @@ class Stream(Generic[R_co]):
         """Whether an item has failed that will end the stream: nothing more is pulled, nor dropped."""
         self._error: BaseException | None = None
         """What the source failed with, until it is raised."""
+        self._refusal: BaseException | None = None
+        """Why its runtime gives it no place, or takes that away, until it is raised."""
+        self._outcome = Outcome.DONE
+        """How it ended, for its runtime; also if its consumer had enough."""
         self._turn = 0
         """How many items were pulled since the feeder last waited."""
         self._taking = False
@@ -193,6 +234,8 @@ class Stream(Generic[R_co]):
 
     async def __aenter__(self) -> Stream[R_co]:
         self._open(Progress.ENTERED)
+        if not self._lodged:
+            await self._until_lodged()
         return self
 
     async def __aexit__(
@@ -266,6 +309,30 @@ class Stream(Generic[R_co]):
             self._finish()
             raise
         self._feeder.add_done_callback(self._finish)
+
+    async def _until_lodged(self) -> None:
+        """Wait until it has a place in its runtime; raise why it gets none."""
+        try:
+            while not self._lodged and self._progress in _OPEN:
+                await self._news.wait()
+        except asyncio.CancelledError:
+            await self._close()
+            raise
+        if not self._lodged:
+            refusal, self._refusal = self._refusal, None
+            await self._close()
+            self._refusal = refusal
+            del refusal
+            self._raise_error()
+
+    def _expelled(self, error: BaseException | None) -> None:
+        """Its runtime is closed: the consumer gets the error."""
+        feeder = self._feeder
+        if self._progress in _OPEN and feeder is not None:
+            self._refusal = error
+            self._outcome = Outcome.CANCELLED
+            self._move(Progress.CLOSING)
+            feeder.cancel()
 
     async def _take(self) -> list[R_co] | None:
         """The next result, in a list of its own so that no frame keeps it; None: there is none."""
@@ -371,14 +438,19 @@ class Stream(Generic[R_co]):
         self._news.ring()
 
     def _unseen(self) -> None:
-        """What nobody is told goes to the log."""
+        """What nobody is told goes to the log; but it is told elsewhere that the runtime was full, or closed."""
         error, self._error = self._error, None
+        self._refusal = None
         if error is not None and not isinstance(error, asyncio.CancelledError):
             logger.error("the source of a stream of %r failed, which nobody waits for", self.name, exc_info=error)
 
     def _raise_error(self) -> None:
-        """What the source failed with, unless it was raised already; or what its closing did."""
+        """What the source failed with, unless it was raised, or what its closing did; or why there is no place."""
         error, self._error = self._error, None
+        refusal, self._refusal = self._refusal, None
+        if error is None:
+            error = refusal
+        del refusal
         if error is not None:
             try:
                 raise error
@@ -401,7 +473,13 @@ class Stream(Generic[R_co]):
 
     async def _feed(self) -> None:
         """The task of the stream: when it ends, in whatever way, nothing of the stream is left."""
+        leave: Callable[[Outcome], None] | None = None
         try:
+            if self._host is not None:
+                guest = _Guest(self)  # the place refers to it weakly
+                leave = await self._host.lodge(guest, self.name, self._context)
+                self._lodged = True
+                self._news.ring()
             await self._pull()
             self._exhausted = True
             self._news.ring()
@@ -410,10 +488,17 @@ class Stream(Generic[R_co]):
         except asyncio.CancelledError:
             if self._progress in _OPEN:  # not by us: the loop shuts down, or somebody cancels all tasks
                 self._error = asyncio.CancelledError(f"the stream of {self.name!r} was cancelled")
+                self._outcome = Outcome.CANCELLED
+        except (Overloaded, RuntimeClosed) as exc:  # the host's, since those of the source end in `_pull`
+            self._refusal = trimmed(exc)
         except BaseException as exc:  # a bug of ours: the consumer must not wait for ever
             self._error = exc
         finally:
-            await self._let_go()
+            try:
+                await self._let_go()
+            finally:
+                if leave is not None:
+                    leave(self._outcome)
 
     async def _pull(self) -> None:
         """Begin an item whenever there is room, until the source has no more, fails, or nobody wants more."""
@@ -438,6 +523,7 @@ class Stream(Generic[R_co]):
             if isinstance(exc, asyncio.CancelledError) and running.cancelling():
                 raise
             self._error = _of_source(exc)
+            self._outcome = Outcome.FAILED
 
     def _wants_more(self) -> bool:
         return self._progress in _OPEN and not self._doomed
@@ -520,6 +606,7 @@ class Stream(Generic[R_co]):
         item.state = state
         if state is ItemState.FAILED and self._options.on_error is OnError.RAISE:
             self._doomed = True
+            self._outcome = Outcome.FAILED
         if item.token is not None:
             self._calls.ended(item.token, succeeded=state is ItemState.DONE)
         if not self._options.ordered:

@@ -892,7 +892,7 @@ def test_when_time_is_up_those_who_wait_are_sent_away_and_what_runs_is_stopped(r
         assert await rt.aclose(0) == []
         ends = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(end) for end in ends] == [flow.RuntimeClosed] * 3
-        assert str(ends[0]) == "runtime 'api' was closed while a run of 'waits' was in progress"
+        assert str(ends[0]) == "runtime 'api' was closed while 'waits' was in progress"
         assert str(ends[1]) == "runtime 'api' is closed: it starts no run of 'waits'"
         assert gates.inside == []
         assert counts(rt) == (0, 0, 0, 0, 1, 2)
