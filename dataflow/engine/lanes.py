@@ -23,12 +23,11 @@ Rules, all under the pool's lock:
    started, unless they depend on each other. Lanes tell the plan's costs how they get on together, which decides what
    counts as light. Whatever the limit, no more lanes than CPUs come at once, besides those whose kernels wait for inner
    runs.
-4. Delayed, never refused: as long as anything waits while a slot is free, a watcher looks every `DELAY` seconds if
+4. Delayed, never refused: as long as anything waits while a slot is free, the watcher looks every `DELAY` seconds if
    heavy kernels are ready, and otherwise every `CALM` seconds. What is ready then gets a lane, worth it or not. A lane
    that has not come forward since the last look is stuck in a kernel: what it has claimed is taken from it, and if it
    was the sweeper another lane becomes it. So two kernels that wait for each other meet, also if both were thought
-   light. Lanes beyond the CPUs come when all there are have been stuck for `WAITING` looks and a CPU is idle, as many
-   as there is work for; and one by one, every `STALLS` looks, if none is.
+   light. How many lanes come beyond the CPUs, `crowd` says.
 5. Lock order: the pool's lock is never held while a run's lock is taken, nor the other way round; nor while the last
    reference to a run may go, since freeing what it holds may call user code.
 6. Whether a run has anything ready, who is the sweeper and how long the queue is are read without a lock where a stale
@@ -49,12 +48,13 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from threading import Event, Lock, Thread
-from time import perf_counter, process_time
+from threading import Lock
 
+from dataflow.engine.crowd import Crowd
 from dataflow.engine.execute import clear_frames, execute
 from dataflow.engine.run import Run, here
 from dataflow.engine.segment import END, Segment, Weight
+from dataflow.engine.watcher import CALM, DELAY, GIVE_WAY, Watcher
 from dataflow.graph.costs import SHORT
 from dataflow.threads.budget import Member, State
 from dataflow.threads.intraop import HEAVY, process_intraop
@@ -62,39 +62,14 @@ from dataflow.threads.settings import process_settings
 
 logger = logging.getLogger("dataflow")
 
-__all__ = ["DELAY", "THREAD_NAME", "Lane", "Pool", "process_pool"]
+__all__ = ["THREAD_NAME", "Lane", "Pool", "process_pool"]
 
 THREAD_NAME = "dataflow-interop"
 
-DELAY = 200e-6
-"""Seconds between two looks of the watcher while heavy kernels wait that were not worth a lane."""
-CALM = 2e-3
-"""The same while only light kernels run or wait: they hold nothing up unless one was misjudged. A look costs the lane
-up to 50 microseconds, for which it waits for the interpreter's lock: every 200 microseconds, looks nearly doubled the
-time of a small run that is awaited over and over, and every millisecond, they cost a lane 4 % (2 CPUs, Python 3.11)."""
-GIVE_WAY = 1e-3
-"""Seconds after which a lane of light kernels lets other threads have the interpreter, if they cannot get it otherwise.
-That takes it 75 to 90 microseconds, the least that a sleep takes, and shorter waits do not hand it over."""
-SPARED = 4 * CALM
-"""Seconds for which it need not do so after the watcher has had its turn at the interpreter in time: the kernels let it
-go themselves, as most of numpy's do."""
-CROWDED = 1.0
-"""Seconds until that is tried again after it has failed: each trial may hold up the loop for `sys.getswitchinterval()`,
-so the 99th percentile of its lag must not see them."""
 WORTH = 40e-6
 """Seconds of work that a lane leaves ready, below which it wakes no other: that one would come too late for it."""
-SATURATED = 0.5
-"""The share of its CPUs that the process uses from which on further lanes would only take turns with those there are.
-With 64 inter-op threads on 2 CPUs, stencils and wide graphs of 10 to 1,000 microseconds a kernel took up to 4.6 times
-as long as with two, when 64 lanes came at once."""
-WAITING = 5
-"""Looks in a row without progress after which kernels are taken to wait for something else than the interpreter."""
-STALLS = 50
-"""Looks after which a further lane comes even so: a kernel may spin until another one has begun."""
 REST = 10e-3
 """Seconds for which a lane rests. A process that exits waits so long at the most."""
-LINGER = 25
-"""Looks of the watcher at an idle pool before it sleeps: waking it costs the next small run more than they do."""
 
 
 class Lane:
@@ -150,8 +125,7 @@ class Pool:
     def __init__(self, limit: int, cpus: int) -> None:
         self._lock = Lock()
         self._limit = limit
-        self._cpus = self._wanted = cpus
-        """How many lanes are launched without further thought: at first, as many as can run at once."""
+        self._crowd = Crowd(cpus)
         self._slots = limit
         """The limit, and one more for each kernel that lends its slot because it only waits."""
         self._returning: deque[Lock] = deque()
@@ -168,20 +142,7 @@ class Pool:
         """Kernels' threads that execute the run they wait for, on their kernel's slot."""
         self._resting: list[Lane] = []
         """Lanes without a slot and with nothing to do; the one that came last is woken first."""
-        self._watching = False
-        self._delay = CALM
-        """Seconds until the watcher's next look."""
-        self._patience = LINGER
-        self._waited = False
-        """Whether the watcher had to wait for the interpreter when it looked last."""
-        self._looked = (0.0, 0.0)
-        """When the watcher looked last, and the processor time that the process had used by then."""
-        self._stalls = 0
-        """Its looks in a row that found no lane any further."""
-        self._spared = self._crowded = 0.0
-        """Until when lanes of light kernels need not give way; and until when the watcher does not tell them so."""
-        self._bell: Event | None = None
-        """Set to wake the watcher, which sleeps for want of anything to watch."""
+        self._watcher = Watcher(self._lock, self._look)
 
     def __repr__(self) -> str:
         return f"<Pool limit={self._limit} lanes={len(self._lanes)} queued={len(self._queue)}>"
@@ -199,7 +160,7 @@ class Pool:
     @property
     def _among(self) -> int:
         """Among how many lanes work is shared: those wanted, and those whose kernels only wait."""
-        return self._slots - max(0, self._limit - self._wanted)
+        return self._slots - max(0, self._limit - self._crowd.wanted)
 
     @property
     def resting(self) -> int:
@@ -315,7 +276,7 @@ class Pool:
             held = [(lane.run, lane.segment) for lane in self._lanes] if limit < self._limit else []
             self._slots += limit - self._limit
             self._limit = limit
-            self._wanted = self._cpus
+            self._crowd.anew()
             self._give_back()
             retired = [executor for executor in (self._executor, self._spare) if executor is not None]
             self._executor = self._spare = None
@@ -347,7 +308,7 @@ class Pool:
 
     def reset(self) -> None:
         """After a fork, in the child: no thread of the parent exists here, and its runs are not ours."""
-        Pool.__init__(self, process_settings.interop().value, self._cpus)
+        Pool.__init__(self, process_settings.interop().value, self._crowd.cpus)
 
     # Slots.
 
@@ -582,14 +543,14 @@ class Pool:
         if (
             segment.weight is Weight.LIGHT
             and lane.ended - lane.gave_way > GIVE_WAY
-            and (lane.ended > self._spared or self._slots == 1)
+            and (lane.ended > self._watcher.spared or self._slots == 1)
         ):
             time.sleep(0)
             lane.gave_way = lane.ended
         ready = run.core.ready
         if (self._sweeper is lane) != (segment.weight is Weight.LIGHT) or (ready and len(self._lanes) < self._among):
             self._share(lane, run, segment)
-        elif not self._watching and len(self._lanes) < self._slots and (ready or len(segment.todo) > 2):
+        elif not self._watcher.awake and len(self._lanes) < self._slots and (ready or len(segment.todo) > 2):
             self._watch()
         began = lane.ended if lane.working else 0.0
         if lane.member is None:
@@ -654,60 +615,14 @@ class Pool:
         for run in others:
             self.offer(run)
 
-    # The watcher.
+    # What the watcher is for.
 
     def _watch(self, delay: float = CALM) -> None:
         """Something waits while a slot is free: see that nobody waits for it in vain, from `delay` seconds on."""
-        if self._slots == 1:
-            return
-        with self._lock:
-            if self._watching and delay >= self._delay:
-                return
-            self._watching = True
-            self._delay = delay
-            self._patience = LINGER
-            if self._bell is not None:
-                self._bell.set()
-                return
-            self._bell = bell = Event()
-        # A daemon: it holds nothing that an exit would have to wait for.
-        watcher = Thread(target=self._keep_watch, args=(bell,), name="dataflow-watcher", daemon=True)
-        try:
-            watcher.start()
-        except RuntimeError:  # no thread to be had: the interpreter is closing, or the machine is full
-            with self._lock:
-                self._watching, self._bell = False, None
+        if self._slots > 1:
+            self._watcher.wake(delay)
 
-    def _keep_watch(self, bell: Event) -> None:
-        try:
-            while True:
-                delay, before = self._delay, perf_counter()
-                if bell.wait(delay):  # something more urgent
-                    bell.clear()
-                    continue
-                now = perf_counter()
-                self._had_its_turn(now, late=now - before - delay)
-                if not self._look(late=now - before > 2 * delay):
-                    bell.wait()
-                    bell.clear()
-        except BaseException:  # a bug of ours: the next one who needs a watcher starts another
-            with self._lock:
-                self._watching, self._bell = False, None
-            raise
-
-    def _had_its_turn(self, now: float, *, late: float) -> None:
-        """The watcher had to wait so long for the interpreter, as the loop would have had to."""
-        if late < GIVE_WAY:
-            self._waited = False
-            if now > self._crowded:
-                self._spared = now + SPARED
-        elif not self._waited:  # once may be the machine
-            self._waited = True
-        else:
-            self._crowded = now + CROWDED
-            self._spared = 0.0
-
-    def _look(self, *, late: bool) -> bool:
+    def _look(self, late: bool) -> bool:
         """One look at all lanes; returns whether to go on looking.
 
         If the look itself comes late, the machine or the interpreter is busy, and a lane that has not come forward
@@ -716,9 +631,8 @@ class Pool:
         stuck: list[tuple[Run, Segment]] = []
         met: list[Run] = []  # the last reference to one may be ours: it must not go under the lock
         with self._lock:
-            if len(self._lanes) >= self._slots and self._wanted <= self._cpus:  # who frees a slot has us look again
-                self._watching = False
-                return False
+            if len(self._lanes) >= self._slots and self._crowd.wanted <= self._crowd.cpus:
+                return self._watcher.sleep()  # who frees a slot wakes it
             waiting = next((run for run in self._queue if run.core.ready), None)
             worth = waiting is not None
             stalled = bool(self._lanes)
@@ -738,29 +652,19 @@ class Pool:
                 lane.doubted = seen == lane.looked_at
                 stalled = stalled and lane.doubted
                 lane.looked_at = seen
-            more = self._how_many_more(stalled, waiting) if self._wanted < self._limit else 0
-            self._patience = LINGER if worth else self._patience - 1 if not self._lanes else -1
-            self._delay = DELAY if waiting is not None and waiting.core.heavy else CALM
-            # Decided under the lock: if it is to sleep, whoever needs it from here on rings the bell.
-            go_on = self._watching = self._patience >= 0
+            more = 1
+            if self._crowd.wanted < self._limit:
+                self._crowd.look(self._limit, stalled=stalled and waiting is not None)
+                more = self._among - len(self._lanes)
+            urgent = waiting is not None and waiting.core.heavy > 0
+            go_on = self._watcher.settle(worth=worth, idle=not self._lanes, urgent=urgent)
         for run, segment in stuck:
             run.relieve(segment, stuck=True)
             self.offer(run)
         if waiting is not None:
-            for _ in range(max(1, more)):
+            for _ in range(max(1, min(more, waiting.core.ready))):
                 self.offer(waiting)
         return go_on
-
-    def _how_many_more(self, stalled: bool, waiting: Run | None) -> int:
-        """Under the lock: there may be more lanes than CPUs. How many more have something to do beside the others?"""
-        (then, used), self._looked = self._looked, (perf_counter(), process_time())
-        self._stalls = self._stalls + 1 if stalled and waiting is not None else 0
-        if self._looked[1] - used > SATURATED * self._cpus * (self._looked[0] - then):
-            self._wanted = self._cpus if self._stalls < STALLS else self._wanted + 1
-            self._stalls %= STALLS
-        elif self._stalls >= WAITING:  # all wait for something, and a CPU has nothing to do
-            self._wanted = self._limit
-        return 0 if waiting is None else min(waiting.core.ready, self._among - len(self._lanes))
 
 
 def _ring(lane: Lane) -> None:

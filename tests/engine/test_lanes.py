@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import dataflow as flow
-from dataflow.engine import lanes
+from dataflow.engine import lanes, watcher
 from dataflow.engine.scheduler import BATCH_SECONDS
 from dataflow.graph.costs import LIGHT
 from tests.conftest import LOOPS
@@ -341,7 +341,7 @@ def test_light_kernels_that_the_last_lane_leaves_are_not_forgotten(run_async: Ru
         runs.append(asyncio.create_task(second(0)))  # waits: both slots are taken
         while not pool.queued:
             await asyncio.sleep(0)
-        while pool._watching:
+        while pool._watcher.awake:
             pool._look(late=False)
             await asyncio.sleep(0)
         gates["before"].set()  # its lane goes on to `one`, as the sweeper, and waits there for `two`
@@ -830,7 +830,7 @@ def test_a_watcher_that_dies_is_replaced(run_async: Runner, monkeypatch: pytest.
     async def main() -> None:
         await meeting.learn(both, 0)
         with monkeypatch.context() as patch:
-            patch.setattr(pool, "_look", None)
+            patch.setattr(pool._watcher, "_look", None)
             while not died.is_set():
                 await both(0)
         meeting.barrier = threading.Barrier(2)
@@ -852,11 +852,11 @@ def test_without_a_watcher_all_runs_end(run_async: Runner, monkeypatch: pytest.M
 
     pool = lanes.Pool(2, cpus=2)
     monkeypatch.setattr(lanes, "_process_pool", pool)
-    monkeypatch.setattr(lanes, "Thread", Refused)
+    monkeypatch.setattr(watcher, "Thread", Refused)
     for _ in range(5):
         assert run_async(squares()) == [i * i for i in range(64)]
     assert refused
-    assert not pool._watching
+    assert not pool._watcher.awake
     pool.resize(3)  # its threads end
 
 
@@ -877,77 +877,9 @@ def test_a_bug_in_a_lane_is_an_error_and_no_hang(run_async: Runner, monkeypatch:
     assert run_async(squares()) == [i * i for i in range(64)]
 
 
-class FakeRun:
-    """A run with so many ready kernels."""
-
-    def __init__(self, ready: int) -> None:
-        self.core = self
-        self.ready = ready
-
-
-class Clocks:
-    """The wall clock and the processor time, as the watcher reads them."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = self.used = 100.0
-        monkeypatch.setattr(lanes, "perf_counter", lambda: self.now)
-        monkeypatch.setattr(lanes, "process_time", lambda: self.used)
-
-    def tick(self, cpus: float) -> None:
-        """A look's time, in which the process used so many CPUs."""
-        self.now += lanes.DELAY
-        self.used += cpus * lanes.DELAY
-
-
-def test_lanes_beyond_the_cpus_come_when_all_wait_and_a_cpu_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool, clocks, run = lanes.Pool(8, cpus=2), Clocks(monkeypatch), FakeRun(ready=5)
-    more = pool._how_many_more
-    assert pool._among == 2
-    for _ in range(lanes.WAITING - 1):
-        clocks.tick(cpus=0.1)
-        assert more(True, run) == 2  # type: ignore[arg-type]  # no lane is there yet: as many as CPUs
-    clocks.tick(cpus=0.1)
-    assert more(True, run) == 5  # type: ignore[arg-type]
-    assert pool._among == 8
-    clocks.tick(cpus=1.9)
-    more(False, run)  # type: ignore[arg-type]
-    assert pool._among == 2
-
-
-def test_lanes_beyond_the_cpus_do_not_come_while_lanes_get_on_or_use_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool, clocks, run = lanes.Pool(8, cpus=2), Clocks(monkeypatch), FakeRun(ready=5)
-    for _ in range(3 * lanes.STALLS):  # they get on: they wait for the interpreter only
-        clocks.tick(cpus=0.5)
-        pool._how_many_more(False, run)  # type: ignore[arg-type]
-    assert pool._among == 2
-    for _ in range(lanes.STALLS - 1):  # long kernels that compute
-        clocks.tick(cpus=1.9)
-        pool._how_many_more(True, run)  # type: ignore[arg-type]
-    assert pool._among == 2
-    clocks.tick(cpus=1.9)  # or spin until another one begins: it comes in the end
-    pool._how_many_more(True, run)  # type: ignore[arg-type]
-    assert pool._among == 3
-
-
 def test_a_lent_slot_is_for_a_lane_beyond_the_cpus() -> None:
     pool = lanes.Pool(8, cpus=2)
     pool._slots += 1
     assert pool._among == 3
     small = lanes.Pool(1, cpus=2)
     assert small._among == 1
-
-
-def test_lanes_give_way_unless_the_watcher_gets_its_turn_without() -> None:
-    pool, now = lanes.Pool(2, cpus=2), 100.0
-    assert pool._spared < now
-    pool._had_its_turn(now, late=0.1 * lanes.GIVE_WAY)
-    assert pool._spared > now
-    pool._had_its_turn(now + 1e-3, late=2 * lanes.GIVE_WAY)
-    assert pool._spared > now + 1e-3  # once may be the machine
-    pool._had_its_turn(now + 2e-3, late=2 * lanes.GIVE_WAY)
-    assert pool._spared < now
-    pool._had_its_turn(now + 3e-3, late=0.0)
-    assert pool._spared < now
-    now += 3e-3 + lanes.CROWDED
-    pool._had_its_turn(now, late=0.0)
-    assert pool._spared > now
