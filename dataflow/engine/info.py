@@ -26,7 +26,7 @@ class ParallelInfo(dict[str, Any]):
         lines: list[str] = []
         for group, entries in self.items():
             for title, rows in _tables(group, entries):
-                lines.append(title)
+                lines.append(title if rows else f"{title:<18} none")
                 lines += [f"  {name:<16} {_shown(value)}" for name, value in rows.items()]
         return "\n".join(lines)
 

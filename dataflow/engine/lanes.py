@@ -57,7 +57,7 @@ from dataflow.engine.segment import END, Segment, Weight
 from dataflow.engine.watcher import CALM, DELAY, GIVE_WAY, Watcher
 from dataflow.graph.costs import SHORT
 from dataflow.threads.budget import Member, State
-from dataflow.threads.intraop import HEAVY, process_intraop
+from dataflow.threads.intraop import BIG, process_intraop
 from dataflow.threads.settings import process_settings
 
 logger = logging.getLogger("dataflow")
@@ -574,9 +574,9 @@ class Pool:
         """Execute one segment with as many BLAS threads as there are for it; see `threads.intraop`."""
         costs, step = run.plan.costs, segment.todo[-1]  # `END`, if all was taken from it already
         seconds = costs.seconds[step] if step != END else 0.0
-        if segment.weight is Weight.LIGHT or seconds < HEAVY:
-            if member.state is not State.LIGHT:
-                process_intraop.light(member)
+        if segment.weight is Weight.LIGHT or seconds < BIG:
+            if member.state is not State.SMALL:
+                process_intraop.small(member)
             lane.ended = execute(run, segment)
             return
         single, gain = costs.gains.advice(step)

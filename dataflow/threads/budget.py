@@ -3,14 +3,14 @@
 It knows no clock, thread, lock, library or numpy. A *member* is a lane that serves a run. Whoever drives this (see
 `intraop`) tells what members do, under a lock, and puts what `threads` says in force before the member goes on:
 
-    come ──▶ IDLE ──start──▶ HEAVY ──end──▶ IDLE          a kernel worth a look, or of unknown cost
-              │ └───light──▶ LIGHT (till it starts a heavy one, or goes)
+    come ──▶ IDLE ──start──▶ BIG ──end──▶ IDLE              a kernel worth a look, or of unknown cost
+              │ └───small──▶ SMALL (till it starts a big one, or goes)
               └──go──▶ (gone)
 
 Rules, for the default. (If the user gave a number it holds for all kernels, and nothing else below does.)
 
-1. A heavy kernel that starts while no other executes, and none is ready, gets all CPUs, unless it is known not to gain
-   from them. Light ones get one.
+1. A big kernel that starts while no other executes, and none is ready, gets all CPUs, unless it is known not to gain
+   from them. Small ones get one.
 2. If others execute or are ready it gets one BLAS thread, and so do all from then on: `threads` is 1 for everybody.
    A BLAS call that is under way keeps the threads it has; since it was alone, it is the only one with several.
 3. Never two multi-threaded BLAS calls at once: `threads` is above 1 only while at most one member executes.
@@ -18,8 +18,8 @@ Rules, for the default. (If the user gave a number it holds for all kernels, and
    several are ready, where that is quicker than side by side. A kernel that comes then waits for the one that runs,
    no longer than twice what that one is expected to take; then rule 2 holds. So does a kernel that takes less than what
    is left of that one, whatever it gains: beside it, it would hold up all threads of a product, which wait for each
-   other. And one that would team waits for the one kernel with one thread that is in its way, or for light ones, if
-   they are over before half of what that saves is lost; for light ones only once, if they go on for longer.
+   other. And one that would team waits for the one kernel with one thread that is in its way, or for small ones, if
+   they are over before half of what that saves is lost; for small ones only once, if they go on for longer.
 5. When all others have gone, a kernel that is not about to end gets all CPUs for its next BLAS calls.
 
 Why rule 4: a switch from many threads to one is not free. Idle OpenBLAS workers do not sleep: they spin for 2**28 ticks
@@ -58,8 +58,8 @@ class State(Enum):
     """What a member does."""
 
     IDLE = "between kernels"
-    LIGHT = "light kernels"
-    HEAVY = "a kernel"
+    SMALL = "small kernels"
+    BIG = "a big kernel"
 
 
 class Member:
@@ -79,7 +79,7 @@ class Member:
         self.steady = True
         """Whether it has had as many ever since."""
         self.lasts = False
-        """Whether somebody has waited in vain for its light kernels to be over."""
+        """Whether somebody has waited in vain for its small kernels to be over."""
 
     def __repr__(self) -> str:
         return f"<Member {self.state.value}, {self.threads} BLAS threads>"
@@ -116,10 +116,10 @@ class Budget:
         self.members.add(member)
         return member
 
-    def light(self, member: Member) -> None:
+    def small(self, member: Member) -> None:
         """From here on it executes kernels that are not worth a call each: nor are they worth waking BLAS workers."""
-        if member.state is not State.LIGHT:
-            member.state, member.lasts = State.LIGHT, False
+        if member.state is not State.SMALL:
+            member.state, member.lasts = State.SMALL, False
         self._share()
 
     def start(
@@ -136,14 +136,14 @@ class Budget:
         if self.fixed is None:
             if gain == 0.0:
                 for other in self.members:
-                    other.lasts = other.state is State.LIGHT
+                    other.lasts = other.state is State.SMALL
             if not self.executing and self._worth(seconds, gain, 1 + ready, now):
                 self._set(self.cpus)
             elif (until := self._patience(seconds, gain, 2 + ready, now)) is not None:
                 return until
             else:
                 self._share()
-        member.state, member.began, member.threads, member.steady = State.HEAVY, now, self.threads, True
+        member.state, member.began, member.threads, member.steady = State.BIG, now, self.threads, True
         member.gains = gain is not None and gain > GAINS and self.threads > 1
         member.seconds = seconds / gain if gain and self.threads > 1 else seconds
         return None
@@ -160,7 +160,7 @@ class Budget:
 
     def resume(self, member: Member) -> None:
         """Its kernel goes on."""
-        member.state, member.steady = State.HEAVY, False
+        member.state, member.steady = State.BIG, False
         if self.executing > 1:
             self._share()
         member.threads = self.threads  # it comes from Python code: no BLAS call of its own is under way
@@ -174,7 +174,7 @@ class Budget:
         self.members.discard(member)
         if self.fixed is None and len(self.members) == 1:
             (last,) = self.members
-            if last.state is State.HEAVY and last.began + last.seconds - now > LONG:
+            if last.state is State.BIG and last.began + last.seconds - now > LONG:
                 self._set(self.cpus)
 
     def set_fixed(self, fixed: int | None) -> None:
@@ -206,8 +206,8 @@ class Budget:
         if len(runs) != 1:
             return None
         (other,) = runs
-        left = other.began + other.seconds - now if other.state is State.HEAVY else 0.0
-        if other.state is State.HEAVY and other.threads > 1:
+        left = other.began + other.seconds - now if other.state is State.BIG else 0.0
+        if other.state is State.BIG and other.threads > 1:
             until = other.began + other.seconds + min(other.seconds, PATIENCE) + GRACE
             if left > PATIENCE or now >= until:
                 return None
@@ -216,7 +216,7 @@ class Budget:
         if not gain or not self._team(seconds, gain, kernels, now):
             return None
         spare = min((seconds - seconds / min(gain, self.cpus)) / 2, PATIENCE)
-        if other.state is State.LIGHT:
+        if other.state is State.SMALL:
             spare = 0.0 if other.lasts else min(spare, GRACE)
         return now + spare if left < spare else None
 
@@ -244,5 +244,5 @@ class Budget:
             assert self.threads == self.fixed
         else:
             assert self.threads == 1 or self.executing <= 1, self
-            several = [member for member in self.members if member.state is State.HEAVY and member.threads > 1]
+            several = [member for member in self.members if member.state is State.BIG and member.threads > 1]
             assert len(several) <= 1, several

@@ -1,6 +1,6 @@
 """The intra-op control: puts what the budget decides in force in the BLAS libraries, while kernels run.
 
-    lane ── come, light, start, end, go ──▶ IntraOp ──▶ Budget      decides
+    lane ── come, small, start, end, go ──▶ IntraOp ──▶ Budget      decides
                                                └──────▶ Library     obeys: set, and read back
 
 Outside of kernels nothing is touched: what a library was found to use when the first kernel started is put back
@@ -9,14 +9,14 @@ when the last one has ended, whatever became of it. Each change is made before t
 What lanes call, never under a lock of theirs (these take a lock, may wait for another kernel, and may warn):
 
     member = come()                     a lane begins to serve a run; None: nothing is managed, and no calls follow
-    light(member)                       before light kernels, unless the member's last call was this
-    start(member, seconds=…, …)         before a kernel expected to take HEAVY seconds or more, or of unknown cost; may
+    small(member)                       before small kernels, unless the member's last call was this
+    start(member, seconds=…, …)         before a kernel expected to take BIG seconds or more, or of unknown cost; may
                                         hold it back for a while, see rule 4 of the budget
     end(member) -> Sample | None        after it, in any case; what was learned, if anything was
     go(member)                          the lane leaves the run, in any case
     pause() / resume(member)            around a kernel's waiting for an inner run, in its thread
 
-A light kernel costs nothing here, a heavy one 7 to 9 µs, a lane that comes and goes 6 (one of two CPUs busy otherwise).
+A small kernel costs nothing here, a big one 7 to 9 µs, a lane that comes and goes 6 (one of two CPUs busy otherwise).
 
 Forks. A fork while OpenBLAS workers are in a call hangs the parent, whose fork waits for them to end, or the child,
 whose first product waits for workers that are not there: 3 children and the parent within 7 forks, in the first try. So
@@ -42,9 +42,9 @@ from dataflow.threads.complaints import of_flaw, of_refusal, warn
 from dataflow.threads.settings import Settings, process_settings
 from dataflow.threads.workers import wait_for_workers
 
-__all__ = ["HEAVY", "IntraOp", "Sample", "manage_blas", "process_intraop"]
+__all__ = ["BIG", "IntraOp", "Sample", "manage_blas", "process_intraop"]
 
-HEAVY = 200e-6
+BIG = 200e-6
 """Seconds from which on a kernel is worth these calls: below that they would cost more than four parts in a hundred."""
 HOT = 1.3
 """CPUs that the process uses during a lone kernel, from which on BLAS workers must be at work beside it."""
@@ -150,10 +150,10 @@ class IntraOp:
             member = self._here.member = self._budget.come()
             return member
 
-    def light(self, member: Member) -> None:
+    def small(self, member: Member) -> None:
         """It goes on with kernels that are not worth a call each."""
         with self._lock:
-            self._needed.light(member)
+            self._needed.small(member)
             self._enforce()
 
     def start(self, member: Member, *, seconds: float = inf, gain: float | None = None, ready: int = 0) -> None:
@@ -191,7 +191,7 @@ class IntraOp:
             budget = self._needed
             sample = Sample(took, member.threads > 1) if member.steady and budget.fixed is None else None
             budget.end(member, now, hot=hot)
-            if not self._waiters:  # else what its lane does next comes first if it is light, and tells in any case
+            if not self._waiters:  # else what its lane does next comes first if it is small, and tells in any case
                 self._enforce()
         return sample
 
@@ -339,7 +339,7 @@ class IntraOp:
             several = any((library.count() or 1) > 1 for library in ours)
             for library in ours:
                 library.put(1)
-            kernels = [member for member in self._needed.members if member.threads > 1 and member.state is State.HEAVY]
+            kernels = [member for member in self._needed.members if member.threads > 1 and member.state is State.BIG]
             recent = self._needed.hot(perf_counter())
         finally:
             if locked:

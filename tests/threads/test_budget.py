@@ -37,8 +37,8 @@ class Checked:
         self.budget.go(member, self.now)
         self.budget.check()
 
-    def light(self, member: Member) -> None:
-        self.budget.light(member)
+    def small(self, member: Member) -> None:
+        self.budget.small(member)
         self.budget.check()
 
     def heat(self) -> None:
@@ -91,16 +91,16 @@ def test_never_two_with_several_while_kernels_come_and_go():
 
 def test_light_kernels_have_one_thread_and_count_as_kernels():
     b = Checked()
-    light, heavy = b.come(), b.come()
-    b.light(light)
+    small, big = b.come(), b.come()
+    b.small(small)
     assert b.threads == 1
-    b.start(heavy)
+    b.start(big)
     assert b.threads == 1
-    b.end(heavy)
-    b.go(light)
-    b.start(heavy)
+    b.end(big)
+    b.go(small)
+    b.start(big)
     assert b.threads == 2
-    b.light(b.come())
+    b.small(b.come())
     assert b.threads == 1
 
 
@@ -138,7 +138,7 @@ def test_a_kernel_that_waits_for_an_inner_run_is_none_of_those_that_execute():
     b.budget.check()
     assert b.threads == 1
     b.end(inner)
-    assert outer.state is State.HEAVY
+    assert outer.state is State.BIG
 
 
 # ---------------------------------------------------------------- teams
@@ -233,7 +233,7 @@ def test_a_light_kernel_beside_a_team_does_not_end_it():
     b.heat()
     first, second = b.come(), b.come()
     b.start(first, seconds=10e-3, gain=1.8)
-    b.light(second)
+    b.small(second)
     assert b.threads == 1
     assert b.start(second, seconds=10e-3, gain=1.8) is not None  # the product under way still has all CPUs
     b.end(first)
@@ -260,17 +260,17 @@ def test_who_would_team_waits_for_the_end_of_a_kernel_with_one_thread(left, wait
 def test_who_would_team_waits_a_moment_for_light_kernels_but_not_twice_in_vain():
     b = Checked()
     b.heat()
-    light, heavy = b.come(), b.come()
-    b.light(light)
-    assert b.start(heavy, seconds=10e-3, gain=2.0) == pytest.approx(b.now + GRACE)
-    assert b.start(heavy, seconds=1e-3, gain=2.0) == pytest.approx(b.now + 0.25e-3)
-    assert b.start(heavy, seconds=1e-3, gain=1.0) is None
-    assert b.start(heavy, seconds=10e-3, gain=0.0) is None  # it has waited
-    b.light(light)
-    assert b.start(heavy, seconds=10e-3, gain=2.0) is None
-    b.start(light)
-    b.light(light)
-    assert b.start(heavy, seconds=10e-3, gain=2.0) is not None
+    small, big = b.come(), b.come()
+    b.small(small)
+    assert b.start(big, seconds=10e-3, gain=2.0) == pytest.approx(b.now + GRACE)
+    assert b.start(big, seconds=1e-3, gain=2.0) == pytest.approx(b.now + 0.25e-3)
+    assert b.start(big, seconds=1e-3, gain=1.0) is None
+    assert b.start(big, seconds=10e-3, gain=0.0) is None  # it has waited
+    b.small(small)
+    assert b.start(big, seconds=10e-3, gain=2.0) is None
+    b.start(small)
+    b.small(small)
+    assert b.start(big, seconds=10e-3, gain=2.0) is not None
 
 
 def test_a_kernel_that_is_known_to_gain_leaves_hot_workers_behind():
@@ -297,7 +297,7 @@ def test_a_fixed_number_holds_for_all():
     b = Checked(fixed=3)
     first, second = b.come(), b.come()
     b.start(first)
-    b.light(second)
+    b.small(second)
     assert b.start(second, seconds=1.0, gain=1.8) is None
     assert b.threads == 3
 
@@ -333,18 +333,18 @@ def test_random_events_keep_the_invariants(seed):
         member = rng.choice(members) if members else None
         if member is None or (len(members) < 5 and rng.random() < 0.2):
             members.append(b.come())
-        elif member.state is State.HEAVY:
+        elif member.state is State.BIG:
             b.end(member, hot=rng.random() < 0.5)
         elif rng.random() < 0.15:
             members.remove(member)
             b.go(member)
         elif rng.random() < 0.2:
-            b.light(member)
+            b.small(member)
         else:
             gain = rng.choice([None, 0.0, 1.0, 1.8, 6.0])
             until = b.start(member, seconds=rng.choice([1e-3, 1.0, float("inf")]), gain=gain, ready=rng.randrange(3))
             if until is None:
-                assert member.state is State.HEAVY
+                assert member.state is State.BIG
             else:
                 assert b.now < until < b.now + 2 * PATIENCE + GRACE
                 assert sum(other.state is not State.IDLE for other in members) == 1

@@ -304,7 +304,7 @@ def test_who_is_held_back_starts_after_the_other_and_its_light_ones_and_before_i
         assert thread.is_alive()
     assert not began.is_set()
     control.end(first)
-    control.light(first)  # what hangs on it comes first
+    control.small(first)  # what hangs on it comes first
     assert control._waiters
     assert not began.is_set()
     control.start(first, seconds=20e-3, gain=1.9)  # what starts the other one, in its name, before it has woken up
