@@ -54,7 +54,7 @@ from dataflow.engine.crowd import Crowd
 from dataflow.engine.execute import clear_frames, execute
 from dataflow.engine.run import Run, here
 from dataflow.engine.segment import END, Segment, Weight
-from dataflow.engine.watcher import CALM, DELAY, GIVE_WAY, Watcher
+from dataflow.engine.watcher import CALM, DELAY, GIVE_WAY, Haste, Watcher
 from dataflow.graph.costs import SHORT
 from dataflow.threads.budget import Member, State
 from dataflow.threads.intraop import BIG, process_intraop
@@ -656,8 +656,10 @@ class Pool:
             if self._crowd.wanted < self._limit:
                 self._crowd.look(self._limit, stalled=stalled and waiting is not None)
                 more = self._among - len(self._lanes)
-            urgent = waiting is not None and waiting.core.heavy > 0
-            go_on = self._watcher.settle(worth=worth, idle=not self._lanes, urgent=urgent)
+            haste = Haste.NONE
+            if waiting is not None and waiting.core.heavy:
+                haste = Haste.LESSENS if len(self._lanes) >= self._among and not stalled else Haste.URGENT
+            go_on = self._watcher.settle(worth=worth, idle=not self._lanes, haste=haste)
         for run, segment in stuck:
             run.relieve(segment, stuck=True)
             self.offer(run)

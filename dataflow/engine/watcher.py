@@ -14,13 +14,15 @@ kernels give way only if it does not.
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from threading import Event, Lock, Thread
 from time import perf_counter
 
-__all__ = ["CALM", "CROWDED", "DELAY", "GIVE_WAY", "Watcher"]
+__all__ = ["CALM", "CROWDED", "DELAY", "GIVE_WAY", "Haste", "Watcher"]
 
 DELAY = 200e-6
-"""Seconds between two looks of the watcher while heavy kernels wait that were not worth a lane."""
+"""Seconds between two looks while heavy kernels wait that were not worth a lane; twice as long from look to look, up to
+`CALM`, while all lanes that are wanted are there and get on: each look takes its turn at the interpreter from them."""
 CALM = 2e-3
 """The same while only light kernels run or wait: they hold nothing up unless one was misjudged. A look costs the lane
 up to 50 microseconds, for which it waits for the interpreter's lock: every 200 microseconds, looks nearly doubled the
@@ -36,6 +38,14 @@ go themselves, as most of numpy's do."""
 CROWDED = 1.0
 """Seconds until that is tried again after it has failed: each trial may hold up the loop for `sys.getswitchinterval()`,
 so the 99th percentile of its lag must not see them."""
+
+
+class Haste(Enum):
+    """When the next look is due."""
+
+    URGENT = "heavy kernels wait, and nothing is known to come for them"
+    LESSENS = "heavy kernels wait, and the lanes there are go from one to the next"
+    NONE = "light kernels only"
 
 
 class Watcher:
@@ -87,10 +97,13 @@ class Watcher:
         self.awake = False
         return False
 
-    def settle(self, *, worth: bool, idle: bool, urgent: bool) -> bool:
-        """How to go on: there was something `worth` looking at; or nothing runs (`idle`); or heavy kernels wait."""
+    def settle(self, *, worth: bool, idle: bool, haste: Haste) -> bool:
+        """How to go on: there was something `worth` looking at, or nothing runs (`idle`); and when to look again."""
         self._patience = LINGER if worth else self._patience - 1 if idle else -1
-        self._delay = DELAY if urgent else CALM
+        if haste is Haste.LESSENS:
+            self._delay = min(2 * self._delay, CALM)
+        else:
+            self._delay = DELAY if haste is Haste.URGENT else CALM
         self.awake = self._patience >= 0
         return self.awake
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from dataflow.engine.watcher import CALM, CROWDED, GIVE_WAY, LINGER, Watcher
+from dataflow.engine.watcher import CALM, CROWDED, DELAY, GIVE_WAY, LINGER, Haste, Watcher
 
 
 class Watched:
@@ -19,7 +19,7 @@ class Watched:
 
     def look(self, late: bool) -> bool:
         with self.lock:
-            goes_on = self.watcher.settle(worth=self.worth, idle=True, urgent=True)
+            goes_on = self.watcher.settle(worth=self.worth, idle=True, haste=Haste.URGENT)
         self.looks.release()
         if not goes_on:
             self.asleep.set()
@@ -60,12 +60,12 @@ def test_what_is_urgent_is_looked_at_sooner() -> None:
 
 def test_it_lingers_at_an_idle_pool_only() -> None:
     watcher = Watcher(threading.Lock(), lambda _: False)
-    assert watcher.settle(worth=True, idle=True, urgent=False)
+    assert watcher.settle(worth=True, idle=True, haste=Haste.NONE)
     for _ in range(LINGER):
-        assert watcher.settle(worth=False, idle=True, urgent=False)
-    assert not watcher.settle(worth=False, idle=True, urgent=False)
-    assert watcher.settle(worth=True, idle=False, urgent=False)
-    assert not watcher.settle(worth=False, idle=False, urgent=False)
+        assert watcher.settle(worth=False, idle=True, haste=Haste.NONE)
+    assert not watcher.settle(worth=False, idle=True, haste=Haste.NONE)
+    assert watcher.settle(worth=True, idle=False, haste=Haste.NONE)
+    assert not watcher.settle(worth=False, idle=False, haste=Haste.NONE)
     assert not watcher.sleep()
 
 
@@ -83,3 +83,11 @@ def test_lanes_give_way_unless_it_gets_its_turn_without() -> None:
     now += 3e-3 + CROWDED
     watcher.had_its_turn(now, late=0.0)
     assert watcher.spared > now
+
+
+def test_while_lanes_get_on_looks_come_at_longer_and_longer_intervals() -> None:
+    watcher, delays = Watcher(threading.Lock(), lambda _: False), []
+    for haste in [Haste.URGENT, *[Haste.LESSENS] * 5, Haste.URGENT, Haste.LESSENS, Haste.NONE]:
+        watcher.settle(worth=True, idle=False, haste=haste)
+        delays.append(watcher._delay)
+    assert delays == [DELAY, 2 * DELAY, 4 * DELAY, 8 * DELAY, CALM, CALM, DELAY, 2 * DELAY, CALM]

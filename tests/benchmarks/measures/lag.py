@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 from time import perf_counter
 
-from tests.benchmarks.adapters import BARE, Adapter, Job, adapters
+from tests.benchmarks.adapters import BARE, LIMIT, Adapter, Job, adapters
 from tests.benchmarks.kernels import Kernel, nothing, one_call
 from tests.benchmarks.measure import Options, frozen, interleaved
 from tests.benchmarks.patterns import make_tasks
@@ -42,7 +42,7 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def _section(title: str, kernel: Kernel, nodes: int, options: Options) -> Section:
-    taking_part = [
+    taking_part = [LIMIT] + [
         adapter for adapter in adapters(without=(BARE,)) if not (options.quick and adapter.slow) or _quick(adapter)
     ]
     lags: dict[str, list[float]] = {"an idle loop": [], **{adapter.name: [] for adapter in taking_part}}
@@ -50,7 +50,8 @@ def _section(title: str, kernel: Kernel, nodes: int, options: Options) -> Sectio
         loop = stack.enter_context(asyncio.Runner()).get_loop()  # uvloop's timers know whole milliseconds only
         jobs: dict[str, Job | None] = {"an idle loop": None}
         for adapter in taking_part:
-            tasks = make_tasks("stencil_1d", min(nodes, adapter.most_nodes))
+            pattern = "trivial" if adapter is LIMIT else "stencil_1d"
+            tasks = make_tasks(pattern, min(nodes, adapter.most_nodes))
             jobs[adapter.name] = adapter.prepare(tasks, kernel, options.threads, stack)
         cases: dict[str, Callable[[], float]] = {
             name: partial(_collect, loop, job, lags[name], options.either(*SECONDS)) for name, job in jobs.items()
@@ -64,7 +65,8 @@ def _section(title: str, kernel: Kernel, nodes: int, options: Options) -> Sectio
     method = (
         f"ms that a timer of 1 ms comes late on asyncio's own loop, while graphs of {nodes:,} nodes (hamilton and "
         f"tawazi at most 1,000; stencil_1d) are run again and again on {options.threads} threads, "
-        f"{options.either(3, 1)} × {options.either(*SECONDS)} s. What blocks its caller is called in a thread."
+        f"{options.either(3, 1)} × {options.either(*SECONDS)} s. What blocks its caller is called in a thread. "
+        f"{LIMIT.name}: tasks that do not depend on each other, and no scheduler; the loop comes late all the same."
     )
     return Section(f"Event-loop lag, {title}", method, ["", "median", "p99", "greatest", "timers"], rows)
 
