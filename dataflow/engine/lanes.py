@@ -106,7 +106,7 @@ class Lane:
         self.working = False
         """Whether what it did since then was for heavy kernels of the run that it serves."""
         self.held = False
-        """Whether it waits, with a kernel claimed, for its BLAS threads; see rule 4 of `threads.budget`."""
+        """Whether it has claimed a kernel that nobody is to take, as it has BLAS threads for it, or waits for them."""
         self.executor: ThreadPoolExecutor | None = None
         """Whose thread it has."""
         self.bell: Lock | None = None
@@ -189,17 +189,26 @@ class Pool:
         if victim is not None and victim[0] is not run:
             victim[0].relieve(victim[1])  # so that its lane comes back after one kernel, and takes turns
 
-    def drive(self, run: Run, wait: Callable[[], object]) -> None:
+    def drive(self, run: Run, begin: Callable[[], object], wait: Callable[[], object]) -> None:
         """Execute kernels of this run in the calling thread, beside free lanes, until it is settled.
 
-        For a run that a kernel waits for: it has the kernel's slot. `wait` blocks until something has changed.
+        For a run that a kernel waits for: it has the kernel's slot. `begin` begins it, once the kernel counts as one
+        that executes nothing: another lane may be quicker. `wait` blocks until something has changed.
         """
+        kernel = process_intraop.pause()
+        try:
+            begin()
+            self._drive(run, wait)
+        finally:
+            process_intraop.resume(kernel)
+            del run, begin, wait  # as in `_drive`
+
+    def _drive(self, run: Run, wait: Callable[[], object]) -> None:
         lane = Lane()
         lane.run = run
         outer, here.run = here.run, run
         with self._lock:
             self._guests.add(lane)
-        kernel = process_intraop.pause()
         lane.member = process_intraop.come()
         try:
             while not run.settled:
@@ -226,7 +235,6 @@ class Pool:
         finally:
             if lane.member is not None:
                 process_intraop.go(lane.member)
-            process_intraop.resume(kernel)
             here.run = outer
             with self._lock:
                 self._guests.discard(lane)
@@ -572,22 +580,25 @@ class Pool:
 
     def _execute_within_budget(self, lane: Lane, member: Member, run: Run, segment: Segment) -> None:
         """Execute one segment with as many BLAS threads as there are for it; see `threads.intraop`."""
-        costs, step = run.plan.costs, segment.todo[-1]  # `END`, if all was taken from it already
-        seconds = costs.seconds[step] if step != END else 0.0
-        if segment.weight is Weight.LIGHT or seconds < BIG:
-            if member.state is not State.SMALL:
+        costs, step = run.plan.costs, segment.todo[-1] if segment.todo else END
+        if step == END or segment.weight is Weight.LIGHT or costs.seconds[step] < BIG:
+            if step != END and member.state is not State.SMALL:  # else all was taken from it already
                 process_intraop.small(member)
             lane.ended = execute(run, segment)
             return
+        seconds = costs.seconds[step]
         single, gain = costs.gains.advice(step)
         others = min(run.core.heavy, self._slots - 1)
         lane.held = True
-        process_intraop.start(member, seconds=seconds if single is None else single, gain=gain, ready=others)
-        lane.held = False
         try:
-            lane.ended = execute(run, segment)
+            process_intraop.start(member, seconds=seconds if single is None else single, gain=gain, ready=others)
+            lane.held = len(segment.todo) <= 2  # what it is just about to start it had better start itself
+            try:
+                lane.ended = execute(run, segment)
+            finally:
+                sample = process_intraop.end(member)
         finally:
-            sample = process_intraop.end(member)
+            lane.held = False
         if sample is not None and segment.frame is None and list(segment.claimed) == [step]:
             costs.gains.note(step, sample.seconds, several=sample.several)
 

@@ -284,10 +284,7 @@ class Driver:
         del inputs, context
         outer.children.append(run)
         try:
-            begin(run)
-            if outer.core.stopped:
-                run.stop()
-            process_pool().drive(run, run.wait)
+            process_pool().drive(run, partial(_begin_inside, run, outer), run.wait)
         except BaseException:
             run.stop()
             run.abandon()
@@ -389,6 +386,12 @@ def begin(run: HostedRun) -> None:
         process_pool().offer(run)
     if run.loop_steps or run.settled:
         run.news()
+
+
+def _begin_inside(run: HostedRun, outer: Run) -> None:
+    begin(run)
+    if outer.core.stopped:
+        run.stop()
 
 
 async def _settle(run: LoopRun) -> None:

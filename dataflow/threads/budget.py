@@ -163,6 +163,8 @@ class Budget:
         member.state, member.steady = State.BIG, False
         if self.executing > 1:
             self._share()
+        elif member.threads > 1 and self.fixed is None:
+            self._set(self.cpus)
         member.threads = self.threads  # it comes from Python code: no BLAS call of its own is under way
 
     def hot(self, now: float) -> bool:

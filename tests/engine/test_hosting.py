@@ -1245,7 +1245,9 @@ def test_a_runtime_that_nobody_uses_any_more_is_gone(run_async: Runner) -> None:
     run_async(hosted(1))
     gone = weakref.ref(rt)
     del rt, hosted
-    gc.collect()
+    deadline = time.monotonic() + 20
+    while gone() is not None and time.monotonic() < deadline:  # the lane that ended its run may still be at it
+        gc.collect()
     assert gone() is None
 
 
