@@ -227,6 +227,8 @@ class Pool:
                     if self._sweeper is lane:
                         self._sweeper = None
                 if not run.settled:
+                    if lane.member is not None:
+                        process_intraop.rest(lane.member)
                     self._wait(run, wait)
         except BaseException:  # a bug of ours: the kernel gets it, and nothing waits for our segment
             if lane.segment is not None:

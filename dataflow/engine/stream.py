@@ -26,10 +26,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from contextvars import Context
+from contextvars import Context, ContextVar
 from enum import Enum
 from inspect import isasyncgen, isgenerator
 from types import TracebackType
@@ -37,7 +38,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from dataflow.engine.failure import trimmed
 from dataflow.engine.items import Calls, Item, ItemState, OnError, OnFull, Options, StreamRun, caught
-from dataflow.engine.places import Host, Outcome
+from dataflow.engine.places import Host, Outcome, outlived
 from dataflow.engine.run import here
 from dataflow.engine.steps import Phase
 from dataflow.errors import InternalError, Overloaded, RuntimeClosed
@@ -100,6 +101,29 @@ class _Bell:
             self._waiter.set_result(None)
 
 
+class _Within:
+    """Says in a context that it is inside the items of a stream, or pulls its source."""
+
+    __slots__ = ("outer", "stream")
+
+    def __init__(self, stream: Stream[Any], outer: _Within | None) -> None:
+        self.stream = weakref.ref(stream)
+        self.outer = outer
+
+
+_innermost: ContextVar[_Within | None] = ContextVar("dataflow_stream", default=None)
+
+
+def _within(stream: Stream[Any]) -> bool:
+    """Whether whoever calls this is inside of it."""
+    within = _innermost.get()
+    while within is not None:
+        if within.stream() is stream:
+            return True
+        within = within.outer
+    return False
+
+
 class _Guest:
     """A stream as its runtime sees it, which is in any thread."""
 
@@ -131,7 +155,8 @@ class Stream(Generic[R_co]):
     In a bounded `Runtime` it takes one place, for all of its items, from when it is entered until it has ended. It
     waits for that as runs do, and pulls nothing before. Entering raises `Overloaded` and `RuntimeClosed`; with a plain
     `async for`, the first item does. When the runtime is closed and its patience is at an end, the consumer gets
-    RuntimeClosed.
+    RuntimeClosed. What the consumer itself runs there needs a place of its own. Entered inside a run, it needs no place
+    and ends with that run: from then on no further item begins, and the consumer gets RuntimeClosed.
 
     It belongs to the event loop on which it is entered, and to one consumer at a time. Cancelling `__anext__` loses no
     item. RuntimeError for what would go through it twice, or at the same time.
@@ -139,6 +164,7 @@ class Stream(Generic[R_co]):
 
     __slots__ = (
         "_bell",
+        "_by_hand",
         "_calls",
         "_context",
         "_doomed",
@@ -152,6 +178,7 @@ class Stream(Generic[R_co]):
         "_items",
         "_lodged",
         "_loop",
+        "_looped",
         "_news",
         "_options",
         "_outcome",
@@ -201,7 +228,9 @@ class Stream(Generic[R_co]):
         self._turn = 0
         """How many items were pulled since the feeder last waited."""
         self._taking = False
-        """Whether somebody is in `__anext__`."""
+        """Whether somebody is in `__anext__`, or waits for the place."""
+        self._by_hand = self._looped = False
+        """Whether it was entered by `async with`, and whether a loop over it has begun since."""
 
     @property
     def name(self) -> str:
@@ -234,6 +263,7 @@ class Stream(Generic[R_co]):
 
     async def __aenter__(self) -> Stream[R_co]:
         self._open(Progress.ENTERED)
+        self._by_hand = True
         if not self._lodged:
             await self._until_lodged()
         return self
@@ -247,11 +277,14 @@ class Stream(Generic[R_co]):
         self._unseen()
 
     def __aiter__(self) -> AsyncIterator[R_co]:
-        if self._progress is Progress.ENTERED:
-            return self
-        if self._progress is not Progress.NEW:
+        if self._progress is Progress.NEW:
+            return self._go_through()
+        # It may have ended since it was entered, and there may be something to tell.
+        told = self._error is None and self._refusal is None
+        if self._progress is Progress.ITERATED or not self._by_hand or (self._looped and told and not self._is_open):
             raise self._used("iterated over")
-        return self._go_through()
+        self._looped = True
+        return self
 
     async def __anext__(self) -> R_co:
         """The next result; the awaiter of a failing item or source gets its exception, and the stream has ended.
@@ -300,6 +333,10 @@ class Stream(Generic[R_co]):
             raise self._used("entered")
         self._loop = asyncio.get_running_loop()
         self._move(progress)
+        self._context.run(_innermost.set, _Within(self, self._context.get(_innermost)))
+        if self._host is None:  # made by what a run has left behind, it is for the runtime of that run
+            self._host = outlived(self._context)
+            self._lodged = self._host is None
         feed, name = self._feed(), f"dataflow stream of {self.name}"
         try:
             # In the context rather than with it as an argument; see `HostedRun._start_task`.
@@ -312,12 +349,15 @@ class Stream(Generic[R_co]):
 
     async def _until_lodged(self) -> None:
         """Wait until it has a place in its runtime; raise why it gets none."""
+        self._taking = True
         try:
             while not self._lodged and self._progress in _OPEN:
                 await self._news.wait()
         except asyncio.CancelledError:
             await self._close()
             raise
+        finally:
+            self._taking = False
         if not self._lodged:
             refusal, self._refusal = self._refusal, None
             await self._close()
@@ -392,6 +432,10 @@ class Stream(Generic[R_co]):
             del item
         raise InternalError("an item failed and has no error")
 
+    @property
+    def _is_open(self) -> bool:
+        return self._progress in _OPEN
+
     # The end.
 
     async def _end(self) -> None:
@@ -412,6 +456,10 @@ class Stream(Generic[R_co]):
             return
         if feeder is asyncio.current_task():
             raise RuntimeError(f"a stream of {self.name!r} cannot be closed by its own source")
+        if self._is_open and _within(self):
+            raise RuntimeError(
+                f"a stream of {self.name!r} cannot be closed by an operator of its own items, for which it would wait"
+            )
         if self._progress in _OPEN:
             self._move(Progress.CLOSING)
             feeder.cancel()
@@ -474,6 +522,7 @@ class Stream(Generic[R_co]):
     async def _feed(self) -> None:
         """The task of the stream: when it ends, in whatever way, nothing of the stream is left."""
         leave: Callable[[Outcome], None] | None = None
+        forgotten = False
         try:
             if self._host is not None:
                 guest = _Guest(self)  # the place refers to it weakly
@@ -489,13 +538,20 @@ class Stream(Generic[R_co]):
             if self._progress in _OPEN:  # not by us: the loop shuts down, or somebody cancels all tasks
                 self._error = asyncio.CancelledError(f"the stream of {self.name!r} was cancelled")
                 self._outcome = Outcome.CANCELLED
+        except GeneratorExit:  # nobody refers to it any more, nor to its loop
+            forgotten = True
+            self._outcome = Outcome.CANCELLED
+            raise
         except (Overloaded, RuntimeClosed) as exc:  # the host's, since those of the source end in `_pull`
             self._refusal = trimmed(exc)
         except BaseException as exc:  # a bug of ours: the consumer must not wait for ever
             self._error = exc
         finally:
             try:
-                await self._let_go()
+                if forgotten:  # by the collector, which cannot wait
+                    self._drop_all()
+                else:
+                    await self._let_go()
             finally:
                 if leave is not None:
                     leave(self._outcome)
@@ -512,6 +568,8 @@ class Stream(Generic[R_co]):
                 if not self._wants_more():
                     return
                 value = await pull()
+                if outlived(self._context) is not None:
+                    raise RuntimeClosed(f"a stream of {self.name!r} was begun inside a run, and that is over")
                 if value is _END or not self._wants_more():  # the source may ignore being cancelled
                     return
                 while len(items) >= options.in_flight:
@@ -625,12 +683,15 @@ class Stream(Generic[R_co]):
         if not self._options.ordered:
             self._ended.remove(item.number)
 
+    def _drop_all(self) -> None:
+        while self._items:
+            self._drop(self._items.popitem()[1])  # the newest first: nothing starts in its place
+
     async def _let_go(self) -> None:
         """Stop what is under way, wait until nothing of it is left on the loop, and close the source."""
         if self._progress in _OPEN:
             self._move(Progress.CLOSING)
-        while self._items:
-            self._drop(self._items.popitem()[1])  # the newest first: nothing starts in its place
+        self._drop_all()
         while self._dying:
             try:
                 await self._bell.wait()

@@ -130,7 +130,7 @@ class Budget:
         `seconds` is what it is expected to take with one BLAS thread, `gain` how many times less with all CPUs; who
         does not know leaves them out. None: it may start, with `threads`. Otherwise it should ask again when another
         member ends its kernel, at the latest at the time returned; a member that has waited until then asks with a
-        gain of 0.
+        gain of 0, and may start.
         """
         member.state = State.IDLE
         if self.fixed is None:
@@ -139,7 +139,7 @@ class Budget:
                     other.lasts = other.state is State.SMALL
             if not self.executing and self._worth(seconds, gain, 1 + ready, now):
                 self._set(self.cpus)
-            elif (until := self._patience(seconds, gain, 2 + ready, now)) is not None:
+            elif gain != 0.0 and (until := self._patience(seconds, gain, 2 + ready, now)) is not None:
                 return until
             else:
                 self._share()

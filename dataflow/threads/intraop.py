@@ -14,6 +14,7 @@ What lanes call, never under a lock of theirs (these take a lock, may wait for a
                                         hold it back for a while, see rule 4 of the budget
     end(member) -> Sample | None        after it, in any case; what was learned, if anything was
     go(member)                          the lane leaves the run, in any case
+    rest(member)                        the lane waits within the run, for what is not its to execute
     pause() / resume(member)            around a kernel's waiting for an inner run, in its thread
 
 A small kernel costs nothing here, a big one 7 to 9 µs, a lane that comes and goes 6 (one of two CPUs busy otherwise).
@@ -122,10 +123,12 @@ class IntraOp:
         """See `manage_blas`."""
         with self._lock:
             self._managed = on
+            complaints: list[str] = []
             if not on:
                 self._restore()
             elif self._budget is not None and self._budget.executing:
-                self._enforce()
+                complaints = self._enforce()
+        _warn_of(complaints)
 
     def libraries(self) -> list[Library]:
         """The BLAS and OpenMP libraries that are loaded now."""
@@ -154,7 +157,8 @@ class IntraOp:
         """It goes on with kernels that are not worth a call each."""
         with self._lock:
             self._needed.small(member)
-            self._enforce()
+            complaints = self._enforce()
+        _warn_of(complaints)
 
     def start(self, member: Member, *, seconds: float = inf, gain: float | None = None, ready: int = 0) -> None:
         """It is about to execute a kernel; returns when it may. See `Budget.start`."""
@@ -178,8 +182,7 @@ class IntraOp:
                 complaints += self._enforce()  # OpenMP's number is each thread's own
         if member.threads > 1 and member.seconds != inf:  # what is measured for the first time should not be disturbed
             self._here.cpu = process_time()
-        for complaint in complaints:
-            warn(complaint)
+        _warn_of(complaints)
 
     def end(self, member: Member) -> Sample | None:
         """Its kernel is over, in whatever way."""
@@ -191,8 +194,9 @@ class IntraOp:
             budget = self._needed
             sample = Sample(took, member.threads > 1) if member.steady and budget.fixed is None else None
             budget.end(member, now, hot=hot)
-            if not self._waiters:  # else what its lane does next comes first if it is small, and tells in any case
-                self._enforce()
+            # If somebody waits, what its lane does next comes first if it is small; and it tells, whatever it is.
+            complaints = self._enforce() if not self._waiters else []
+        _warn_of(complaints)
         return sample
 
     def go(self, member: Member) -> None:
@@ -202,19 +206,25 @@ class IntraOp:
             self._here.member = None
             self._needed.go(member, now)
             self._hand_over(now)
-            self._enforce()
+            complaints = self._enforce()
+        _warn_of(complaints)
 
     def pause(self) -> Member | None:
         """The kernel of this thread waits for an inner run, and executes nothing itself; what to `resume` with."""
         member = self._here.member
         if member is not None and member.state is not State.IDLE:
-            with self._lock:
-                member.steady = False
-                self._needed.pause(member)
-                self._hand_over(perf_counter())
-                self._enforce()
+            member.steady = False
+            self.rest(member)
             return member
         return None
+
+    def rest(self, member: Member) -> None:
+        """Its lane waits for something, and executes nothing until it says what it does next."""
+        with self._lock:
+            self._needed.pause(member)
+            self._hand_over(perf_counter())
+            complaints = self._enforce()
+        _warn_of(complaints)
 
     def resume(self, member: Member | None) -> None:
         """It goes on."""
@@ -222,7 +232,8 @@ class IntraOp:
         if member is not None:
             with self._lock:
                 self._needed.resume(member)
-                self._enforce()
+                complaints = self._enforce()
+            _warn_of(complaints)
 
     # Under the lock.
 
@@ -320,8 +331,7 @@ class IntraOp:
     def _put_in_force(self) -> None:
         with self._lock:
             complaints = self._enforce()
-        for complaint in complaints:
-            warn(complaint)
+        _warn_of(complaints)
 
     # Forks.
 
@@ -352,7 +362,8 @@ class IntraOp:
         if self._forking:
             with self._lock:
                 self._forking = False
-                self._enforce()
+                complaints = self._enforce()
+            _warn_of(complaints)
 
     def after_fork_in_child(self) -> None:
         """No kernel runs here, and no thread exists that could hold the lock."""
@@ -367,6 +378,12 @@ class IntraOp:
                 if self._found and library.path in self._found:
                     library.put_back(self._found[library.path])
         self._found = None
+
+
+def _warn_of(complaints: list[str]) -> None:
+    """Not under a lock: a warning may call user code."""
+    for complaint in complaints:
+        warn(complaint)
 
 
 process_intraop = IntraOp(process_settings)

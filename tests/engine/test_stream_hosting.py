@@ -339,3 +339,143 @@ def test_those_who_wait_are_sent_away_when_it_is_closed(run_async: Runner) -> No
         await leaves_nothing(rt)
 
     run_async(main())
+
+
+def test_what_a_run_has_left_behind_streams_no_further_than_that_run(run_async: Runner) -> None:
+    rt = flow.Runtime(max_runs=1, name="sessions")
+    left: list[asyncio.Task[Any]] = []
+    taken: list[int] = []
+    over = asyncio.Event()
+
+    async def consume(bound: bool) -> None:
+        async for y in (doubled.on(rt) if bound else doubled).stream(endless()):
+            taken.append(y)
+            await asyncio.sleep(0)
+
+    async def begin_late() -> list[int]:
+        await over.wait()
+        return [y async for y in doubled.stream(range(3))]
+
+    @flow.op
+    async def leaves(x: int) -> int:
+        left.extend(asyncio.create_task(coroutine) for coroutine in (consume(True), consume(False), begin_late()))
+        while len(taken) < 6:
+            await asyncio.sleep(0)
+        return x
+
+    @flow.pipeline
+    def p(x: int) -> int:
+        return leaves(x)
+
+    async def main() -> None:
+        assert await p.on(rt)(1) == 1
+        for task in left[:2]:
+            with pytest.raises(flow.RuntimeClosed, match="was begun inside a run, and that is over"):
+                await task
+        over.set()
+        assert await left[2] == [0, 2, 4]  # in the runtime of that run, like any call
+        assert runs_of(rt) == {"done": 2}
+        left.append(asyncio.create_task(begin_late()))
+        assert await rt.aclose() == []
+        await leaves_nothing_but(rt, left[3])
+
+    async def leaves_nothing_but(rt: flow.Runtime, task: asyncio.Task[Any]) -> None:
+        await task
+        await leaves_nothing(rt)
+
+    run_async(main())
+
+
+def test_ended_before_the_loop_over_it_the_loop_is_told_why(run_async: Runner) -> None:
+    async def main() -> None:
+        rt = flow.Runtime(max_runs=1, name="sessions")
+        async with doubled.on(rt).stream(endless()) as s:
+            assert await rt.aclose(0) == []
+            with pytest.raises(flow.RuntimeClosed, match="'sessions' was closed"):
+                async for _ in s:
+                    raise AssertionError
+        rt = flow.Runtime(max_runs=1, name="sessions")
+        async with doubled.on(rt).stream(endless()) as s:
+            async for _ in s:
+                break
+            assert await rt.aclose(0) == []
+            with pytest.raises(flow.RuntimeClosed, match="'sessions' was closed"):
+                async for _ in s:
+                    raise AssertionError
+            with pytest.raises(RuntimeError, match="has ended was iterated over again"):
+                aiter(s)
+        async with doubled.stream(endless()) as s:
+            await s.aclose()
+            assert [y async for y in s] == []
+        await leaves_nothing(rt)
+
+    run_async(main())
+
+
+def test_who_asks_for_an_item_while_it_waits_for_its_place_is_told(run_async: Runner) -> None:
+    async def main() -> None:
+        rt = flow.Runtime(max_runs=1)
+        async with doubled.on(rt).stream(endless()):
+            s = doubled.on(rt).stream(endless())
+            entering = asyncio.create_task(s.__aenter__())
+            while not rt._admission.waiting:
+                await asyncio.sleep(0)
+            with pytest.raises(RuntimeError, match="two consumers"):
+                await anext(s)
+            await s.aclose()
+            await entering
+        await leaves_nothing(rt)
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_an_operator_cannot_close_the_stream_that_waits_for_it(run_async: Runner, hidden: bool) -> None:
+    streams: list[flow.Stream[int]] = []
+
+    @flow.op
+    async def closes(x: int) -> int:
+        if x == 2:
+            await (asyncio.create_task(streams[0].aclose()) if hidden else streams[0].aclose())
+        return x
+
+    @flow.pipeline
+    def p(x: int) -> int:
+        return closes(x)
+
+    async def main() -> None:
+        async with p.stream(range(5), in_flight=1) as s:
+            streams.append(s)
+            with pytest.raises(RuntimeError, match="cannot be closed by an operator of its own items"):
+                async for _ in s:
+                    pass
+        assert len(asyncio.all_tasks()) == 1
+
+    run_async(main())
+
+
+def test_a_forgotten_stream_that_is_collected_leaves_its_place() -> None:
+    @flow.op
+    async def waits(event: asyncio.Event) -> bool:
+        return await event.wait()
+
+    @flow.pipeline
+    def p(event: asyncio.Event) -> bool:
+        return waits(event)
+
+    async def main() -> None:
+        rt = flow.Runtime(max_runs=1)
+        s = p.on(rt).stream([asyncio.Event()])
+        await s.__aenter__()
+        while not s.in_flight:
+            await asyncio.sleep(0)
+        coroutine = s._feeder.get_coro()  # type: ignore[union-attr]
+        coroutine.close()  # type: ignore[union-attr]  # as the collector does
+        rt._admission.check()
+        assert runs_of(rt) == {"cancelled": 1}
+        assert await rt.aclose(0) == []
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0)
+
+    asyncio.run(main())

@@ -139,6 +139,14 @@ def test_a_kernel_that_waits_for_an_inner_run_is_none_of_those_that_execute():
     assert b.threads == 1
     b.end(inner)
     assert outer.state is State.BIG
+    b.end(outer)
+    b.start(outer)
+    b.budget.pause(outer)
+    b.start(inner, seconds=1.0, gain=0.5)
+    assert b.threads == 1
+    b.end(inner)
+    b.budget.resume(outer)
+    assert b.threads == 2  # as it had before
 
 
 # ---------------------------------------------------------------- teams
@@ -271,6 +279,21 @@ def test_who_would_team_waits_a_moment_for_light_kernels_but_not_twice_in_vain()
     b.start(small)
     b.small(small)
     assert b.start(big, seconds=10e-3, gain=2.0) is not None
+
+
+def test_who_has_waited_starts_whatever_has_all_cpus_by_then():
+    b = Checked()
+    b.heat()
+    first, second, third = b.come(), b.come(), b.come()
+    b.start(first, seconds=10e-3, gain=2.0)
+    assert b.start(second, seconds=20e-3, gain=2.0, ready=1) is not None
+    assert b.start(third, seconds=1e-3) is not None
+    b.end(first)
+    assert b.start(second, seconds=20e-3, gain=2.0, ready=1) is None  # it was before it
+    assert b.threads == 2
+    assert b.start(third, seconds=1e-3, gain=0.0) is None
+    assert third.state is State.BIG
+    assert b.threads == 1
 
 
 def test_a_kernel_that_is_known_to_gain_leaves_hot_workers_behind():

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dataflow.threads import intraop
+from dataflow.threads import budget, intraop
 from dataflow.threads.blas import Blas, Library, Reach
 from dataflow.threads.intraop import IntraOp
 from dataflow.threads.settings import Settings
@@ -165,6 +165,55 @@ def test_several_kernels_with_several_threads_in_a_flawed_version_are_warned_of_
         control.end(second)
         control.start(second)
     assert len(record) == 1
+
+
+@pytest.mark.parametrize("by", ["small", "end", "go", "resume"])
+def test_whatever_brings_a_flaw_out_warns_of_it(by: str) -> None:
+    """A complaint counts as told only where somebody is told."""
+    control, settings = made(Faked(2, version="0.3.31"))
+    settings.set_intraop(2)
+    first, second = control.come(), control.come()
+    control.start(first)
+    with pytest.warns(RuntimeWarning, match="wrong"):
+        if by == "resume":
+            control._here.member = second
+            control._budget.resume(second)
+            control.resume(second)
+        elif by == "small":
+            control.small(second)
+        else:
+            control._budget.small(second)  # nobody has looked yet
+            third = control.come()
+            control._budget.small(third)
+            control.end(third) if by == "end" else control.go(third)
+    control.end(first)
+
+
+def test_who_rests_lets_those_go_on_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "GRACE", 20.0)
+    library = Faked(2)
+    control, _ = made(library)
+    hot(control)
+    first, threads = control.come(), []
+    control.start(first, seconds=20e-3, gain=1.9)
+
+    def lane() -> None:
+        member = control.come()
+        control.start(member, seconds=20e-3, gain=1.9)
+        threads.append(library.count())
+        control.end(member)
+        control.go(member)
+
+    thread = threading.Thread(target=lane)
+    thread.start()
+    while not control._waiters:
+        assert thread.is_alive()
+    control.end(first)
+    assert control._waiters
+    control.rest(first)
+    thread.join(10)
+    assert threads == [2]
+    control.go(first)
 
 
 def test_of_openmp_each_thread_has_its_own_number():
