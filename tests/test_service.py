@@ -223,7 +223,7 @@ async def test_nothing_is_left_of_a_thousand_clients_that_disconnect_at_random_m
     async def leave(session, number):
         async with at_once:
             try:
-                async with asyncio.timeout(rng.choice((0.005, 0.05, 0.2)) * rng.random()):  # closes the connection
+                async with asyncio.timeout(rng.choice((0.005, 0.05, 0.4)) * rng.random()):  # closes the connection
                     await ask(session, number)
             except TimeoutError:
                 pass
