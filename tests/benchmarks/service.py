@@ -11,10 +11,10 @@ rate, whatever has become of those before, and all three get the same rates: hal
 capacities. What a request takes counts from when it was due. A client waits two seconds and then hangs up; at most 400
 are connected at once, and who would be one more has failed. Every answer is compared with plain numpy's.
 
-This process is all clients. Where it was written, with 2 CPUs for clients and service together, it used 2 % of these at
-half the capacity, 3 % at once and 5 % at twice the capacity: it takes little from the service, and is not what limits
-it. It prints its shares, and how late it sent what was due. CPUs that others use are missing for the services: look at
-what they used, and at the capacities, before believing anything.
+This process is all clients. Where it was written, with 2 CPUs for clients and service together, it used 3 % of these at
+half the capacity, 4 % at once and 7 % at twice the capacity, at most: it takes little from the service, and is not what
+limits it. It prints its shares, and how late it sent what was due. CPUs that others use are missing for the services:
+look at what they used, and at the capacities, before believing anything.
 """
 
 from __future__ import annotations
