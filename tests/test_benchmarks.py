@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dataflow.events import OperatorEnded
 from tests.benchmarks.adapters import ADAPTERS, BARE, ONNX, Adapter, Job, adapters, missing
 from tests.benchmarks.adapters.check import check, check_onnx
 from tests.benchmarks.adapters.job import Blocking
@@ -319,3 +321,49 @@ def test_a_short_stream() -> None:
     assert done.returncode == 0, done.stderr
     assert re.search(r"\| asyncio +\| +300 \|", done.stdout)
     assert "Every item came once and in order." in done.stdout
+
+
+# ---------------------------------------------------------------- the service
+
+
+@pytest.mark.parametrize("variant", ["dataflow", "to_thread", "dask"])
+def test_each_service_answers_right(variant: str, monkeypatch) -> None:
+    pytest.importorskip("aiohttp")
+    from tests.benchmarks.service import IMAGES, Seen, demo, serving, under_load
+
+    monkeypatch.setattr("tests.benchmarks.service.PATIENCE", 60)
+
+    expected = [list(demo().features.__wrapped__(image.tobytes())) for image in IMAGES]
+    seen = Seen()
+    with serving(variant) as url:
+        asyncio.run(under_load(url, expected, 40, 0.5, seen))
+    assert seen.right + seen.refused == 20
+    assert seen.right > 0
+    assert seen.at_once > 0
+    assert "nan" not in map(str, seen.row(variant))
+
+
+def test_a_wrong_answer_is_found(monkeypatch) -> None:
+    pytest.importorskip("aiohttp")
+    from tests.benchmarks.service import IMAGES, Seen, serving, under_load
+
+    monkeypatch.setattr("tests.benchmarks.service.PATIENCE", 60)
+
+    seen = Seen()
+    with serving("to_thread") as url:
+        asyncio.run(under_load(url, [[1.0, 2.0, 3.0]] * len(IMAGES), 20, 0.2, seen))
+    assert (seen.right, seen.wrong) == (0, 4)
+
+
+def test_kernels_at_once_are_counted_either_way() -> None:
+    pytest.importorskip("aiohttp")
+    from tests.benchmarks.service_variants import AtOnce
+
+    called, told = AtOnce(), AtOnce()
+    with called.one(), called.one():
+        assert called.now == 2
+    with called.one():
+        assert (called.now, called.greatest()) == (1, 2)
+    for began, seconds in ((0, 2.0), (1, 2.0), (2, 0.5), (9, 1.0)):  # the third begins as the first ends
+        told.ended(OperatorEnded(1, "p", "k", 1, None, began * 10**9, seconds, "done", None, 1))
+    assert told.greatest() == 2

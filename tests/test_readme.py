@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+REPO = Path(__file__).resolve().parent.parent
+README = (REPO / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
@@ -27,6 +29,26 @@ def test_a_program_prints_what_stands_below_it(program: str, printed: str) -> No
     assert done.stdout == printed
 
 
+def test_its_file_of_tests_passes_with_the_settings_above_it(tmp_path: Path) -> None:
+    [settings] = [text for language, text in BLOCKS if language == "toml"]
+    [tests] = [text for language, text in BLOCKS if language == "python" and "def test_" in text]
+    (tmp_path / "pyproject.toml").write_text(settings)
+    (tmp_path / "test_yours.py").write_text(tests)
+    path = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-W", "error", "-m", "pytest", "-q", "-W", "error"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{tests.count('def test_')} passed" in done.stdout
+
+
 @pytest.mark.parametrize("program", [text for language, text in BLOCKS if language == "python"])
 def test_the_other_pieces_are_python(program: str) -> None:
     compile(program, "README.md", "exec")
@@ -34,7 +56,7 @@ def test_the_other_pieces_are_python(program: str) -> None:
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:demos|tests)/[\w/.]+)`", README))))
 def test_the_files_it_speaks_of_exist(path: str) -> None:
-    assert (Path(__file__).parent.parent / path).exists()
+    assert (REPO / path).exists()
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`flow\.(\w+)", README))))

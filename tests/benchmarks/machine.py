@@ -11,9 +11,9 @@ from typing import Any
 
 import threadpoolctl
 
-__all__ = ["Usage", "machine"]
+__all__ = ["Usage", "machine", "resident"]
 
-PACKAGES = ["numpy", "uvloop", "dask", "apache-hamilton", "tawazi", "onnxruntime"]
+PACKAGES = ["numpy", "uvloop", "aiohttp", "dask", "apache-hamilton", "tawazi", "onnxruntime"]
 
 
 def machine() -> str:
@@ -41,14 +41,23 @@ class Usage:
         return f"Others used {max(0.0, others):.0%} of the CPUs meanwhile."
 
     def _read(self) -> tuple[float, float] | None:
-        """Seconds of all CPUs so far, and those in which they worked, but not for this process."""
+        """Seconds of all CPUs so far, and those in which they worked, but not for this process and ended children."""
         try:
             fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
         except OSError:
             return None
         # user nice system idle iowait irq softirq steal
         ticks, own = [int(field) / os.sysconf("SC_CLK_TCK") for field in fields], os.times()
-        return sum(ticks), sum(ticks) - ticks[3] - ticks[4] - own.user - own.system
+        ours = own.user + own.system + own.children_user + own.children_system
+        return sum(ticks), sum(ticks) - ticks[3] - ticks[4] - ours
+
+
+def resident() -> float:
+    """What this process holds, in MB; nan where nobody says."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    except OSError:
+        return float("nan")
 
 
 def _cpu() -> str:

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import dataflow as flow
-from tests.benchmarks.machine import Usage, machine
+from tests.benchmarks.machine import Usage, machine, resident
 from tests.benchmarks.tables import table
 
 AWAITED = 20_000
@@ -48,14 +46,6 @@ class Source:
         for number in range(self.items):
             self.most = max(self.most, number + 1 - self.delivered)
             yield number
-
-
-def resident() -> float:
-    """What this process holds, in MB; nan where nobody says."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-    except OSError:
-        return float("nan")
 
 
 async def stream(items: int, in_flight: int) -> list[str]:
