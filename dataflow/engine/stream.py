@@ -568,10 +568,10 @@ class Stream(Generic[R_co]):
                 if not self._wants_more():
                     return
                 value = await pull()
-                if outlived(self._context) is not None:
-                    raise RuntimeClosed(f"a stream of {self.name!r} was begun inside a run, and that is over")
                 if value is _END or not self._wants_more():  # the source may ignore being cancelled
                     return
+                if outlived(self._context) is not None:
+                    raise RuntimeClosed(f"a stream of {self.name!r} was begun inside a run, and that is over")
                 while len(items) >= options.in_flight:
                     self._drop(items.popitem(last=False)[1])
                     self._dropped += 1
@@ -579,6 +579,8 @@ class Stream(Generic[R_co]):
                 del value  # before anything waits
         except BaseException as exc:
             if isinstance(exc, asyncio.CancelledError) and running.cancelling():
+                raise
+            if isinstance(exc, GeneratorExit) and not _is_current(running):  # not the source's: it is collected
                 raise
             self._error = _of_source(exc)
             self._outcome = Outcome.FAILED
@@ -708,6 +710,13 @@ class Stream(Generic[R_co]):
                 self._error = _of_source(exc)
             else:
                 logger.error("the source of a stream of %r failed as it was closed", self.name, exc_info=exc)
+
+
+def _is_current(task: asyncio.Task[Any]) -> bool:
+    try:
+        return asyncio.current_task() is task
+    except RuntimeError:  # no loop runs here
+        return False
 
 
 def _of_source(exc: BaseException) -> BaseException:

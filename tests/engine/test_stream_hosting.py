@@ -454,7 +454,8 @@ def test_an_operator_cannot_close_the_stream_that_waits_for_it(run_async: Runner
     run_async(main())
 
 
-def test_a_forgotten_stream_that_is_collected_leaves_its_place() -> None:
+@pytest.mark.parametrize("waits_for", ["operator", "source", "room"])
+def test_a_forgotten_stream_that_is_collected_leaves_its_place(waits_for: str) -> None:
     @flow.op
     async def waits(event: asyncio.Event) -> bool:
         return await event.wait()
@@ -463,11 +464,18 @@ def test_a_forgotten_stream_that_is_collected_leaves_its_place() -> None:
     def p(event: asyncio.Event) -> bool:
         return waits(event)
 
+    async def source() -> AsyncIterator[asyncio.Event]:
+        yield asyncio.Event()
+        await asyncio.Event().wait()
+
     async def main() -> None:
         rt = flow.Runtime(max_runs=1)
-        s = p.on(rt).stream([asyncio.Event()])
+        events = source() if waits_for == "source" else [asyncio.Event()] * (2 if waits_for == "room" else 1)
+        s = p.on(rt).stream(events, in_flight=1 if waits_for == "room" else 2)
         await s.__aenter__()
         while not s.in_flight:
+            await asyncio.sleep(0)
+        for _ in range(5):
             await asyncio.sleep(0)
         coroutine = s._feeder.get_coro()  # type: ignore[union-attr]
         coroutine.close()  # type: ignore[union-attr]  # as the collector does
