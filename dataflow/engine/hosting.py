@@ -3,7 +3,8 @@
     p.on(rt)(x) ─▶ a place (see `admission`) ─▶ the run, as in the default runtime ─▶ the place is left
     p.on(rt).stream(xs), entered ─▶ a place ─▶ a run for each item, inside it ─▶ ended, the place is left
 
-A run that begins inside a run of the same runtime needs no place: the one around it has one, and cannot end without it.
+A run that begins inside a run of the same runtime needs no place: the one around it has one. Of tasks that outlive that
+one, new runs take places of their own, and streams that were entered before begin no further item.
 """
 
 from __future__ import annotations
