@@ -310,7 +310,7 @@ def test_efficiency_is_drawn(tmp_path) -> None:
 
 
 def test_one_small_pass_over_inter_and_intra() -> None:
-    done = run("tests.benchmarks.threads", "--repeats", "1", "--sizes", "512")
+    done = run("tests.benchmarks.threads", "--repeats", "1", "--sizes", "512", "--pause", "0")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("mix ") == 4
     assert "chain / plain numpy" in done.stdout

@@ -88,13 +88,13 @@ def settings(cpus: int) -> dict[str, dict[str, int]]:
     return {"default": {}, **named, "64": {"interop": 64}}
 
 
-def compare(size: int, repeats: int) -> str:
+def compare(size: int, repeats: int, pause: float) -> str:
     """A table: for each graph the milliseconds of each setting, and how many times the best fixed one's they are."""
     a = (np.random.default_rng(0).random((size, size)) / size).astype(np.float32)
     wanted = settings(flow.parallel_info()["cpus"]["usable"])
     rows = []
     for name, run in graphs(size).items():
-        cases = {setting: partial(_timed, run, a, numbers) for setting, numbers in wanted.items()}
+        cases = {setting: partial(_timed, run, a, numbers, pause) for setting, numbers in wanted.items()}
         measured = interleaved(cases, repeats)
         figures = {setting: Figure.of(values, 1e3) for setting, values in measured.items()}
         best = min(figure.median for setting, figure in figures.items() if "x" in setting)
@@ -102,7 +102,7 @@ def compare(size: int, repeats: int) -> str:
     return table([f"{size} x {size}, ms", *wanted], rows)
 
 
-def promises(repeats: int) -> str:
+def promises(repeats: int, pause: float) -> str:
     """Two branches of products against one BLAS thread in sequence; a chain against plain numpy. Default settings."""
     rng = np.random.default_rng(0)
     small, large = (rng.random((n, n), dtype=np.float32) / n for n in (512, 1024))
@@ -119,10 +119,10 @@ def promises(repeats: int) -> str:
             x = x @ large
 
     cases: dict[str, Callable[[], float]] = {
-        "branches": lambda: _best(lambda: branches.run(small)),
-        "in sequence, one thread": lambda: _best(sequence),
-        "chain": lambda: _best(lambda: ten.run(large), 2),
-        "plain numpy": lambda: _best(plain, 2),
+        "branches": lambda: _best(lambda: branches.run(small), pause),
+        "in sequence, one thread": lambda: _best(sequence, pause),
+        "chain": lambda: _best(lambda: ten.run(large), pause, 2),
+        "plain numpy": lambda: _best(plain, pause, 2),
     }
     figures = {name: Figure.of(values, 1e3) for name, values in interleaved(cases, repeats).items()}
     pairs = [("branches", "in sequence, one thread", "< 0.6"), ("chain", "plain numpy", "<= 1.15")]
@@ -139,15 +139,15 @@ def promises(repeats: int) -> str:
     return table(["default settings", "ms", "ms", "ratio", "goal"], rows)
 
 
-def _timed(run: Any, a: Any, numbers: dict[str, int]) -> float:
+def _timed(run: Any, a: Any, numbers: dict[str, int], pause: float) -> float:
     with flow.threads(**numbers):
         run.run(a)
-        time.sleep(PAUSE)
+        time.sleep(pause)
         return seconds(lambda: run.run(a))
 
 
-def _best(call: Callable[[], Any], times: int = 5) -> float:
-    time.sleep(PAUSE)
+def _best(call: Callable[[], Any], pause: float, times: int = 5) -> float:
+    time.sleep(pause)
     return min(seconds(call) for _ in range(times))
 
 
@@ -157,14 +157,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one size and few repeats")
     parser.add_argument("--repeats", type=int, help="rounds of measuring (default: 9, with --quick 3)")
     parser.add_argument("--sizes", type=int, nargs="+", help="of the matrices (default: 256 512 1024)")
+    parser.add_argument("--pause", type=float, default=PAUSE, help="seconds before each timing (default: %(default)s)")
     options = parser.parse_args()
     repeats = options.repeats or (3 if options.quick else 9)
     warnings.simplefilter("ignore")  # one setting wants more threads than there are CPUs
     print(flow.parallel_info(), end="\n\n")
     print(f"load {os.getloadavg()[0]:.2f} before, {repeats} rounds\n")
-    print(promises(repeats), end="\n\n", flush=True)
+    print(promises(repeats, options.pause), end="\n\n", flush=True)
     for size in options.sizes or ([512] if options.quick else [256, 512, 1024]):
-        print(compare(size, repeats), end="\n\n", flush=True)
+        print(compare(size, repeats, options.pause), end="\n\n", flush=True)
     print(f"load {os.getloadavg()[0]:.2f} after")
 
 
