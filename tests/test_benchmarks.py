@@ -26,6 +26,8 @@ from tests.benchmarks.measures.metg import Curve, Point, smallest
 from tests.benchmarks.measures.network import kernel_seconds, load, makespan
 from tests.benchmarks.patterns import PATTERNS, TASK_BENCH, make_tasks, sinks
 from tests.benchmarks.plot import plot
+from tests.benchmarks.service import IMAGES, Seen, demo, serving, under_load
+from tests.benchmarks.service_variants import AtOnce
 from tests.benchmarks.suite import MEASURES, main
 
 REPO = Path(__file__).parent.parent
@@ -328,9 +330,6 @@ def test_a_short_stream() -> None:
 
 @pytest.mark.parametrize("variant", ["dataflow", "to_thread", "dask"])
 def test_each_service_answers_right(variant: str, monkeypatch) -> None:
-    pytest.importorskip("aiohttp")
-    from tests.benchmarks.service import IMAGES, Seen, demo, serving, under_load
-
     monkeypatch.setattr("tests.benchmarks.service.PATIENCE", 60)
 
     expected = [list(demo().features.__wrapped__(image.tobytes())) for image in IMAGES]
@@ -344,9 +343,6 @@ def test_each_service_answers_right(variant: str, monkeypatch) -> None:
 
 
 def test_a_wrong_answer_is_found(monkeypatch) -> None:
-    pytest.importorskip("aiohttp")
-    from tests.benchmarks.service import IMAGES, Seen, serving, under_load
-
     monkeypatch.setattr("tests.benchmarks.service.PATIENCE", 60)
 
     seen = Seen()
@@ -356,9 +352,6 @@ def test_a_wrong_answer_is_found(monkeypatch) -> None:
 
 
 def test_kernels_at_once_are_counted_either_way() -> None:
-    pytest.importorskip("aiohttp")
-    from tests.benchmarks.service_variants import AtOnce
-
     called, told = AtOnce(), AtOnce()
     with called.one(), called.one():
         assert called.now == 2

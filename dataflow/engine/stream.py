@@ -279,9 +279,9 @@ class Stream(Generic[R_co]):
     def __aiter__(self) -> AsyncIterator[R_co]:
         if self._progress is Progress.NEW:
             return self._go_through()
-        # It may have ended since it was entered, and there may be something to tell.
-        told = self._error is None and self._refusal is None
-        if self._progress is Progress.ITERATED or not self._by_hand or (self._looped and told and not self._is_open):
+        # It may have ended since it was entered: the first loop is told so, and any other if there is an error to raise.
+        news = self._is_open or not self._looped or self._error is not None or self._refusal is not None
+        if not self._by_hand or not news:
             raise self._used("iterated over")
         self._looped = True
         return self
