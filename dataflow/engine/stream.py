@@ -279,7 +279,7 @@ class Stream(Generic[R_co]):
     def __aiter__(self) -> AsyncIterator[R_co]:
         if self._progress is Progress.NEW:
             return self._go_through()
-        # It may have ended since it was entered: the first loop is told so, and any other if there is an error to raise.
+        # It may have ended since it was entered: the first loop is told, and any other if there is an error to raise.
         news = self._is_open or not self._looped or self._error is not None or self._refusal is not None
         if not self._by_hand or not news:
             raise self._used("iterated over")
