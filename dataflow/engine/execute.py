@@ -21,6 +21,7 @@ from dataflow.engine.failure import trimmed
 from dataflow.engine.run import Run
 from dataflow.engine.segment import END, Segment, Weight
 from dataflow.events import OperatorEnded, observed
+from dataflow.graph.costs import SHORT
 from dataflow.graph.plan import SEVERAL
 
 __all__ = ["clear_frames", "execute"]
@@ -41,12 +42,13 @@ def execute(run: Run, segment: Segment) -> float:
         run.context.copy().run(_work_off_told, run, segment)
         return perf_counter()
     costs, weight = run.plan.costs, segment.weight
-    work = _work_off_timed if weight is Weight.HEAVY else _work_off
+    one_by_one = weight is Weight.HEAVY and costs.seconds[segment.todo[-1]] >= SHORT
+    work = _work_off_timed if one_by_one else _work_off
     if run.apart is None:
         run.apart = _compares_by_content(run.context)
     copy = run.context.copy
     # Reading it takes half a microsecond, too much for a few light kernels.
-    timed = weight is Weight.UNKNOWN or (weight is Weight.LIGHT and len(segment.claimed) > 8)
+    timed = not one_by_one and (weight is not Weight.LIGHT or len(segment.claimed) > 8)
     cpu_began = thread_time() if timed else None
     began = perf_counter()
     mine = copy()
@@ -59,9 +61,13 @@ def execute(run: Run, segment: Segment) -> float:
         if segment.stuck:
             costs.stuck(claimed[-1], STUCK)
         elif weight is Weight.UNKNOWN:
-            if costs.first_measured(claimed[-1], now - began, cpu):
+            if costs.first_measured(claimed[-1], now - began, cpu, cold=segment.cold):
                 run.reconsider()
-        elif not segment.relieved and costs.batch(claimed, cpu):
+        elif segment.relieved:
+            pass
+        elif weight is Weight.HEAVY:
+            costs.together(claimed, cpu)
+        elif costs.batch(claimed, cpu):
             run.reconsider()
     return now
 
@@ -167,7 +173,7 @@ def _work_off_told(run: Run, segment: Segment) -> None:
                 if sweep or readers[slot] == 1:
                     values[slot] = None
             if weight is Weight.UNKNOWN:
-                if costs.first_measured(step, seconds, thread_time() - cpu_began):
+                if costs.first_measured(step, seconds, thread_time() - cpu_began, cold=segment.cold):
                     run.reconsider()
             elif weight is Weight.HEAVY and not 0.8 < seconds / costs.seconds[step] < 2.0:
                 costs.measured(step, seconds)

@@ -165,6 +165,7 @@ class Run:
         with self.lock:
             done = segment.claimed
             changed = bool(done) and self._complete(done)
+            segment.cold = False
             filled = again and self._fill(segment, light, lanes)
             if not filled:
                 self._segments.remove(segment)

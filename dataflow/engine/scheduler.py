@@ -16,11 +16,11 @@ than on one (they pass the interpreter's lock back and forth), so one lane takes
 those of unknown cost, are *heavy*: work for as many lanes as there are.
 
 A *batch* is what one `claim` takes, to be started in its order; whoever has it may give back what has not started. It
-is worth about `BATCH_SECONDS` of expected time, since claiming and reporting cost some microseconds. Where several
-heavy kernels are ready, a batch takes no more than one lane's share of them. It goes on with steps that wait for
-nothing but steps of the batch, which are claimed *ahead*, before what they depend on is done. Where the graph forks it
-stops: what begins there is for other lanes, which learn of it when the batch is reported. A heavy batch also takes
-light steps ahead, which are worth no hand-over; not the other way round.
+is worth about `BATCH_SECONDS` of expected time, or `FINE_SECONDS` of short kernels, since claiming and reporting cost
+some microseconds. Where several heavy kernels are ready, a batch takes no more than one lane's share of them. It goes
+on with steps that wait for nothing but steps of the batch, which are claimed *ahead*, before what they depend on is
+done. Where the graph forks it stops: what begins there is for other lanes, which learn of it when the batch is
+reported. A heavy batch also takes light steps ahead, which are worth no hand-over; not the other way round.
 
     ready: a c e g │ 2 lanes:  [a c]  [e]  [g]          ready: a b │ 1 lane:   a ─▶ c ─▶ e
                                                                [a b c d e]     b ─▶ d ─┬▶ f
@@ -66,8 +66,17 @@ times as fast as one loop with batches of one kernel, 1.56 and 1.79 times with 1
 at the interpreter's lock."""
 BATCH_STEPS = 32
 """Steps of a batch outside of a sweep: the results that it holds back cost memory."""
-SWEEP_SECONDS = 250e-6
-"""The length of a sweep's batch, which holds no results back: claiming and reporting are three percent of it."""
+FINE = 40e-6
+"""Expected seconds of a kernel below which a batch may be longer, with more steps in it."""
+FINE_SECONDS = 1e-3
+FINE_STEPS = 64
+"""A batch of such kernels. Each visit to the core is ten microseconds and more of Python, for which the other lane has
+to wait: two lanes on kernels of 20 and 35 microseconds that need not wait for each other were 0.85 to 1.1 and 1.0 to
+1.2 times as fast as one loop with batches of 200 microseconds, 1.1 to 1.4 and 1.3 to 1.4 times with these; stencils
+and trees were as before. For longer kernels that would cost memory: at 50 microseconds twice the live results."""
+SWEEP_SECONDS = 1e-3
+"""The length of a sweep's batch, which holds no results back. With 250 microseconds, claiming and reporting were three
+to six percent of it. A run that finds all lanes taken does not wait for its end."""
 SWEEP_STEPS = 2048
 """Steps of a batch of a sweep; a stop is seen between any two of them."""
 WIDE = 64
@@ -352,24 +361,25 @@ class Scheduler:
             taken.append(step)
             budget -= seconds[step]
         if not light and budget > 0:
-            self._claim_ahead(taken, budget)
+            self._claim_ahead(taken, budget, BATCH_STEPS)
         return taken
 
     def _claim_heavy(self, lanes: int) -> list[int]:
         seconds, heavy = self._seconds, self._heavy
         step = heappop(heavy)
         taken = [step]
-        budget = BATCH_SECONDS - seconds[step]
+        cost = seconds[step]
+        budget, most = (FINE_SECONDS - cost, FINE_STEPS) if cost < FINE else (BATCH_SECONDS - cost, BATCH_STEPS)
         if budget > 0:  # else it is long, or nobody knows
-            for _ in range(min(len(heavy) // lanes, BATCH_STEPS)):
+            for _ in range(min(len(heavy) // lanes, most - 1)):
                 budget -= seconds[heavy[0]]
                 if budget < 0:
                     return taken
                 taken.append(heappop(heavy))
-            self._claim_ahead(taken, budget)
+            self._claim_ahead(taken, budget, most)
         return taken
 
-    def _claim_ahead(self, taken: list[int], budget: float) -> None:
+    def _claim_ahead(self, taken: list[int], budget: float, most: int) -> None:
         """Follow the steps taken to those that wait for nothing but steps of the batch."""
         seconds, counts, on_loop, light_below = self._seconds, self._counts, self._steps.on_loop, self.light_below
         light = seconds[taken[0]] < light_below
@@ -387,7 +397,7 @@ class Scheduler:
             for follower in fresh:
                 cost = seconds[follower]
                 budget -= cost
-                if budget < 0 or len(taken) >= BATCH_STEPS or on_loop[follower] or (light and not cost < light_below):
+                if budget < 0 or len(taken) >= most or on_loop[follower] or (light and not cost < light_below):
                     return
                 taken.append(follower)
                 self._ahead.add(follower)

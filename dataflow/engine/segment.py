@@ -34,7 +34,7 @@ END = -1
 class Segment:
     """Steps claimed together by one lane; see rule 3 of `run`."""
 
-    __slots__ = ("claimed", "frame", "relieved", "stuck", "sweep", "todo", "weight")
+    __slots__ = ("claimed", "cold", "frame", "relieved", "stuck", "sweep", "todo", "weight")
 
     def __init__(self) -> None:
         self.claimed: Sequence[int] = ()
@@ -42,6 +42,8 @@ class Segment:
         self.todo: list[int] = [END]
         """What its lane has not started, the next one last."""
         self.weight = Weight.UNKNOWN
+        self.cold = True
+        """Whether it is the first one since its lane came to the run: what begins now takes longer than usual."""
         self.sweep = False
         """Whether the steps run in order from first to last, so that the plan says what each one reads last."""
         self.frame: FrameType | None = None

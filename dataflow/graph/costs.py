@@ -9,7 +9,9 @@ than expected makes its batch late, and one that holds up a lane is found out by
 
 A time may be too long for reasons that are not the step's: its thread had to wait for the interpreter, or the machine
 had other things to do. So the first time of a step, and that of a batch, should be the processor time of its thread
-unless that is certainly not the whole of it; and from then on a shorter time counts at once, a longer one by a part.
+unless that is certainly not the whole of it; and from then on a shorter time counts at once, a longer one by a part,
+and no single one makes much of a difference. What was judged by others is judged anew once one of them proves to be
+much quicker.
 Even so times scatter, and a graph of which a few steps seem heavy cannot be swept. So the border has a width: what was
 light, or whose kind is, stays so below three times the border.
 
@@ -40,9 +42,14 @@ microseconds, 2 CPUs, Python 3.11)."""
 DOUBT = 1 / 16
 """The weight of one segment in the average of how lanes get on: some milliseconds, at the length of a batch."""
 
-PATIENCE = 2000
-"""Batches of light steps after which the border is put back: half a second or more of work, of which the few
-milliseconds until it is raised again are less than a hundredth."""
+TRIAL = 0.1
+"""Seconds of light steps after which a raised border is put back, to try again; each trial takes some milliseconds, in
+which lanes may be half as quick as one."""
+TRIALS_APART = 1.6
+"""The same after several trials in a row that came to nothing: each waits twice as long as the one before."""
+
+SETTLED = 64
+"""Segments of several lanes, all in all worth it, after which a trial has come to something."""
 
 WAITED = 200e-6
 """Seconds within which a step that used less of the processor is taken to have waited for the interpreter."""
@@ -52,7 +59,17 @@ SHORT = 50e-6
 a batch that others may take from, and a longer step is claimed alone whether its cost is known or not."""
 
 SAMPLES = 3
-"""Steps of an operator to measure before the others are judged by them: the least of three is no outlier."""
+"""Steps of an operator to measure before the others are judged by them, if they are light: the least of three is no
+outlier."""
+MORE_SAMPLES = 8
+"""The same if they seem heavy: the first calls of a kernel in a thread take up to ten times as long as later ones, and
+each lane begins with those."""
+
+RISE = 1.5
+"""How many times as long as before one measurement can make a step seem, however long it was: a machine that had other
+things to do must not make a light step heavy, since one such step keeps all before it from being swept. Without this
+bound some of 3,072 steps of 2 to 4 microseconds seemed heavy in most runs, which took twice as long. A step that holds
+up its lane is found out at once."""
 
 UNKNOWN = float("inf")
 
@@ -64,11 +81,14 @@ class Costs:
         "_estimates",
         "_families",
         "_gain",
+        "_judged",
         "_measured",
         "_members",
         "_patience",
+        "_settled",
         "_stale",
         "_sweep_from",
+        "_trial",
         "border",
         "gains",
         "seconds",
@@ -85,6 +105,8 @@ class Costs:
         """How much BLAS threads do for each step."""
         self._families = families
         self._measured: dict[object, list[float]] = {}
+        self._judged: dict[object, float] = {}
+        """What those of an operator that nobody measured are thought to take."""
         self._members: dict[object, list[int]] = {}
         for step, family in enumerate(families):
             if not on_loop[step]:
@@ -95,8 +117,12 @@ class Costs:
         """Steps expected to take less are light."""
         self._gain = 2 * WORTHWHILE
         """How many times as quick as one lane several seem to be, with the border where it is."""
-        self._patience = 0
-        """Batches until the border is put back."""
+        self._trial = TRIAL
+        """Seconds from the next time that the border is raised to when it is put back."""
+        self._settled = 0
+        """How many segments lanes have had since the border was moved."""
+        self._patience = 0.0
+        """Seconds of light steps until then."""
 
     def __repr__(self) -> str:
         light = sum(seconds < self.border for seconds in self.seconds)
@@ -113,12 +139,15 @@ class Costs:
             self._sweep_from = step
         return self._sweep_from
 
-    def first_measured(self, step: int, seconds: float, cpu_seconds: float) -> bool:
+    def first_measured(self, step: int, seconds: float, cpu_seconds: float, *, cold: bool = False) -> bool:
         """A step of unknown cost took so long, and so much of that its thread had the processor.
 
+        With `cold` that is more than it usually takes: it is to be judged by others, if there are enough of them.
         Returns whether others were judged by it: heaps are out of date.
         """
         family = self._families[step]
+        if cold and seconds < WAITED and len(self._members[family]) > 2 * MORE_SAMPLES:
+            return False
         samples = self._measured.setdefault(family, [])
         # It may have waited for something of its own, such as a file, and then so did others of its operator.
         if seconds < WAITED or (samples and min(samples) < LIGHT):
@@ -127,9 +156,11 @@ class Costs:
         if fresh:
             samples.append(seconds)
         self._tell(step, seconds if fresh else min(seconds, self._estimates[step]), light=min(samples) < self.border)
-        if not fresh or len(samples) < SAMPLES or min(samples) >= SHORT:
-            return False
         best = min(samples)
+        enough = SAMPLES if best < LIGHT else MORE_SAMPLES
+        if not fresh or best >= SHORT or len(samples) < min(enough, len(self._members[family])):
+            return False
+        self._judged[family] = best
         for other in self._members[family]:
             if self.seconds[other] == UNKNOWN:
                 self.seconds[other] = self._estimates[other] = best
@@ -139,39 +170,47 @@ class Costs:
     def measured(self, step: int, seconds: float) -> None:
         """A step of known cost took so long, measured alone."""
         known = self._estimates[step]
-        self._tell(
-            step, seconds if seconds < known else known + (seconds - known) / 16, self.seconds[step] < self.border
-        )
-        if seconds < LIGHT <= known:
-            samples = self._measured.setdefault(self._families[step], [])
-            if not samples or min(samples) >= LIGHT:  # the first ones were slow, and all others were judged by them
-                samples.append(seconds)
-                for other in self._members[self._families[step]]:
-                    self._tell(other, self._estimates[other], light=True)
+        told = seconds if seconds < known else min(known + (seconds - known) / 16, known * RISE)
+        self._tell(step, told, self.seconds[step] < self.border)
+        self._prove(step, seconds)
 
     def batch(self, steps: Sequence[int], seconds: float) -> bool:
-        """Light steps took so long together. Where that is far from what was expected, all are scaled alike.
-
-        Returns whether the border was moved: heaps are out of date.
-        """
+        """Light steps took so long together. Returns whether the border was moved: heaps are out of date."""
         if self.border > LIGHT:
-            self._patience -= 1
+            self._patience -= seconds
             if self._patience < 0:
                 self._move(LIGHT)
                 return True
+        self.together(steps, seconds)
+        return False
+
+    def together(self, steps: Sequence[int], seconds: float) -> None:
+        """Steps took so long together. Where that is far from what was expected, all are scaled alike."""
         known = self._estimates
         # The first stands for all, at first: a sum would cost more than a batch of empty kernels may.
         if 0.5 < seconds / (len(steps) * known[steps[0]]) < 1.25:
-            return False
+            return
         expected = sum(known[step] for step in steps)
         factor = seconds / expected
         if 0.5 < factor < 1.25 or expected == UNKNOWN:  # another lane has just found one of them out
-            return False
-        if factor > 1.0:
-            factor = 1.0 + (factor - 1.0) / 4
+            return
+        # A thread's processor time may stand still for a moment: nothing takes no time at all.
+        factor = min(1.0 + (factor - 1.0) / 4, RISE) if factor > 1.0 else max(factor, 0.1)
+        first = known[steps[0]] * factor
         for step in steps:
             self._tell(step, known[step] * factor, self.seconds[step] < self.border)
-        return False
+        self._prove(steps[0], first)
+
+    def _prove(self, step: int, seconds: float) -> None:
+        """A step took so long: if that is far less than what was thought of others of its operator, so may they."""
+        family = self._families[step]
+        judged = self._judged.get(family)
+        if judged is None or seconds > judged / 2:
+            return
+        self._judged[family] = seconds
+        light, known = seconds < self.border, self._estimates
+        for other in self._members[family]:
+            self._tell(other, seconds if known[other] == judged else known[other], light or known[other] < self.border)
 
     def shared(self, each: float, gain: float) -> bool:
         """Lanes that had steps of about `each` seconds were `gain` times as quick as one would have been.
@@ -180,13 +219,18 @@ class Costs:
         """
         self._gain += (gain - self._gain) * DOUBT
         if self._gain > WORTHWHILE:
+            self._settled += 1
+            if self._settled > SETTLED:
+                self._trial = TRIAL
             return False
         self._move(max(each * WORTHWHILE, LIGHT))
-        self._patience = max(PATIENCE, len(self.seconds) // 8)  # since it makes a look at all of them due
+        self._patience = max(self._trial, 1e-6 * len(self.seconds))  # since it makes a look at all of them due
+        self._trial = min(2 * self._trial, TRIALS_APART)
         return True
 
     def _move(self, border: float) -> None:
         self.border = border
+        self._settled = 0
         self._gain = 2 * WORTHWHILE
         self._stale = True
         just_light, wide = 0.99 * border, 3 * border if border > LIGHT else border

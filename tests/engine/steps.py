@@ -11,7 +11,7 @@ from dataflow.engine.steps import State
 
 LIGHT = 10e-6
 """What the tests call light; the core takes the border as an argument."""
-SECONDS = {"l": 1e-6, "m": 30e-6, "h": float("inf"), "a": float("inf")}
+SECONDS = {"l": 1e-6, "s": 10e-6, "m": 30e-6, "b": 60e-6, "h": float("inf"), "a": float("inf")}
 
 
 @dataclass

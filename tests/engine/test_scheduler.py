@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow.engine.scheduler import BATCH_STEPS, Scheduler
+from dataflow.engine.scheduler import BATCH_SECONDS, BATCH_STEPS, FINE, FINE_STEPS, Scheduler
 from dataflow.engine.steps import Phase, State
 from dataflow.errors import InternalError
-from tests.engine.steps import LIGHT, Driver, FakeSteps, all_graphs
+from tests.engine.steps import LIGHT, SECONDS, Driver, FakeSteps, all_graphs
 
 
 def explore(steps: FakeSteps, lanes: int) -> int:
@@ -150,16 +150,33 @@ def test_a_batch_of_light_steps_is_bounded() -> None:
     assert core.claim() == list(range(BATCH_STEPS))
 
 
-def test_heavy_steps_are_shared_among_lanes_and_a_batch_is_bounded() -> None:
+def test_heavy_steps_are_shared_among_lanes() -> None:
     core = Scheduler(FakeSteps("m" * 16, ()), LIGHT)
     core.start()
     assert core.heavy_seconds == pytest.approx(16 * 30e-6)
-    assert core.claim(lanes=2) == [0, 1, 2, 3, 4, 5]  # no more than 200 µs
-    assert core.claim(lanes=2) == [6, 7, 8, 9, 10]  # the first, and half of what is left
-    assert core.claim(lanes=2) == [11, 12, 13]
+    assert core.claim(lanes=2) == [0, 1, 2, 3, 4, 5, 6, 7]  # the first, and half of what is left
+    assert core.claim(lanes=2) == [8, 9, 10, 11]
+    assert core.claim(lanes=2) == [12, 13]
     assert core.claim(lanes=2) == [14]
     assert core.claim(lanes=2) == [15]
     core.check()
+
+
+def test_a_batch_of_heavy_steps_is_bounded() -> None:
+    assert SECONDS["s"] < SECONDS["m"] < FINE < SECONDS["b"] < BATCH_SECONDS
+    for kind, length in ("b", 3), ("m", 33), ("s", FINE_STEPS):  # 200 µs, 1 ms, or so many
+        core = Scheduler(FakeSteps(kind * 100, ()), LIGHT)
+        core.start()
+        assert core.claim() == list(range(length))
+        core.check()
+
+
+def test_what_is_claimed_ahead_is_bounded_as_well() -> None:
+    for kind, length in ("b", 3), ("m", 33), ("s", FINE_STEPS):
+        core = Scheduler(FakeSteps(kind * 100, tuple((step, step + 1) for step in range(99))), LIGHT)
+        core.start()
+        assert core.claim() == list(range(length))
+        core.check()
 
 
 def test_a_chain_is_claimed_ahead_up_to_where_it_forks() -> None:

@@ -6,7 +6,20 @@ import math
 
 import pytest
 
-from dataflow.graph.costs import LIGHT, PATIENCE, SAMPLES, SHORT, UNKNOWN, WAITED, WORTHWHILE, Costs
+from dataflow.graph.costs import (
+    LIGHT,
+    MORE_SAMPLES,
+    RISE,
+    SAMPLES,
+    SETTLED,
+    SHORT,
+    TRIAL,
+    TRIALS_APART,
+    UNKNOWN,
+    WAITED,
+    WORTHWHILE,
+    Costs,
+)
 
 FAST, SLOW = LIGHT / 10, LIGHT * 10
 
@@ -36,6 +49,8 @@ def test_a_quicker_time_counts_at_once_and_a_slower_one_by_a_sixteenth() -> None
     assert costs.seconds == [4.0]
     costs.measured(0, 20.0)
     assert costs.seconds == [5.0]
+    costs.measured(0, 5000.0)  # once is no habit
+    assert costs.seconds == [5.0 * RISE]
 
 
 def test_what_a_step_waited_for_the_interpreter_is_no_cost_of_its() -> None:
@@ -86,12 +101,34 @@ def test_a_sweep_may_begin_among_steps_that_were_judged_by_others() -> None:
 
 
 def test_others_are_judged_to_be_short_and_never_to_be_slow() -> None:
-    for seconds, after in ((SHORT, "hhh??"), (0.9 * SHORT, "hhhhh")):
-        costs = family(5)
-        costs.first_measured(0, seconds, seconds)
-        costs.first_measured(1, seconds, seconds)
-        assert costs.first_measured(2, seconds, seconds) == (after == "hhhhh")
-        assert known(costs) == after
+    for seconds, judged in ((SHORT, False), (0.9 * SHORT, True)):
+        costs = family(MORE_SAMPLES + 2)
+        told = [costs.first_measured(step, seconds, seconds) for step in range(MORE_SAMPLES)]
+        assert told == [False] * (MORE_SAMPLES - 1) + [judged]
+        assert known(costs) == "h" * MORE_SAMPLES + ("hh" if judged else "??")
+
+
+def test_the_first_calls_are_slow_so_more_of_them_are_waited_for_if_they_seem_heavy() -> None:
+    costs = family(20)
+    for step in range(SAMPLES):
+        assert not costs.first_measured(step, 3 * LIGHT, 3 * LIGHT)
+    assert costs.first_measured(SAMPLES, FAST, FAST)
+    assert costs.seconds[SAMPLES:] == [FAST] * (20 - SAMPLES)
+
+
+def test_what_a_lane_begins_with_is_cold_and_no_sample_where_there_are_others() -> None:
+    costs = family(2 * MORE_SAMPLES + 1)
+    costs.first_measured(0, SLOW, SLOW, cold=True)
+    assert costs.seconds[0] == UNKNOWN
+    for step in range(1, 1 + SAMPLES):
+        costs.first_measured(step, FAST, FAST)
+    assert costs.seconds[0] == FAST
+    few = family(3)
+    few.first_measured(0, SLOW, SLOW, cold=True)
+    assert few.seconds[0] == SLOW
+    long = family(2 * MORE_SAMPLES + 1)
+    long.first_measured(0, 1.0, 1.0, cold=True)  # no cold start takes so long
+    assert long.seconds[0] == 1.0
 
 
 def test_a_step_is_one_sample_however_often_it_is_measured() -> None:
@@ -143,8 +180,20 @@ def test_the_steps_of_a_batch_are_scaled_down_at_once_and_up_by_a_quarter() -> N
         costs.measured(step, seconds)
     costs.batch([0, 1, 2], 0.6e-6)
     assert costs.seconds == pytest.approx([0.1e-6, 0.2e-6, 0.3e-6])
-    costs.batch([0, 1, 2], 3e-6)
-    assert costs.seconds == pytest.approx([0.2e-6, 0.4e-6, 0.6e-6])
+    costs.batch([0, 1, 2], 1.2e-6)
+    assert costs.seconds == pytest.approx([0.125e-6, 0.25e-6, 0.375e-6])
+    costs.batch([0, 1, 2], 1.0)
+    assert costs.seconds == pytest.approx([0.125e-6 * RISE, 0.25e-6 * RISE, 0.375e-6 * RISE])
+
+
+def test_no_batch_takes_no_time_whatever_the_clock_says() -> None:
+    costs = family(2)
+    for step in (0, 1):
+        costs.measured(step, FAST)
+    costs.batch([0, 1], 0.0)
+    assert costs.seconds == pytest.approx([FAST / 10, FAST / 10])
+    costs.batch([0, 1], FAST)
+    assert costs.seconds == pytest.approx([FAST / 10 * RISE] * 2)
 
 
 def test_a_late_batch_makes_no_step_heavy_but_lasting_slowness_does() -> None:
@@ -157,7 +206,7 @@ def test_a_late_batch_makes_no_step_heavy_but_lasting_slowness_does() -> None:
         costs.batch([0, 1, 2], 15 * LIGHT)
         times += 1
         assert costs.sweep_from == 4
-    assert 1 < times < 10
+    assert 5 < times < 10
     assert known(costs) == "hhhh"
 
 
@@ -166,7 +215,8 @@ def test_after_lasting_slowness_no_sweep_begins_there() -> None:
     for step in range(4):
         costs.measured(step, FAST)
     assert costs.sweep_from == 0
-    costs.batch([1, 2], 100 * LIGHT)
+    for _ in range(10):
+        costs.batch([1, 2], 100 * LIGHT)
     assert known(costs) == "lhhl"
     assert costs.sweep_from == 3
 
@@ -178,13 +228,24 @@ def test_a_step_that_was_found_out_meanwhile_is_left_alone() -> None:
     assert costs.seconds == [FAST, UNKNOWN]
 
 
-def test_steps_that_were_judged_by_slow_ones_are_light_once_one_proves_to_be() -> None:
-    costs = family(6)
-    for step, seconds in enumerate((1.5 * LIGHT, 1.2 * LIGHT, 4 * LIGHT)):
-        costs.first_measured(step, seconds, seconds)
-    assert known(costs) == "hhhhhh"
-    costs.measured(4, FAST)
-    assert known(costs) == "llhlll"
+def test_steps_that_were_judged_by_slow_ones_are_judged_anew_once_one_proves_to_be_quick() -> None:
+    def judged() -> Costs:
+        costs = family(MORE_SAMPLES + 3)
+        for step in range(MORE_SAMPLES):
+            costs.first_measured(step, (2.5 + step) * LIGHT, 1.0)
+        assert known(costs) == "h" * (MORE_SAMPLES + 3)
+        return costs
+
+    alone = judged()
+    alone.measured(MORE_SAMPLES, FAST)
+    assert alone.seconds[-3:] == [FAST] * 3
+    assert known(alone) == "l" + "h" * (MORE_SAMPLES - 1) + "lll"  # the first is the best, by which they were judged
+    together = judged()
+    together.together([MORE_SAMPLES, MORE_SAMPLES + 1], LIGHT)
+    assert together.seconds[-3:] == pytest.approx([LIGHT / 2] * 3)
+    hardly = judged()
+    hardly.measured(MORE_SAMPLES, 1.5 * LIGHT)
+    assert hardly.seconds[-2:] == [2.5 * LIGHT] * 2
 
 
 def test_lanes_that_gain_nothing_by_being_several_raise_the_border_above_what_they_had() -> None:
@@ -209,17 +270,24 @@ def test_lanes_that_gain_by_being_several_leave_the_border_where_it_is() -> None
     assert costs.border == LIGHT
 
 
-def test_a_raised_border_is_put_back_for_another_trial() -> None:
-    costs = Costs(list("aa"), bytes(2))
-    for step in (0, 1):
-        costs.measured(step, 2 * LIGHT)
+def raised(costs: Costs) -> float:
+    """Have the border raised; returns the seconds of light steps after which it is put back."""
     while not costs.shared(2 * LIGHT, 0.5):
         pass
-    assert costs.sweep_from == 0
     batches = 1
     while not costs.batch([0, 1], 4 * LIGHT):
         batches += 1
-        assert batches <= 2 * PATIENCE
-    assert batches > PATIENCE
+    return batches * 4 * LIGHT
+
+
+def test_a_raised_border_is_put_back_for_another_trial_each_time_later() -> None:
+    costs = Costs(list("aa"), bytes(2))
+    for step in (0, 1):
+        costs.measured(step, 2 * LIGHT)
+    waits = [raised(costs) for _ in range(7)]
     assert (costs.border, costs.seconds) == (LIGHT, [2 * LIGHT, 2 * LIGHT])
     assert costs.sweep_from == 2
+    expected = [min(TRIAL * 2**times, TRIALS_APART) for times in range(7)]
+    assert waits == pytest.approx(expected, abs=8 * LIGHT)
+    assert not any(costs.shared(2 * LIGHT, 2 * WORTHWHILE) for _ in range(2 * SETTLED))  # now they are quicker
+    assert raised(costs) == pytest.approx(TRIAL, abs=8 * LIGHT)
