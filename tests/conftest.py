@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -18,6 +19,12 @@ except ImportError:  # Windows
     pass
 else:
     LOOPS["uvloop"] = uvloop.new_event_loop
+
+
+def pytest_collection_finish() -> None:
+    """What there is by now stays until the end: tests that collect garbage, and there are many, need not look at it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=LOOPS)

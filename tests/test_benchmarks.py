@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -254,7 +256,7 @@ TINY = Options(threads=2, quick=True, nodes=64, repeats=1)
 
 
 @pytest.fixture
-def small_measures(monkeypatch) -> None:
+def small_measures(monkeypatch) -> Iterator[None]:
     """Sizes at which every measure takes a moment."""
     monkeypatch.setattr("tests.benchmarks.measures.overhead.QUICK_SLOW_NODES", 32)
     monkeypatch.setattr("tests.benchmarks.measures.metg.QUICK", [20, 100])
@@ -265,10 +267,13 @@ def small_measures(monkeypatch) -> None:
     monkeypatch.setattr("tests.benchmarks.measures.lag.NODES", (64, 64))
     monkeypatch.setattr("tests.benchmarks.measures.lag.SECONDS", (0.01, 0.01))
     monkeypatch.setattr("tests.benchmarks.measures.memory.DURATION", 5e-6)
+    monkeypatch.setattr("tests.benchmarks.measures.memory.GRAPHS", {"tree of 32": make_tasks("tree", 32)})
     monkeypatch.setattr("tests.benchmarks.measures.fairness.READY", (2_000, 2_000))
     monkeypatch.setattr("tests.benchmarks.measures.fairness.SIZES", [500e-6])
     monkeypatch.setattr("tests.benchmarks.measures.fairness.RUNS", 4)
     monkeypatch.setattr("tests.benchmarks.measures.oversized.NODES", (16, 16))
+    yield
+    gc.freeze()  # as it was before they were measured
 
 
 @pytest.mark.parametrize("name", MEASURES)
