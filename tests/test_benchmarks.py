@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -261,6 +262,7 @@ def small_measures(monkeypatch) -> Iterator[None]:
     monkeypatch.setattr("tests.benchmarks.measures.overhead.QUICK_SLOW_NODES", 32)
     monkeypatch.setattr("tests.benchmarks.measures.metg.QUICK", [20, 100])
     monkeypatch.setattr("tests.benchmarks.measures.metg.QUICK_WORK", 1e-3)
+    monkeypatch.setattr("tests.benchmarks.measures.metg.frozen", nullcontext)
     monkeypatch.setattr("tests.benchmarks.measures.build.SIZES", [64, 128, 256])
     monkeypatch.setattr("tests.benchmarks.measures.growth.SIZES", [64, 128, 256])
     monkeypatch.setattr("tests.benchmarks.measures.latency.AWAITS", 3)

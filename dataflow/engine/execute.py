@@ -48,7 +48,7 @@ def execute(run: Run, segment: Segment) -> float:
         run.apart = _compares_by_content(run.context)
     copy = run.context.copy
     # Reading it takes half a microsecond, too much for a few light kernels.
-    timed = not one_by_one and (weight is not Weight.LIGHT or len(segment.claimed) > 8)
+    timed = weight is not Weight.LIGHT or len(segment.claimed) > 8
     cpu_began = thread_time() if timed else None
     began = perf_counter()
     mine = copy()
@@ -56,7 +56,7 @@ def execute(run: Run, segment: Segment) -> float:
         mine = copy()
     now = perf_counter()
     claimed = segment.claimed  # read once: whoever has just taken the rest has yet to shorten it
-    if work is _work_off and segment.frame is None and claimed:
+    if segment.frame is None and claimed:
         cpu = thread_time() - cpu_began if cpu_began is not None else now - began
         if segment.stuck:
             costs.stuck(claimed[-1], STUCK)
@@ -66,7 +66,7 @@ def execute(run: Run, segment: Segment) -> float:
         elif segment.relieved:
             pass
         elif weight is Weight.HEAVY:
-            costs.together(claimed, cpu)
+            costs.beside_others(claimed, now - began, cpu, whole=not one_by_one)
         elif costs.batch(claimed, cpu):
             run.reconsider()
     return now
@@ -133,7 +133,7 @@ def _work_off_timed(run: Run, segment: Segment, mine: Context) -> bool:
                         values[slot] = None
             result = None
             now = perf_counter()
-            if not 0.8 < (now - began) / seconds[step] < 2.0:  # else telling costs more than it would teach
+            if now - began < 0.8 * seconds[step]:  # else telling costs more than it would teach
                 costs.measured(step, now - began)
             began = now
             try:

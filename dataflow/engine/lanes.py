@@ -53,9 +53,9 @@ from threading import Lock
 from dataflow.engine.crowd import Crowd
 from dataflow.engine.execute import clear_frames, execute
 from dataflow.engine.run import Run, here
+from dataflow.engine.scheduler import BATCH_SECONDS
 from dataflow.engine.segment import END, Segment, Weight
 from dataflow.engine.watcher import CALM, DELAY, GIVE_WAY, Haste, Watcher
-from dataflow.graph.costs import SHORT
 from dataflow.threads.budget import Member, State
 from dataflow.threads.intraop import BIG, process_intraop
 from dataflow.threads.settings import process_settings
@@ -577,7 +577,7 @@ class Pool:
         if lanes == 1 or not steps or segment.relieved:
             return
         each = costs.seconds[steps[0]]
-        if each < SHORT and costs.shared(each, lanes * len(steps) * each / seconds):
+        if each < BATCH_SECONDS and costs.shared(each, lanes * len(steps) * each / seconds):
             run.reconsider()
 
     def _execute_within_budget(self, lane: Lane, member: Member, run: Run, segment: Segment) -> None:

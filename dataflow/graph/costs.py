@@ -11,14 +11,14 @@ A time may be too long for reasons that are not the step's: its thread had to wa
 had other things to do. So the first time of a step, and that of a batch, should be the processor time of its thread
 unless that is certainly not the whole of it; and from then on a shorter time counts at once, a longer one by a part,
 and no single one makes much of a difference. What was judged by others is judged anew once one of them proves to be
-much quicker.
-Even so times scatter, and a graph of which a few steps seem heavy cannot be swept. So the border has a width: what was
-light, or whose kind is, stays so below three times the border.
+much quicker. Even so times scatter, and a graph of which a few steps seem heavy cannot be swept. So the border has a
+width: what was light, or whose kind is, stays so below three times the border.
 
 The border is where it pays to have several lanes, and that depends on more than the time of a step: on how often its
 kernel passes the interpreter's lock, on how its steps hang together, on the machine. So lanes also tell how they get on
 together (`shared`). If they are hardly quicker than one alone would be, the border is raised above the steps that they
-had; once in a while it is put back, to see whether that still holds.
+had; once in a while it is put back, to see whether that still holds. What lanes wait for each other is no cost of a
+step, so those that run beside others count as slower only by the processor time that they use.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ LIGHT = 7e-6
 microseconds (2 CPUs, Python 3.11), two lanes a little above that: below it, passing the lock back and forth costs more
 than the second thread gains."""
 
-WORTHWHILE = 1.25
-"""How many times as quick as one alone lanes should be by their own times, which contain some of what they lose by
-being several: at 1.25 they were about 1.1 times as quick (stencil and random graphs of width 16 with kernels of 7 to 25
-microseconds, 2 CPUs, Python 3.11)."""
+WORTHWHILE = 1.1
+"""How many times as quick as one alone lanes should be, by the processor time of their steps. On the way between one
+loop's speed and a tenth above it either choice costs little. Against lanes that never raised the border, stencils,
+trees and transforms of kernels of 50 to 100 microseconds that take the lock every ten were 0.8 to 0.95 times as fast as
+one loop, and not 0.55 to 0.8; those of kernels that release it once gained as before (2 CPUs, Python 3.11)."""
 
 DOUBT = 1 / 16
 """The weight of one segment in the average of how lanes get on: some milliseconds, at the length of a batch."""
@@ -200,6 +201,15 @@ class Costs:
         for step in steps:
             self._tell(step, known[step] * factor, self.seconds[step] < self.border)
         self._prove(steps[0], first)
+
+    def beside_others(self, steps: Sequence[int], seconds: float, cpu_seconds: float, *, whole: bool) -> None:
+        """Heavy steps took so long together, beside other lanes, for whose interpreter's lock they may have waited.
+
+        That is no cost of theirs, so they count as slower than expected only if they used more of the processor. Unless
+        `whole`, each of them that was quicker has been `measured`.
+        """
+        if whole or cpu_seconds > 1.25 * len(steps) * self._estimates[steps[0]]:
+            self.together(steps, cpu_seconds)
 
     def _prove(self, step: int, seconds: float) -> None:
         """A step took so long: if that is far less than what was thought of others of its operator, so may they."""
