@@ -30,7 +30,7 @@ from tests.benchmarks.measures.network import kernel_seconds, load, makespan
 from tests.benchmarks.patterns import PATTERNS, TASK_BENCH, make_tasks, sinks
 from tests.benchmarks.plot import plot
 from tests.benchmarks.service import IMAGES, Seen, demo, serving, under_load
-from tests.benchmarks.service_variants import AtOnce
+from tests.benchmarks.service_variants import LIMIT, AtOnce
 from tests.benchmarks.suite import MEASURES, main
 
 REPO = Path(__file__).parent.parent
@@ -323,6 +323,7 @@ def test_one_small_pass_over_inter_and_intra() -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("mix ") == 4
     assert "chain / plain numpy" in done.stdout
+    assert "two bare threads" in done.stdout
 
 
 def test_a_short_stream() -> None:
@@ -347,6 +348,14 @@ def test_each_service_answers_right(variant: str, monkeypatch) -> None:
     assert seen.right > 0
     assert seen.at_once > 0
     assert "nan" not in map(str, seen.row(variant))
+
+
+def test_the_service_that_is_the_limit_refuses_everything() -> None:
+    seen = Seen()
+    with serving(LIMIT) as url:
+        asyncio.run(under_load(url, [], 40, 0.5, seen))
+    assert (seen.right, seen.refused, seen.wrong, seen.failed, seen.at_once) == (0, 20, 0, 0, 0)
+    assert "nan" in seen.row(LIMIT)  # nothing was answered, so no answer took any time
 
 
 def test_a_wrong_answer_is_found(monkeypatch) -> None:

@@ -1,11 +1,12 @@
 """One HTTP service in three ways, each with a watch on itself; `service` puts them under load. As a process:
 
-    python -m tests.benchmarks.service_variants dataflow | to_thread | dask
+    python -m tests.benchmarks.service_variants dataflow | to_thread | dask | refusing
 
 prints its port, serves until SIGTERM, and tells on `/told` what it has seen since it was last asked. The way `dataflow`
 is `demos/08_service.py`, handler and all. The others have its kernels, and are what one writes without it: the whole
 computation in `asyncio.to_thread`, or there a graph of `dask.delayed` for dask's threads. All three stop what a client
 that has disconnected waits for, as far as they can. None has settings: threads are what each takes by default.
+`refusing` is the limit: it reads each request and refuses it, so what its loop is late, HTTP alone makes it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from dataflow.events import OperatorEnded
 from dataflow.graph.nodes import Ref
 from tests.benchmarks.machine import resident
 
-__all__ = ["VARIANTS", "AtOnce", "Watch", "demo"]
+__all__ = ["LIMIT", "VARIANTS", "AtOnce", "Watch", "demo"]
 
 DEMO = Path(__file__).parents[2] / "demos" / "08_service.py"
 TICK = 1e-3
@@ -91,6 +92,7 @@ class Watch:
         self._kernels, self._running = kernels, running
         self._late: list[float] = []
         self._peak = 0.0
+        self._asked = 0
 
     async def ticking(self, _: web.Application) -> AsyncIterator[None]:
         """For as long as the application serves."""
@@ -100,8 +102,10 @@ class Watch:
 
     async def _tick(self) -> None:
         while True:
-            before = perf_counter()
+            before, asked = perf_counter(), self._asked
             await asyncio.sleep(TICK)
+            if asked != self._asked:  # telling takes its time as well
+                continue
             self._late.append(perf_counter() - before - TICK)
             if len(self._late) % 16 == 0:
                 self._peak = max(self._peak, resident())
@@ -110,6 +114,7 @@ class Watch:
         """What there was, as JSON."""
         late, peak = self._late, max(self._peak, resident())
         self._late, self._peak = [], 0.0
+        self._asked += 1
         return web.json_response(
             {
                 "late": late,
@@ -162,10 +167,22 @@ def dask(service: ModuleType, kernels: AtOnce) -> tuple[Handler, Callable[[], in
     return _answering(features), lambda: kernels.now
 
 
+def refusing(service: ModuleType, kernels: AtOnce) -> tuple[Handler, Callable[[], int]]:
+    """No kernel at all."""
+
+    async def answer(request: web.Request) -> web.Response:
+        await request.read()
+        return web.Response(status=503, headers={"Retry-After": "1"}, text="busy")
+
+    return answer, lambda: kernels.now
+
+
+LIMIT = "refusing"
 VARIANTS: dict[str, Callable[[ModuleType, AtOnce], tuple[Handler, Callable[[], int]]]] = {
     "dataflow": dataflow,
     "to_thread": to_thread,
     "dask": dask,
+    LIMIT: refusing,
 }
 
 

@@ -14,6 +14,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -103,7 +104,10 @@ def compare(size: int, repeats: int, pause: float) -> str:
 
 
 def promises(repeats: int, pause: float) -> str:
-    """Two branches of products against one BLAS thread in sequence; a chain against plain numpy. Default settings."""
+    """Two branches of products against one BLAS thread in sequence; a chain against plain numpy. Default settings.
+
+    Beside the branches what the machine allows: the same two products in two threads that wait for them, and no more.
+    """
     rng = np.random.default_rng(0)
     small, large = (rng.random((n, n), dtype=np.float32) / n for n in (512, 1024))
     branches, ten = wide(2), chain(10)
@@ -113,6 +117,15 @@ def promises(repeats: int, pause: float) -> str:
             small @ small
             small @ small
 
+    threads = ThreadPoolExecutor(2)
+    list(threads.map(lambda _: time.sleep(0.01), range(2)))  # both have begun
+
+    def side_by_side() -> None:
+        with threadpoolctl.threadpool_limits(1):
+            other = threads.submit(small.__matmul__, small)
+            threads.submit(small.__matmul__, small).result()
+            other.result()
+
     def plain() -> None:
         x = large
         for _ in range(10):
@@ -121,11 +134,17 @@ def promises(repeats: int, pause: float) -> str:
     cases: dict[str, Callable[[], float]] = {
         "branches": lambda: _best(lambda: branches.run(small), pause),
         "in sequence, one thread": lambda: _best(sequence, pause),
+        "two bare threads": lambda: _best(side_by_side, pause),
         "chain": lambda: _best(lambda: ten.run(large), pause, 2),
         "plain numpy": lambda: _best(plain, pause, 2),
     }
     figures = {name: Figure.of(values, 1e3) for name, values in interleaved(cases, repeats).items()}
-    pairs = [("branches", "in sequence, one thread", "< 0.6"), ("chain", "plain numpy", "<= 1.15")]
+    threads.shutdown()
+    pairs = [
+        ("branches", "in sequence, one thread", "< 0.6"),
+        ("two bare threads", "in sequence, one thread", "the limit"),
+        ("chain", "plain numpy", "<= 1.15"),
+    ]
     rows = [
         [
             f"{ours} / {theirs}",
