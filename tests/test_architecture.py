@@ -52,7 +52,7 @@ STRANGERS = {"graph", "threads", "events"}
 ASYNCIO = {"asyncio", "uvloop"}
 ASYNCIO_LAYERS = {2, 3, 4}
 CORE = f"{PACKAGE}.engine.scheduler"
-LANES = {f"{PACKAGE}.engine.lanes", f"{PACKAGE}.engine.watcher"}
+STARTERS = {f"{PACKAGE}.engine.executors", f"{PACKAGE}.engine.watcher"}
 CORE_REFUSES = {"_thread", "asyncio", "concurrent", "logging", "numpy", "os", "threading", "time", "uvloop"}
 
 OPTIONAL_EXTRAS = {"IPython", "PIL", "dask", "distributed", "matplotlib", "onnx", "opentelemetry", "uvloop"}
@@ -282,12 +282,12 @@ def the_core_is_pure(house: House) -> list[str]:
     ]
 
 
-def only_lanes_and_their_watcher_start_threads(house: House) -> list[str]:
+def only_executors_and_the_watcher_start_threads(house: House) -> list[str]:
     """A mention is enough (a base class, a factory passed on); annotations are free."""
     return [
         module.at(line, f"starts threads: {name}")
         for module in house.values()
-        if module.name not in LANES
+        if module.name not in STARTERS
         for name, line in module.mentions()
         if name in THREAD_STARTERS or name.endswith(".run_in_executor")
     ]
@@ -312,7 +312,7 @@ RULES: list[Rule] = [
     importing_the_package_imports_no_extra,
     asyncio_only_where_it_is_driven,
     the_core_is_pure,
-    only_lanes_and_their_watcher_start_threads,
+    only_executors_and_the_watcher_start_threads,
     only_threads_reads_the_environment,
 ]
 
@@ -357,7 +357,8 @@ SOUND: dict[str, str] = {
     "op.py": "import asyncio\nfrom dataflow.engine import runtime\nfrom dataflow.graph.trace import trace",
     "engine/__init__.py": "",
     "engine/scheduler.py": "import heapq\nfrom dataflow.errors import InternalError",
-    "engine/lanes.py": "import threading\nfrom concurrent.futures import ThreadPoolExecutor\nThreadPoolExecutor(1)",
+    "engine/executors.py": "from concurrent.futures import ThreadPoolExecutor\nThreadPoolExecutor(1)",
+    "engine/lanes.py": "import threading\nfrom .executors import Executors",
     "engine/runtime.py": "import asyncio\nfrom . import lanes, scheduler\nfrom ..events import Event",
     "graph/__init__.py": "",
     "graph/nodes.py": "import threading as t\nlock = t.Lock()\ndef f(a: t.Thread) -> t.Thread: ...",
@@ -423,7 +424,7 @@ PLANTED: dict[Rule, list[tuple[str, str, str]]] = {
         ("engine/scheduler.py", "import numpy as np", ":1 imports numpy"),
         ("engine/scheduler.py", "import concurrent.futures", ":1 imports concurrent.futures"),
     ],
-    only_lanes_and_their_watcher_start_threads: [
+    only_executors_and_the_watcher_start_threads: [
         ("engine/runtime.py", "import threading as t\nt.Thread(target=f)", ":2 starts threads: threading.Thread"),
         ("op.py", "from threading import Timer as T\nclass A(T): ...", ":2 starts threads: threading.Timer"),
         ("op.py", "import _thread\n_thread.start_new_thread(f, ())", ":2 starts threads: _thread.start_new_thread"),

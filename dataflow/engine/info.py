@@ -7,7 +7,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from dataflow.engine.lanes import THREAD_NAME, process_pool
+from dataflow.engine.executors import THREAD_NAME
+from dataflow.engine.lanes import process_pool
 from dataflow.engine.strays import strays
 from dataflow.engine.tally import tally
 from dataflow.threads import cpus

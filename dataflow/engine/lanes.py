@@ -52,6 +52,8 @@ from threading import Lock
 
 from dataflow.engine.crowd import Crowd
 from dataflow.engine.execute import clear_frames, execute
+from dataflow.engine.executors import Executors
+from dataflow.engine.lane import Lane
 from dataflow.engine.run import Run, here
 from dataflow.engine.scheduler import BATCH_SECONDS
 from dataflow.engine.segment import END, Segment, Weight
@@ -62,61 +64,12 @@ from dataflow.threads.settings import process_settings
 
 logger = logging.getLogger("dataflow")
 
-__all__ = ["THREAD_NAME", "Lane", "Pool", "process_pool"]
-
-THREAD_NAME = "dataflow-interop"
+__all__ = ["Pool", "process_pool"]
 
 WORTH = 40e-6
 """Seconds of work that a lane leaves ready, below which it wakes no other: that one would come too late for it."""
 REST = 10e-3
 """Seconds for which a lane rests. A process that exits waits so long at the most."""
-
-
-class Lane:
-    """What the pool knows of a lane."""
-
-    __slots__ = (
-        "bell",
-        "doubted",
-        "ended",
-        "executor",
-        "gave_way",
-        "held",
-        "looked_at",
-        "member",
-        "run",
-        "segment",
-        "served",
-        "turns",
-        "void",
-        "working",
-    )
-
-    def __init__(self) -> None:
-        self.member: Member | None = None
-        """Its part in the intra-op budget while it serves a run; None: BLAS is not managed."""
-        self.run: Run | None = None
-        self.segment: Segment | None = None
-        self.served = 0
-        """The number of the run that it chose last."""
-        self.turns = 0
-        """How many segments it has begun."""
-        self.ended = self.gave_way = 0.0
-        """When its last segment ended, and when it last let other threads have the interpreter."""
-        self.working = False
-        """Whether what it did since then was for heavy kernels of the run that it serves."""
-        self.held = False
-        """Whether it has claimed a kernel that nobody is to take, as it has BLAS threads for it, or waits for them."""
-        self.executor: ThreadPoolExecutor | None = None
-        """Whose thread it has."""
-        self.bell: Lock | None = None
-        """Held while it rests; released to wake it."""
-        self.looked_at = (-1, -1)
-        """The watcher's: (turns, length of the segment's `todo`) at its last look."""
-        self.doubted = False
-        """The watcher's: whether nothing had changed at its last look."""
-        self.void = False
-        """It ends as soon as it comes up: the executor refused it, or is retired."""
 
 
 class Pool:
@@ -133,11 +86,7 @@ class Pool:
         self._lanes: set[Lane] = set()
         self._queue: deque[Run] = deque()
         self._sweeper: Lane | None = None
-        self._executor: ThreadPoolExecutor | None = None
-        self._spare: ThreadPoolExecutor | None = None
-        """For lanes on lent slots: the threads of the executor are taken by the kernels that lend them."""
-        self._spares = 0
-        """How many threads the spare executor may have."""
+        self._executors = Executors()
         self._guests: set[Lane] = set()
         """Kernels' threads that execute the run they wait for, on their kernel's slot."""
         self._resting: list[Lane] = []
@@ -288,8 +237,7 @@ class Pool:
             self._limit = limit
             self._crowd.anew()
             self._give_back()
-            retired = [executor for executor in (self._executor, self._spare) if executor is not None]
-            self._executor = self._spare = None
+            retired = self._executors.retire()
             resting, self._resting = self._resting, []
             queued = list(self._queue)
         return partial(self._resized, retired, resting, held, queued)
@@ -303,7 +251,7 @@ class Pool:
     ) -> None:
         for lane in resting:
             lane.void = True
-            _ring(lane)
+            lane.ring()
         for executor in retired:
             executor.shutdown(wait=False)  # its lanes go on to the end of their work, then its threads end
         for run, segment in held:
@@ -346,11 +294,13 @@ class Pool:
     def _launch(self, lane: Lane) -> None:
         """Start or wake a lane that holds a slot. Not under the lock: starting a thread takes a while."""
         if lane.bell is not None:
-            _ring(lane)
+            lane.ring()
             return
         while True:
             with self._lock:
-                executor = lane.executor = self._executor_for_one_more()
+                executor = lane.executor = self._executors.for_one_more(
+                    lanes=len(self._lanes), limit=self._limit, slots=self._slots
+                )
             try:
                 executor.submit(self._work, lane)
             except BaseException as exc:
@@ -359,7 +309,7 @@ class Pool:
                     lane.void = True
                     self._lanes.discard(lane)
                     self._give_back()
-                    if executor not in (self._executor, self._spare) and isinstance(exc, RuntimeError):
+                    if executor not in self._executors and isinstance(exc, RuntimeError):
                         lane = Lane()  # a resize came in between
                         self._lanes.add(lane)
                         continue
@@ -377,21 +327,6 @@ class Pool:
                 if not isinstance(exc, Exception):
                     raise
             return
-
-    def _executor_for_one_more(self) -> ThreadPoolExecutor:
-        """Under the lock: where the lane that was added last finds a thread."""
-        if len(self._lanes) > self._limit:
-            # As many threads as there are slots, since by now all lanes may be here; and some more, lest it be
-            # replaced for each slot that is lent.
-            if self._spare is None or self._spares < self._slots:
-                if self._spare is not None:
-                    self._spare.shutdown(wait=False)
-                self._spares = 2 * self._slots
-                self._spare = ThreadPoolExecutor(self._spares, thread_name_prefix=THREAD_NAME)
-            return self._spare
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(self._limit, thread_name_prefix=THREAD_NAME)
-        return self._executor
 
     # A lane.
 
@@ -515,9 +450,8 @@ class Pool:
         if self._sweeper is lane:
             self._sweeper = None
         self._give_back()
-        if not lane.void and lane.executor in (self._executor, self._spare):
-            lane.bell = Lock()
-            lane.bell.acquire()
+        if not lane.void and lane.executor in self._executors:
+            lane.rest()
             self._resting.append(lane)
 
     def _serve(self, lane: Lane, run: Run) -> None:
@@ -680,12 +614,6 @@ class Pool:
             for _ in range(max(1, min(more, waiting.core.ready))):
                 self.offer(waiting)
         return go_on
-
-
-def _ring(lane: Lane) -> None:
-    """Wake a lane that rests, or is just about to."""
-    assert lane.bell is not None
-    lane.bell.release()
 
 
 _process_pool: Pool | None = None

@@ -17,6 +17,7 @@ class FakeTimer:
     due: float
     call: Callable[[], object]
     cancelled: bool = False
+    sleep: bool = False
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -46,6 +47,7 @@ class FakeClock(Clock):
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
         timer = self.call_later(loop, delay, lambda: over.done() or over.set_result(None))
+        timer.sleep = True
         try:
             await over
         finally:
@@ -58,6 +60,12 @@ class FakeClock(Clock):
     def pending(self) -> int:
         """Timers that nobody has cancelled and that are not due yet."""
         return sum(not timer.cancelled for timer in self.timers)
+
+    def end_sleeps(self) -> None:
+        """Have all sleeps be over, while the time, and whatever else is to be called later, stands still."""
+        for timer in [timer for timer in self.timers if timer.sleep and not timer.cancelled]:
+            self.timers.remove(timer)
+            timer.call()
 
     def advance(self, seconds: float) -> None:
         """Let time pass, and call what becomes due, also what that sets up."""

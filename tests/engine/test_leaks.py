@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 import dataflow as flow
-from dataflow.engine.lanes import Lane, process_pool
+from dataflow.engine.lane import Lane
+from dataflow.engine.lanes import process_pool
 from dataflow.engine.run import Run
 from dataflow.engine.scheduler import Scheduler
 from dataflow.engine.segment import Segment
@@ -817,8 +818,8 @@ def test_a_thousand_runs_leave_no_growth(run_async: Runner, threads: int) -> Non
             await hundred()
         pool = process_pool()
         # Those of the pool, those for the slots that kernels with inner runs lend, the loop's own and the watcher.
-        await until(lambda: threading.active_count() <= threads + pool._spares + 2)
-        assert pool._spares <= 4 * threads
+        await until(lambda: threading.active_count() <= threads + pool._executors.spares + 2)
+        assert pool._executors.spares <= 4 * threads
         assert not census() - before
         assert len(asyncio.all_tasks()) == 1
 

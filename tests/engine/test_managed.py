@@ -16,7 +16,6 @@ import pytest
 import dataflow as flow
 from dataflow.engine import managed
 from dataflow.engine.lanes import process_pool
-from dataflow.engine.managed import LONGEST_BACKOFF
 from dataflow.engine.strays import strays
 from dataflow.events import Event, LateFailure, OperatorEnded, Retrying, RunEnded, RunStarted
 from tests.engine.clock import FakeClock, failure, until
@@ -263,9 +262,9 @@ def test_each_attempt_has_the_callers_context_to_itself(run_async: Runner, decla
 
 
 async def pass_time(clock: FakeClock, run: asyncio.Task[Any]) -> None:
-    """Until the run is over, every wait that anybody asks for is over at once."""
+    """Until the run is over, every wait that anybody asks for is over at once; no kernel takes any time."""
     while not run.done():
-        clock.advance(LONGEST_BACKOFF)
+        clock.end_sleeps()
         await asyncio.sleep(0)
 
 
@@ -1095,7 +1094,7 @@ def test_a_pool_that_cannot_start_a_thread_ends_the_run_without_trying_again(
         assert limit.available == 1
         assert clock.asked == []
 
-    monkeypatch.setattr("dataflow.engine.lanes.ThreadPoolExecutor", Refusing)
+    monkeypatch.setattr("dataflow.engine.executors.ThreadPoolExecutor", Refusing)
     try:
         run_async(main())
     finally:

@@ -14,6 +14,7 @@ import pytest
 
 import dataflow as flow
 from dataflow.engine import lanes
+from dataflow.engine.executors import THREAD_NAME
 
 Runner = Callable[[Any], Any]
 
@@ -306,7 +307,7 @@ def test_threads_of_retired_executors_end(run_async: Runner) -> None:
         for n in [1, 5, 2, 7, 3] * 4:
             flow.set_num_interop_threads(n)
             await pipeline()
-        while sum(thread.name.startswith(lanes.THREAD_NAME) for thread in threading.enumerate()) > 3:
+        while sum(thread.name.startswith(THREAD_NAME) for thread in threading.enumerate()) > 3:
             await asyncio.sleep(0)
 
     run_async(main())

@@ -1,0 +1,69 @@
+"""What the pool knows of a lane; see `lanes`."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+
+from dataflow.engine.run import Run
+from dataflow.engine.segment import Segment
+from dataflow.threads.budget import Member
+
+__all__ = ["Lane"]
+
+
+class Lane:
+    """What the pool knows of a lane."""
+
+    __slots__ = (
+        "bell",
+        "doubted",
+        "ended",
+        "executor",
+        "gave_way",
+        "held",
+        "looked_at",
+        "member",
+        "run",
+        "segment",
+        "served",
+        "turns",
+        "void",
+        "working",
+    )
+
+    def __init__(self) -> None:
+        self.member: Member | None = None
+        """Its part in the intra-op budget while it serves a run; None: BLAS is not managed."""
+        self.run: Run | None = None
+        self.segment: Segment | None = None
+        self.served = 0
+        """The number of the run that it chose last."""
+        self.turns = 0
+        """How many segments it has begun."""
+        self.ended = self.gave_way = 0.0
+        """When its last segment ended, and when it last let other threads have the interpreter."""
+        self.working = False
+        """Whether what it did since then was for heavy kernels of the run that it serves."""
+        self.held = False
+        """Whether it has claimed a kernel that nobody is to take, as it has BLAS threads for it, or waits for them."""
+        self.executor: ThreadPoolExecutor | None = None
+        """Whose thread it has."""
+        self.bell: Lock | None = None
+        """Held while it rests; released to wake it."""
+        self.looked_at = (-1, -1)
+        """The watcher's: (turns, length of the segment's `todo`) at its last look."""
+        self.doubted = False
+        """The watcher's: whether nothing had changed at its last look."""
+        self.void = False
+        """It ends as soon as it comes up: the executor refused it, or is retired."""
+
+    def rest(self) -> None:
+        """From here on it waits at its bell, or is about to."""
+        self.bell = Lock()
+        self.bell.acquire()
+
+    def ring(self) -> None:
+        """Wake it."""
+        assert self.bell is not None
+        self.bell.release()
