@@ -774,12 +774,15 @@ def test_failures_in_the_place_of_results(run_async: Runner, left: Left, ordered
                 entry, length = y.__traceback__, 0
                 while entry is not None:
                     entry, length = entry.tb_next, length + 1
-                lengths.add(length)
-                assert len(y.__notes__) == 2
+                if y is not again or in_flight == 1:
+                    lengths.add(length)
+                    assert len(y.__notes__) == 2
+                else:  # it may just be raised again, in another thread
+                    assert length <= 1 + 2 * in_flight, "what is raised again and again does not grow"
+                    assert len(y.__notes__) <= 2
         expected = [x if x % 3 < 2 else again.args[0] for x in range(300)]
         assert found == expected if ordered else sorted(map(str, found)) == sorted(map(str, expected))
-        assert min(lengths) == 2
-        assert max(lengths) <= 1 + 2 * in_flight, "an exception that is raised again and again does not grow"
+        assert lengths == {2}
         await left.nothing()
 
     run_async(main())
