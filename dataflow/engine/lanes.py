@@ -136,7 +136,8 @@ class Pool:
         if watch:
             self._watch()
         if victim is not None and victim[0] is not run:
-            victim[0].relieve(victim[1])  # so that its lane comes back after one kernel, and takes turns
+            # So that its lane comes back after one kernel, and takes turns: one that it was about to start goes first.
+            victim[0].relieve(victim[1], but_first=True)
 
     def drive(self, run: Run, begin: Callable[[], object], wait: Callable[[], object]) -> None:
         """Execute kernels of this run in the calling thread, beside free lanes, until it is settled.

@@ -184,11 +184,14 @@ class Run:
                 strays.leave()
         return filled
 
-    def relieve(self, segment: Segment, *, stuck: bool = False) -> None:
-        """Take from a lane whatever it has claimed and not started, or done and not told."""
+    def relieve(self, segment: Segment, *, stuck: bool = False, but_first: bool = False) -> None:
+        """Take from a lane whatever it has claimed and not started, or done and not told.
+
+        With `but_first` it keeps the first step, if it has yet to start that.
+        """
         with self.lock:
             segment.stuck = stuck and segment.weight is Weight.LIGHT
-            changed = segment in self._segments and self._reap(segment)
+            changed = segment in self._segments and self._reap(segment, but_first=but_first)
         self._trash = []
         if changed:
             self._changed()
@@ -407,9 +410,10 @@ class Run:
         segment.fill(steps, weight, sweep=core.sweeping)
         return True
 
-    def _reap(self, segment: Segment, failed: int = END) -> bool:
+    def _reap(self, segment: Segment, failed: int = END, *, but_first: bool = False) -> bool:
         """Give back what was not started, report what was done; returns whether anybody has to know."""
-        unstarted = segment.take(len(segment.todo))
+        most = segment.unstarted
+        unstarted = segment.take(most - 1 if but_first and most == len(segment.claimed) else most)
         if unstarted:
             self.core.give_back(unstarted)
         done = segment.take_done(failed)

@@ -80,6 +80,28 @@ def test_a_lane_never_starts_a_step_behind_one_that_was_taken_from_it(after: int
     assert not run._segments
 
 
+@pytest.mark.parametrize("popped", [0, 1, 2])
+def test_a_lane_that_is_to_come_back_soon_keeps_the_step_that_it_is_about_to_start(popped: int) -> None:
+    plan, inputs = chain._bind(chain._plans, None, (0,), {})
+    plan.costs.seconds[:] = [20e-6] * len(plan)
+    run = Silent(plan, inputs, copy_context())
+    run.begin()
+    segment = run.claim(light=True, lanes=1)
+    assert segment is not None
+    assert segment.claimed == list(range(10))
+    for step in range(popped):
+        assert segment.todo.pop() == step
+    run.relieve(segment, but_first=True)
+    assert segment.claimed == [max(0, popped - 1)]
+    assert segment.todo == [END, 0] if popped == 0 else [END]
+    running = max(0, popped - 1)
+    states = [State.DONE] * running + [State.RUNNING] + [State.WAITING] * (9 - running)
+    assert [run.core.state(step) for step in range(10)] == states
+    run.core.check()
+    assert run.proceed(segment, light=True, lanes=1, again=True)  # it reports that one
+    assert segment.claimed == list(range(running + 1, 10))
+
+
 class Late(Segment):
     """One whose steps are taken just before its lane starts the first; `claimed` is shortened a moment later."""
 
