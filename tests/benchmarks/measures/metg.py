@@ -26,7 +26,7 @@ SHARES = (0.5, 0.75, 0.9)
 FINE = [2, 4, 6, 9, 13, 18, 25, 35, 50, 70, 100, 150, 250, 500]
 LONG = [1_000, 3_000, 8_000, 20_000]
 COARSE = [50, 100, 200, 400, 800, 1_600]
-QUICK = [5, 10, 20, 40, 80, 200, 1_000]
+QUICK = [5, 15, 40, 100, 400]
 """Granularities in µs: for us, for us on one pattern besides, for the others, and for all with --quick."""
 WORK, QUICK_WORK = 20e-3, 10e-3
 """Seconds of kernels in a run: enough rows that the start of a run counts little."""
