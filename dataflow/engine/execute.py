@@ -73,7 +73,7 @@ def execute(run: Run, segment: Segment) -> float:
 
 
 def _work_off(run: Run, segment: Segment, mine: Context) -> bool:
-    """Execute light kernels in the context `mine`; returns whether it is used up and something is left."""
+    """Execute kernels in the context `mine`, as a whole; returns whether it is used up and something is left."""
     plan, values, base = run.plan, run.values, run.context
     calls, usual, settled, last_read, sweep = plan.calls, plan.usual, plan.settled, plan.last_read, segment.sweep
     step, readers, apart, copy = END, plan.readers, run.apart, base.copy

@@ -511,8 +511,9 @@ class Pool:
         steps, lanes, costs = segment.claimed, len(self._lanes), run.plan.costs
         if lanes == 1 or not steps or segment.relieved:
             return
-        each = costs.seconds[steps[0]]
-        if each < BATCH_SECONDS and costs.shared(each, lanes * len(steps) * each / seconds):
+        work = sum(costs.seconds[step] for step in steps)
+        each = work / len(steps)
+        if each < BATCH_SECONDS and costs.shared(each, lanes * work / seconds):
             run.reconsider()
 
     def _execute_within_budget(self, lane: Lane, member: Member, run: Run, segment: Segment) -> None:

@@ -400,13 +400,17 @@ class Run:
     # Under the lock.
 
     def _fill(self, segment: Segment, light: bool, lanes: int) -> bool:
-        core = self.core
+        core, costs = self.core, self.plan.costs
+        if core.light_below != costs.border:  # another run of the plan has moved it
+            core.reconsider(costs.border)
         steps = core.claim(light=light, lanes=lanes)
         if not steps:
             segment.claimed, segment.todo = (), [END]
             return False
-        seconds = self.plan.costs.seconds[steps[0]]
-        weight = Weight.LIGHT if seconds < core.light_below else Weight.HEAVY if seconds != UNKNOWN else Weight.UNKNOWN
+        seconds = costs.seconds[steps[0]]
+        weight = Weight.HEAVY if seconds != UNKNOWN else Weight.UNKNOWN
+        if core.sweeping or seconds < core.light_below:
+            weight = Weight.LIGHT
         segment.fill(steps, weight, sweep=core.sweeping)
         return True
 

@@ -76,7 +76,7 @@ to wait: two lanes on kernels of 20 and 35 microseconds that need not wait for e
 and trees were as before. For longer kernels that would cost memory: at 50 microseconds twice the live results."""
 SWEEP_SECONDS = 1e-3
 """The length of a sweep's batch, which holds no results back. With 250 microseconds, claiming and reporting were three
-to six percent of it. A run that finds all lanes taken does not wait for its end."""
+to six percent of it. A run of light kernels that comes meanwhile waits for its end."""
 SWEEP_STEPS = 2048
 """Steps of a batch of a sweep; a stop is seen between any two of them."""
 WIDE = 64
@@ -373,7 +373,7 @@ class Scheduler:
         if budget > 0:  # else it is long, or nobody knows
             for _ in range(min(len(heavy) // lanes, most - 1)):
                 budget -= seconds[heavy[0]]
-                if budget < 0:
+                if budget < 0 or (seconds[heavy[0]] >= FINE and cost < FINE):
                     return taken
                 taken.append(heappop(heavy))
             self._claim_ahead(taken, budget, most)
@@ -398,6 +398,8 @@ class Scheduler:
                 cost = seconds[follower]
                 budget -= cost
                 if budget < 0 or len(taken) >= most or on_loop[follower] or (light and not cost < light_below):
+                    return
+                if cost >= FINE and most == FINE_STEPS:
                     return
                 taken.append(follower)
                 self._ahead.add(follower)

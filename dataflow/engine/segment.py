@@ -22,7 +22,7 @@ class Weight(Enum):
     LIGHT = "light"
     """So little that they are for one lane, and measured as a batch."""
     HEAVY = "heavy"
-    """Each worth two looks at the clock."""
+    """Work for any lane; the longer ones are worth a look at the clock after each."""
     UNKNOWN = "unknown"
     """Nobody knows: one step, to be measured with care."""
 

@@ -12,13 +12,14 @@ had other things to do. So the first time of a step, and that of a batch, should
 unless that is certainly not the whole of it; and from then on a shorter time counts at once, a longer one by a part,
 and no single one makes much of a difference. What was judged by others is judged anew once one of them proves to be
 much quicker. Even so times scatter, and a graph of which a few steps seem heavy cannot be swept. So the border has a
-width: what was light, or whose kind is, stays so below three times the border.
+width: what was light, or whose kind is, stays so below three times the border, if that is short.
 
 The border is where it pays to have several lanes, and that depends on more than the time of a step: on how often its
 kernel passes the interpreter's lock, on how its steps hang together, on the machine. So lanes also tell how they get on
 together (`shared`). If they are hardly quicker than one alone would be, the border is raised above the steps that they
 had; once in a while it is put back, to see whether that still holds. What lanes wait for each other is no cost of a
-step, so those that run beside others count as slower only by the processor time that they use.
+step, so those that run beside others count as slower only by the processor time that they use, or if they took long.
+The price is that kernels which wait for something else, for less than `WAITED`, may get one lane where two would do.
 """
 
 from __future__ import annotations
@@ -57,7 +58,11 @@ WAITED = 200e-6
 
 SHORT = 50e-6
 """Seconds. Steps not yet measured are judged by others of their operator only if these are shorter: what comes of it is
-a batch that others may take from, and a longer step is claimed alone whether its cost is known or not."""
+a batch that others may take from. Shorter ones are also not worth looks at the clock between them, and what is longer
+is light only below the border."""
+
+LEAST = 1e-8
+"""Seconds that a step takes at the least, whatever the clock says: a thread's processor time may stand still."""
 
 SAMPLES = 3
 """Steps of an operator to measure before the others are judged by them, if they are light: the least of three is no
@@ -79,6 +84,7 @@ class Costs:
     """The expected seconds of each step of one plan, shared by all its runs."""
 
     __slots__ = (
+        "_cold",
         "_estimates",
         "_families",
         "_gain",
@@ -105,7 +111,10 @@ class Costs:
         self.gains = Gains(families)
         """How much BLAS threads do for each step."""
         self._families = families
-        self._measured: dict[object, list[float]] = {}
+        self._measured: dict[object, tuple[int, float]] = {}
+        """Of each operator how many steps were measured, and the least of their times."""
+        self._cold: dict[object, int] = {}
+        """How many times of an operator were not counted, as their lanes had just come."""
         self._judged: dict[object, float] = {}
         """What those of an operator that nobody measured are thought to take."""
         self._members: dict[object, list[int]] = {}
@@ -121,7 +130,7 @@ class Costs:
         self._trial = TRIAL
         """Seconds from the next time that the border is raised to when it is put back."""
         self._settled = 0
-        """How many segments lanes have had since the border was moved."""
+        """How many segments were worth several lanes, on the average, since the border was moved."""
         self._patience = 0.0
         """Seconds of light steps until then."""
 
@@ -148,25 +157,28 @@ class Costs:
         """
         family = self._families[step]
         if cold and seconds < WAITED and len(self._members[family]) > 2 * MORE_SAMPLES:
-            return False
-        samples = self._measured.setdefault(family, [])
+            times = self._cold[family] = self._cold.get(family, 0) + 1
+            if times <= MORE_SAMPLES:  # a lane that comes anew for each step is always cold
+                return False
+        count, best = self._measured.get(family, (0, UNKNOWN))
         # It may have waited for something of its own, such as a file, and then so did others of its operator.
-        if seconds < WAITED or (samples and min(samples) < LIGHT):
+        if seconds < WAITED or best < LIGHT:
             seconds = min(seconds, cpu_seconds)
+        seconds = max(seconds, LEAST)
         fresh = self.seconds[step] == UNKNOWN  # else another run was quicker: a step is one sample
         if fresh:
-            samples.append(seconds)
-        self._tell(step, seconds if fresh else min(seconds, self._estimates[step]), light=min(samples) < self.border)
-        best = min(samples)
-        enough = SAMPLES if best < LIGHT else MORE_SAMPLES
-        if not fresh or best >= SHORT or len(samples) < min(enough, len(self._members[family])):
+            count, best = count + 1, min(best, seconds)
+            self._measured[family] = count, best
+        self._tell(step, seconds if fresh else min(seconds, self._estimates[step]), light=best < self.border)
+        enough = min(SAMPLES if best < LIGHT else MORE_SAMPLES, len(self._members[family]))
+        if not fresh or best >= SHORT or count < enough:
             return False
         self._judged[family] = best
-        for other in self._members[family]:
-            if self.seconds[other] == UNKNOWN:
-                self.seconds[other] = self._estimates[other] = best
+        judged = [other for other in self._members[family] if self.seconds[other] == UNKNOWN]
+        for other in judged:
+            self.seconds[other] = self._estimates[other] = best
         self._stale = True
-        return True
+        return bool(judged)
 
     def measured(self, step: int, seconds: float) -> None:
         """A step of known cost took so long, measured alone."""
@@ -182,20 +194,18 @@ class Costs:
             if self._patience < 0:
                 self._move(LIGHT)
                 return True
-        self.together(steps, seconds)
+        # The first stands for all: a sum would cost more than a batch of empty kernels may.
+        if not 0.5 < seconds / (len(steps) * self._estimates[steps[0]]) < 1.25:
+            self._together(steps, seconds)
         return False
 
-    def together(self, steps: Sequence[int], seconds: float) -> None:
+    def _together(self, steps: Sequence[int], seconds: float) -> None:
         """Steps took so long together. Where that is far from what was expected, all are scaled alike."""
         known = self._estimates
-        # The first stands for all, at first: a sum would cost more than a batch of empty kernels may.
-        if 0.5 < seconds / (len(steps) * known[steps[0]]) < 1.25:
-            return
         expected = sum(known[step] for step in steps)
         factor = seconds / expected
         if 0.5 < factor < 1.25 or expected == UNKNOWN:  # another lane has just found one of them out
             return
-        # A thread's processor time may stand still for a moment: nothing takes no time at all.
         factor = min(1.0 + (factor - 1.0) / 4, RISE) if factor > 1.0 else max(factor, 0.1)
         first = known[steps[0]] * factor
         for step in steps:
@@ -205,11 +215,13 @@ class Costs:
     def beside_others(self, steps: Sequence[int], seconds: float, cpu_seconds: float, *, whole: bool) -> None:
         """Heavy steps took so long together, beside other lanes, for whose interpreter's lock they may have waited.
 
-        That is no cost of theirs, so they count as slower than expected only if they used more of the processor. Unless
-        `whole`, each of them that was quicker has been `measured`.
+        That is no cost of theirs, so unless they took long they count as slower than expected only if they used more of
+        the processor. Unless `whole`, each of them that was quicker has been `measured`.
         """
-        if whole or cpu_seconds > 1.25 * len(steps) * self._estimates[steps[0]]:
-            self.together(steps, cpu_seconds)
+        if seconds < WAITED * len(steps):
+            seconds = cpu_seconds
+        if whole or seconds > 1.25 * sum(self._estimates[step] for step in steps):
+            self._together(steps, seconds)
 
     def _prove(self, step: int, seconds: float) -> None:
         """A step took so long: if that is far less than what was thought of others of its operator, so may they."""
@@ -238,19 +250,24 @@ class Costs:
         self._trial = min(2 * self._trial, TRIALS_APART)
         return True
 
+    @property
+    def _width(self) -> float:
+        """Below this, what seems heavy may be light."""
+        return max(self.border, min(3 * self.border, SHORT))
+
     def _move(self, border: float) -> None:
         self.border = border
         self._settled = 0
         self._gain = 2 * WORTHWHILE
         self._stale = True
-        just_light, wide = 0.99 * border, 3 * border if border > LIGHT else border
+        just_light, wide = 0.99 * border, self._width if border > LIGHT else border
         # In place: the cores of runs that are under way read it.
         self.seconds[:] = [just_light if border <= known < wide else known for known in self._estimates]
 
     def _tell(self, step: int, seconds: float, light: bool) -> None:
         """The new estimate; with `light`, there is more than that to say that it is."""
-        self._estimates[step] = seconds
-        if light and self.border <= seconds < 3 * self.border:
+        self._estimates[step] = seconds = max(seconds, LEAST)
+        if light and self.border <= seconds < self._width:
             seconds = 0.99 * self.border
         if (seconds < self.border) != (self.seconds[step] < self.border):
             self._stale = True

@@ -33,7 +33,7 @@ class FakeCosts:
 class FakeSteps:
     """A graph on numbered steps; `edges` are (from, to).
 
-    `kinds` has a letter for each: l (light), m (heavy, and known to be short), h (of unknown cost), a (async).
+    `kinds` has a letter for each: l (light), s, m, b (heavy, of known costs), h (of unknown cost), a (async).
     """
 
     kinds: str

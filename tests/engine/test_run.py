@@ -10,9 +10,9 @@ import pytest
 import dataflow as flow
 from dataflow.engine.execute import execute
 from dataflow.engine.run import Run
-from dataflow.engine.segment import END, Segment
+from dataflow.engine.segment import END, Segment, Weight
 from dataflow.engine.steps import State
-from dataflow.graph.costs import UNKNOWN
+from dataflow.graph.costs import LIGHT, UNKNOWN
 
 
 @flow.op
@@ -100,6 +100,30 @@ def test_a_lane_that_is_to_come_back_soon_keeps_the_step_that_it_is_about_to_sta
     run.core.check()
     assert run.proceed(segment, light=True, lanes=1, again=True)  # it reports that one
     assert segment.claimed == list(range(running + 1, 10))
+
+
+def test_a_sweep_goes_on_as_one_when_the_border_is_put_back() -> None:
+    plan, inputs = chain._bind(chain._plans, None, (0,), {})
+    costs = plan.costs
+    for step in range(len(plan)):
+        costs.measured(step, 100e-6)
+    costs._move(150e-6)
+    run = Silent(plan, inputs, copy_context())
+    run.begin()
+    segment = run.claim(light=True, lanes=1)
+    assert segment is not None
+    costs._move(LIGHT)
+    execute(run, segment)
+    assert (segment.sweep, segment.weight) == (True, Weight.LIGHT)
+    run.proceed(segment, light=True, lanes=1, again=False)
+    other = Silent(plan, inputs, copy_context())  # a run that did not move it
+    costs._move(150e-6)
+    other.core.light_below = LIGHT
+    other.begin()
+    found = other.claim(light=True, lanes=1)
+    assert found is not None
+    assert other.core.light_below == costs.border
+    assert found.weight is Weight.LIGHT
 
 
 class Late(Segment):

@@ -171,6 +171,16 @@ def test_a_batch_of_heavy_steps_is_bounded() -> None:
         core.check()
 
 
+def test_a_batch_of_short_steps_ends_before_a_longer_one() -> None:
+    core = Scheduler(FakeSteps("ssbs", ()), LIGHT)
+    core.start()
+    assert core.claim() == [0, 1]
+    assert core.claim() == [2, 3]
+    core = Scheduler(FakeSteps("ssbs", ((0, 1), (1, 2), (2, 3))), LIGHT)
+    core.start()
+    assert core.claim() == [0, 1]
+
+
 def test_what_is_claimed_ahead_is_bounded_as_well() -> None:
     for kind, length in ("b", 3), ("m", 33), ("s", FINE_STEPS):
         core = Scheduler(FakeSteps(kind * 100, tuple((step, step + 1) for step in range(99))), LIGHT)

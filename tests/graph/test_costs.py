@@ -123,6 +123,13 @@ def test_what_a_lane_begins_with_is_cold_and_no_sample_where_there_are_others() 
     for step in range(1, 1 + SAMPLES):
         costs.first_measured(step, FAST, FAST)
     assert costs.seconds[0] == FAST
+    always = family(2 * MORE_SAMPLES + 1)
+    for _ in range(MORE_SAMPLES):
+        always.first_measured(0, FAST, FAST, cold=True)
+    assert known(always) == "?" * (2 * MORE_SAMPLES + 1)
+    for step in range(SAMPLES):  # its lanes leave after each step: better than nothing
+        always.first_measured(step, FAST, FAST, cold=True)
+    assert known(always) == "l" * (2 * MORE_SAMPLES + 1)
     few = family(3)
     few.first_measured(0, SLOW, SLOW, cold=True)
     assert few.seconds[0] == SLOW
@@ -186,6 +193,19 @@ def test_the_steps_of_a_batch_are_scaled_down_at_once_and_up_by_a_quarter() -> N
     assert costs.seconds == pytest.approx([0.125e-6 * RISE, 0.25e-6 * RISE, 0.375e-6 * RISE])
 
 
+def test_no_step_takes_no_time_whatever_the_clock_says() -> None:
+    costs = family(5)
+    for step in range(SAMPLES):
+        costs.first_measured(step, FAST, 0.0)
+    assert known(costs) == "lllll"
+    for _ in range(100):
+        costs.batch([0, 1, 2], 0.0)
+        costs.measured(3, 0.0)
+    for _ in range(100):
+        costs.batch([0, 1, 2, 3], 4 * SLOW)
+    assert known(costs) == "hhhhl"
+
+
 def test_no_batch_takes_no_time_whatever_the_clock_says() -> None:
     costs = family(2)
     for step in (0, 1):
@@ -208,6 +228,31 @@ def test_a_late_batch_makes_no_step_heavy_but_lasting_slowness_does() -> None:
         assert costs.sweep_from == 4
     assert 5 < times < 10
     assert known(costs) == "hhhh"
+
+
+def test_what_a_step_waits_for_beside_other_lanes_is_no_cost_of_its_unless_it_is_long() -> None:
+    costs = Costs(list("ab"), bytes(2))
+    for step, seconds in enumerate((60e-6, 2e-6)):
+        costs.measured(step, seconds)
+    costs.beside_others([0, 1], 180e-6, 63e-6, whole=False)
+    assert costs.seconds == [60e-6, 2e-6]
+    costs.beside_others([0, 1], 180e-6, 40e-6, whole=False)  # quicker ones have been measured
+    assert costs.seconds == [60e-6, 2e-6]
+    costs.beside_others([0, 1], 180e-6, 124e-6, whole=False)
+    assert costs.seconds == pytest.approx([75e-6, 2.5e-6])
+    costs.beside_others([0], 100e-3, 63e-6, whole=False)
+    assert costs.seconds == pytest.approx([75e-6 * RISE, 2.5e-6])
+    costs.beside_others([0, 1], 180e-6, 11.5e-6, whole=True)
+    assert costs.seconds == pytest.approx([7.5e-6 * RISE, 0.25e-6])
+
+
+def test_a_long_step_among_light_ones_is_found_out_by_what_all_were_expected_to_take() -> None:
+    costs = Costs(list(range(32)), bytes(32))
+    costs.measured(0, 60e-6)
+    for step in range(1, 32):
+        costs.measured(step, 1e-6)
+    costs.beside_others(range(32), 2e-3, 2e-3, whole=False)
+    assert costs.seconds[0] == pytest.approx(60e-6 * RISE)
 
 
 def test_after_lasting_slowness_no_sweep_begins_there() -> None:
@@ -241,7 +286,7 @@ def test_steps_that_were_judged_by_slow_ones_are_judged_anew_once_one_proves_to_
     assert alone.seconds[-3:] == [FAST] * 3
     assert known(alone) == "l" + "h" * (MORE_SAMPLES - 1) + "lll"  # the first is the best, by which they were judged
     together = judged()
-    together.together([MORE_SAMPLES, MORE_SAMPLES + 1], LIGHT)
+    together.beside_others([MORE_SAMPLES, MORE_SAMPLES + 1], LIGHT, LIGHT, whole=True)
     assert together.seconds[-3:] == pytest.approx([LIGHT / 2] * 3)
     hardly = judged()
     hardly.measured(MORE_SAMPLES, 1.5 * LIGHT)
@@ -264,6 +309,14 @@ def test_lanes_that_gain_nothing_by_being_several_raise_the_border_above_what_th
     assert costs.seconds[1] < costs.border
 
 
+def test_what_is_longer_than_short_is_light_only_below_the_border() -> None:
+    costs = Costs(list("abc"), bytes(3))
+    for step, seconds in enumerate((LIGHT, 1.5 * SHORT, 3 * SHORT)):
+        costs.measured(step, seconds)
+    assert any(costs.shared(1.5 * SHORT, 0.5) for _ in range(100))
+    assert [seconds < costs.border for seconds in costs.seconds] == [True, True, False]
+
+
 def test_lanes_that_gain_by_being_several_leave_the_border_where_it_is() -> None:
     costs = Costs(list("aa"), bytes(2))
     assert not any(costs.shared(2 * LIGHT, 1.05 * WORTHWHILE) for _ in range(1000))
@@ -272,11 +325,8 @@ def test_lanes_that_gain_by_being_several_leave_the_border_where_it_is() -> None
 
 def raised(costs: Costs) -> float:
     """Have the border raised; returns the seconds of light steps after which it is put back."""
-    while not costs.shared(2 * LIGHT, 0.5):
-        pass
-    batches = 1
-    while not costs.batch([0, 1], 4 * LIGHT):
-        batches += 1
+    assert any(costs.shared(2 * LIGHT, 0.5) for _ in range(100))
+    batches = next(times for times in range(1, 1_000_000) if costs.batch([0, 1], 4 * LIGHT))
     return batches * 4 * LIGHT
 
 
