@@ -132,7 +132,7 @@ class Costs:
         self._settled = 0
         """How many segments were worth several lanes, on the average, since the border was moved."""
         self._patience = 0.0
-        """Seconds of light steps until then."""
+        """Seconds of light steps until the border is put back."""
 
     def __repr__(self) -> str:
         light = sum(seconds < self.border for seconds in self.seconds)
