@@ -47,7 +47,7 @@ LOOP_CHECK = 1.0
 class HostedRun(Run):
     """A run with an event loop for its async ops."""
 
-    __slots__ = ("_inside", "_managed", "_posted", "loop", "place", "tasks")
+    __slots__ = ("_inside", "_managed", "_posted", "_swept_away", "loop", "place", "tasks")
 
     _managed: Managed
     """Of managed steps; made for the first one."""
@@ -60,6 +60,8 @@ class HostedRun(Run):
         """In a bounded runtime: what it holds there, unless it is inside a run that holds one."""
         self.tasks: dict[int, asyncio.Task[tuple[bool, Any]]] = {}
         self._posted = False
+        self._swept_away = False
+        """Whether somebody else has cancelled the task of an async op, as a loop does that shuts down."""
 
     def _post(self) -> None:
         """Have the loop look at this run; news that come before it does are one piece of news."""
@@ -136,6 +138,8 @@ class HostedRun(Run):
         """In the loop's thread: an async op has ended, in whatever way."""
         del self.tasks[step]
         succeeded, value = (False, asyncio.CancelledError()) if task.cancelled() else task.result()
+        if task.cancelling() and not self.core.stopped:
+            self._swept_away = True
         del task
         if watch is not None and watch.began:
             self.tell_operator(step, watch.began, watch.seconds, None if succeeded else trimmed(value))
@@ -153,6 +157,11 @@ class HostedRun(Run):
         else:
             self.failed(step, value)
         del value
+
+    def told_late(self, node: Node | None, error: BaseException) -> None:
+        """As in every run; but that tasks were swept away is no news to those who swept everything away."""
+        if not (self._swept_away and isinstance(error.__cause__, asyncio.CancelledError)):
+            super().told_late(node, error)
 
     def arrived(self, step: int, exc: BaseException, node: Node) -> BaseException:
         """As in every run; and if it was the last of several attempts, that is said, too."""

@@ -960,6 +960,48 @@ def test_closing_a_coroutine_at_any_moment_stops_its_run(run_async: Runner, kind
     run_async(main())
 
 
+@pytest.mark.parametrize("op_first", [False, True])
+def test_all_tasks_of_a_loop_are_cancelled_in_whatever_order(
+    run_async: Runner, caplog: pytest.LogCaptureFixture, op_first: bool
+) -> None:
+    """As a loop that shuts down does: the task of an async operator may be the first to end."""
+
+    @flow.op
+    async def lingers(x: int) -> int:
+        await asyncio.Event().wait()
+        return x
+
+    p = flow.pipeline(lambda x: lingers(x), name="p")
+
+    async def main() -> None:
+        before = asyncio.all_tasks()
+        run = asyncio.create_task(p(1))
+        while len(new := asyncio.all_tasks() - before) < 2:
+            await asyncio.sleep(0)
+        for task in sorted(new, key=lambda task: (task is run) == op_first):
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        assert asyncio.all_tasks() == before
+        async with p.stream([1]):  # whose end comes some turns later
+            while not (operators := [task for task in asyncio.all_tasks() if "p.lingers" in task.get_name()]):
+                await asyncio.sleep(0)
+            operators[0].cancel()
+            while not operators[0].done():
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        alone = asyncio.create_task(p(1))
+        while len(new := asyncio.all_tasks() - before) < 2:
+            await asyncio.sleep(0)
+        (new - {alone}).pop().cancel()  # its awaiter is not: it is told
+        with pytest.raises(flow.OperatorError, match="'lingers' raised CancelledError"):
+            await alone
+
+    with caplog.at_level(logging.WARNING):
+        run_async(main())
+    assert caplog.records == []
+
+
 def test_a_loop_that_is_torn_down_with_a_run_on_it(caplog: pytest.LogCaptureFixture) -> None:
     """No runner, no cancellation: just closed. Kernels that run finish, and the pool goes on."""
     flow.set_num_interop_threads(1)

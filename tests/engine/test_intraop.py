@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -174,7 +175,10 @@ def test_light_kernels_do_not_wake_blas_threads(blas: Library) -> None:
         return x
 
     assert [chain.run() for _ in range(5)][-1] in (1, 2)  # 2 where the machine was slow, so that it is not light
-    assert flow.parallel_info()["intraop_threads"]["now"] is None
+    end = time.monotonic() + 10
+    while flow.parallel_info()["intraop_threads"]["now"] is not None:  # its lane is just about to leave
+        assert time.monotonic() < end
+        time.sleep(0)
 
 
 def test_tall_products_are_right_bit_for_bit_while_others_run() -> None:
