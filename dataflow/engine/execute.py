@@ -33,25 +33,30 @@ STUCK = 1e-3
 """Seconds that a kernel thought light is taken to need once it has held up its lane, between two looks at least."""
 
 
-def execute(run: Run, segment: Segment) -> float:
-    """Execute what is in a segment, and learn what it costs; returns the time at the end.
+CALM_SECONDS = 4e-3
+"""For about so long a lane executes heavy steps in calm one after another before it learns from one again."""
 
+
+def execute(run: Run, segment: Segment) -> float:
+    """Execute what is in a segment; returns the time at the end.
+
+    If the segment is to be `measured`, what it costs is learned; if not, it is filled anew as long as it is calm.
     Whatever a kernel raises ends the run and never leaves this function.
     """
     if observed(OperatorEnded):
         run.context.copy().run(_work_off_told, run, segment)
         return perf_counter()
     costs, weight = run.plan.costs, segment.weight
-    one_by_one = weight is Weight.HEAVY and costs.seconds[segment.todo[-1]] >= SHORT
-    work = _work_off_timed if one_by_one else _work_off
     if run.apart is None:
         run.apart = _compares_by_content(run.context)
     copy = run.context.copy
+    mine = copy()
+    one_by_one = weight is Weight.HEAVY and costs.seconds[segment.todo[-1]] >= SHORT
+    work = _work_off_timed if one_by_one else _work_off
     # Reading it takes half a microsecond, too much for a few light kernels.
     timed = weight is not Weight.LIGHT or len(segment.claimed) > 8
     cpu_began = thread_time() if timed else None
     began = perf_counter()
-    mine = copy()
     while mine.run(work, run, segment, mine):
         mine = copy()
     now = perf_counter()
@@ -69,6 +74,12 @@ def execute(run: Run, segment: Segment) -> float:
             costs.beside_others(claimed, now - began, cpu, whole=not one_by_one)
         elif costs.batch(claimed, cpu):
             run.reconsider()
+        if segment.calm and len(claimed) == 1:
+            step, until = run.go_on(segment, claimed[0]), now + CALM_SECONDS
+            while step != END:
+                step = mine.run(_work_off_singly, run, segment, mine, step, until)
+                mine = copy()
+            return perf_counter()
     return now
 
 
@@ -145,6 +156,53 @@ def _work_off_timed(run: Run, segment: Segment, mine: Context) -> bool:
         segment.frame = sys._getframe()
         run.failed(step, exc, segment)
     return False
+
+
+def _work_off_singly(run: Run, segment: Segment, mine: Context, step: int, until: float) -> int:
+    """The same in calm, from one step to the next, until a time at the latest.
+
+    Returns the step to go on with in another context; or `END`: the segment is to be reported.
+    """
+    plan, values, base = run.plan, run.values, run.context
+    calls, usual, settled, last_read = plan.calls, plan.usual, plan.settled, plan.last_read
+    seconds, readers, apart, copy = plan.costs.seconds, plan.readers, run.apart, base.copy
+    began = perf_counter()
+    while True:
+        try:
+            result = copy().run(calls[step], values) if apart else calls[step](values)
+            if type(result) is not usual[step]:
+                if type(result) in settled[step]:
+                    usual[step] = type(result)
+                else:
+                    result = run.settle(step, result)
+        except BaseException as exc:
+            segment.frame = sys._getframe()
+            run.failed(step, exc, segment)
+            return END
+        values[step] = result
+        result = None
+        slot = last_read[step]
+        if slot >= 0:
+            if readers[slot] == 1:
+                values[slot] = None
+        elif slot == SEVERAL:
+            for slot in plan.releases[step]:
+                if readers[slot] == 1:
+                    values[slot] = None
+        now = perf_counter()
+        if now - began < 0.8 * seconds[step]:  # with what reporting the step before took
+            plan.costs.measured(step, now - began)
+        began = now
+        if not segment.calm or now > until:
+            return END
+        step = run.go_on(segment, step)
+        if step == END:
+            return END
+        try:
+            if mine != base:
+                return step
+        except Exception:
+            return step
 
 
 def _work_off_told(run: Run, segment: Segment) -> None:

@@ -51,8 +51,8 @@ class Lane:
         """Whose thread it has."""
         self.bell: Lock | None = None
         """Held while it rests; released to wake it."""
-        self.looked_at = (-1, -1)
-        """The watcher's: (turns, length of the segment's `todo`) at its last look."""
+        self.looked_at = (-1, -1, -1)
+        """The watcher's: (turns, length of the segment's `todo`, its first step) at its last look."""
         self.doubted = False
         """The watcher's: whether nothing had changed at its last look."""
         self.void = False

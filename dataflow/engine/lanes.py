@@ -48,6 +48,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from math import inf
 from threading import Lock
 
 from dataflow.engine.crowd import Crowd
@@ -81,6 +82,8 @@ class Pool:
         self._crowd = Crowd(cpus)
         self._slots = limit
         """The limit, and one more for each kernel that lends its slot because it only waits."""
+        self._among = min(limit, cpus)
+        """Among how many lanes work is shared: those wanted, and those whose kernels only wait."""
         self._returning: deque[Lock] = deque()
         """Kernels that want theirs back; each waits for its lock to be released."""
         self._lanes: set[Lane] = set()
@@ -107,11 +110,6 @@ class Pool:
         return len(self._lanes) - (self._slots - self._limit)
 
     @property
-    def _among(self) -> int:
-        """Among how many lanes work is shared: those wanted, and those whose kernels only wait."""
-        return self._slots - max(0, self._limit - self._crowd.wanted)
-
-    @property
     def resting(self) -> int:
         """How many lanes wait a moment for something to do before they end."""
         return len(self._resting)
@@ -126,12 +124,16 @@ class Pool:
 
     def offer(self, run: Run) -> None:
         """Kernels of this run became ready: see that lanes take them."""
+        lanes: list[Lane] = []
         with self._lock:
             comes_new = not run.queued
             lane, watch = self._spread(run, worth=0.0)
             all_taken = comes_new and run.queued and lane is None and not watch
             victim = self._victim() if all_taken else None
-        if lane is not None:
+            while lane is not None:  # and those that it would wake
+                lanes.append(lane)
+                lane = self._spread(run, WORTH, beside=len(lanes))[0]
+        for lane in lanes:
             self._launch(lane)
         if watch:
             self._watch()
@@ -163,12 +165,13 @@ class Pool:
         try:
             while not run.settled:
                 segment = lane.segment = run.claim(light=True, lanes=self._among)
-                more = segment is not None
-                while segment is not None and more:
-                    self._turn(lane, run, segment)
-                    if self._sweeper is lane and len(self._queue) > run.queued:
-                        self._pass_on(lane)
-                    more = run.proceed(segment, light=True, lanes=self._among, again=True)
+                if segment is not None:
+                    while True:
+                        self._turn(lane, run, segment)
+                        if self._sweeper is lane and len(self._queue) > run.queued:
+                            self._pass_on(lane)
+                        if not run.proceed(segment, light=True, lanes=self._among, again=True):
+                            break
                 lane.segment = None
                 if segment is not None and segment.frame is not None:
                     clear_frames(segment.frame)  # as in `_serve`
@@ -201,6 +204,8 @@ class Pool:
         """Wait for async ops and other lanes, which may need kernels to go on: meanwhile another may have our slot."""
         with self._lock:
             self._slots += 1
+            self._among += 1
+            self._stir()
             self._give_back()
             queued = list(self._queue)
         for other in queued:
@@ -215,6 +220,7 @@ class Pool:
             ours.acquire()
             with self._lock:
                 self._returning.append(ours)
+                self._stir()
                 self._give_back()
             ours.acquire()  # at the latest when the next kernel of another lane has ended
 
@@ -222,7 +228,9 @@ class Pool:
         """Under the lock: slots that no lane holds go to those who lent theirs, before any lane gets one."""
         while self._returning and len(self._lanes) < self._slots:
             self._slots -= 1
+            self._among -= 1
             self._returning.popleft().release()
+            self._stir()
 
     def resize(self, limit: int) -> None:
         """Change the limit; acts at once on waiting work, and lets running kernels finish."""
@@ -237,6 +245,7 @@ class Pool:
             self._slots += limit - self._limit
             self._limit = limit
             self._crowd.anew()
+            self._count_wanted()
             self._give_back()
             retired = self._executors.retire()
             resting, self._resting = self._resting, []
@@ -271,10 +280,22 @@ class Pool:
 
     # Slots.
 
-    def _spread(self, run: Run, worth: float) -> tuple[Lane | None, bool]:
+    def _count_wanted(self) -> None:
+        """Under the lock: the limit, or how many lanes are wanted, was changed."""
+        self._among = self._slots - max(0, self._limit - self._crowd.wanted)
+        self._stir()
+
+    def _stir(self) -> None:
+        """Under the lock: something has changed that lanes have to see to, so none goes on in calm."""
+        for lane in (*self._lanes, *self._guests):
+            if lane.segment is not None:
+                lane.segment.calm = False
+
+    def _spread(self, run: Run, worth: float, beside: int = 0) -> tuple[Lane | None, bool]:
         """Under the lock: what to do about the ready kernels of a run: (a lane to launch, whether to watch).
 
-        Heavy kernels are left to the watcher if they take no more than `worth` seconds in all.
+        Heavy kernels are left to the watcher if they take no more than `worth` seconds in all, but for the first ones,
+        of which lanes that are on their way take one each.
         """
         core = run.core
         if not core.ready:
@@ -282,13 +303,15 @@ class Pool:
         if not run.queued:
             run.queued = True
             self._queue.append(run)
+            self._stir()
         if len(self._lanes) >= self._slots:
             return None, False
         if len(self._lanes) >= self._among:
             return None, True
-        if core.heavy_seconds > worth or self._sweeper is None:
+        if core.heavy_seconds(beside) > worth or (self._sweeper is None and not beside):
             lane = self._resting.pop() if self._resting else Lane()
             self._lanes.add(lane)
+            self._stir()
             return lane, False
         return None, True
 
@@ -403,6 +426,7 @@ class Pool:
                     if not run.queued:
                         run.queued = True
                         self._queue.append(run)
+                        self._stir()
             del run, segment, victim
 
     def _choose(self, lane: Lane, dropped: list[Run]) -> Run | None:
@@ -448,6 +472,7 @@ class Pool:
     def _leave(self, lane: Lane) -> None:
         """Under the lock: the lane's slot is free; the lane rests, if its thread has a future."""
         self._lanes.discard(lane)
+        self._stir()
         if self._sweeper is lane:
             self._sweeper = None
         self._give_back()
@@ -483,7 +508,7 @@ class Pool:
             del lane, run, segment, core
 
     def _turn(self, lane: Lane, run: Run, segment: Segment) -> None:
-        """Execute one segment, having seen to it that others take what it leaves."""
+        """Execute one segment, having seen to it that others take what it leaves; in calm, also what follows it."""
         lane.turns += 1
         if (
             segment.weight is Weight.LIGHT
@@ -497,24 +522,33 @@ class Pool:
             self._share(lane, run, segment)
         elif not self._watcher.awake and len(self._lanes) < self._slots and (ready or len(segment.todo) > 2):
             self._watch()
-        began = lane.ended if lane.working else 0.0
+        began, steps, work, costs = lane.ended if lane.working else 0.0, segment.claimed, run.core.work, run.plan.costs
+        lane.working = segment.weight is Weight.HEAVY
+        segment.calm, segment.most = False, BIG
+        if lane.working:
+            self._be_calm(run, segment)
+            work -= sum(costs.seconds[step] for step in steps)
         if lane.member is None:
             lane.ended = execute(run, segment)
         else:
             self._execute_within_budget(lane, lane.member, run, segment)
-        lane.working = segment.weight is Weight.HEAVY
-        if began and lane.working:
-            self._appraise(run, segment, lane.ended - began)
+        if began and lane.working and steps and len(self._lanes) > 1:
+            each = costs.seconds[steps[0]]
+            gain = (run.core.work - work) / (lane.ended - began)
+            # Two lanes may take longer than one alone.
+            if each < BATCH_SECONDS and costs.shared(each, gain, lane.ended - began):
+                run.reconsider()
 
-    def _appraise(self, run: Run, segment: Segment, seconds: float) -> None:
-        """Two lanes may take longer than one alone: tell what came of this segment, from the end of the one before."""
-        steps, lanes, costs = segment.claimed, len(self._lanes), run.plan.costs
-        if lanes == 1 or not steps or segment.relieved:
-            return
-        work = sum(costs.seconds[step] for step in steps)
-        each = work / len(steps)
-        if each < BATCH_SECONDS and costs.shared(each, lanes * work / seconds):
-            run.reconsider()
+    def _be_calm(self, run: Run, segment: Segment) -> None:
+        """A lane may go on with heavy steps of its run as long as no lane comes or goes and no other run has a turn."""
+        segment.calm = True  # first: if anything changes from here on, `_stir` is later
+        if (
+            len(self._lanes) != self._among
+            or len(self._queue) > run.queued
+            or self._returning
+            or (not self._watcher.awake and self._among < self._slots)
+        ):
+            segment.calm = False
 
     def _execute_within_budget(self, lane: Lane, member: Member, run: Run, segment: Segment) -> None:
         """Execute one segment with as many BLAS threads as there are for it; see `threads.intraop`."""
@@ -531,6 +565,9 @@ class Pool:
         try:
             process_intraop.start(member, seconds=seconds if single is None else single, gain=gain, ready=others)
             lane.held = len(segment.todo) <= 2  # what it is just about to start it had better start itself
+            if member.threads > 1 or costs.gains.any:
+                segment.calm = False  # each kernel may have other threads
+            segment.most = inf
             try:
                 lane.ended = execute(run, segment)
             finally:
@@ -591,7 +628,7 @@ class Pool:
                     worth = worth or lane in self._lanes  # it is about to claim; a guest may wait for long
                     continue
                 met.append(run)
-                seen = (lane.turns, len(segment.todo))
+                seen = (lane.turns, len(segment.todo), segment.claimed[0] if segment.claimed else END)
                 worth = worth or len(segment.todo) > 1 or len(segment.claimed) > 1
                 if seen == lane.looked_at and (lane.doubted or not late) and not lane.held:
                     if len(segment.todo) > 1 or len(segment.claimed) > 1:
@@ -604,11 +641,14 @@ class Pool:
             more = 1
             if self._crowd.wanted < self._limit:
                 self._crowd.look(self._limit, stalled=stalled and waiting is not None)
+                self._count_wanted()
                 more = self._among - len(self._lanes)
             haste = Haste.NONE
             if waiting is not None and waiting.core.heavy:
                 haste = Haste.LESSENS if len(self._lanes) >= self._among and not stalled else Haste.URGENT
             go_on = self._watcher.settle(worth=worth, idle=not self._lanes, haste=haste)
+            if not go_on:
+                self._stir()
         for run, segment in stuck:
             run.relieve(segment, stuck=True)
             self.offer(run)

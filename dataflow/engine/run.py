@@ -184,6 +184,29 @@ class Run:
                 strays.leave()
         return filled
 
+    def go_on(self, segment: Segment, step: int) -> int:
+        """As `proceed`, for a lane in calm that has executed one heavy step: reports it, and returns the next.
+
+        That one counts as started, and is the whole segment. `END`: there is none, and the segment is empty.
+        """
+        with self.lock:
+            following, released, due = self.core.exchange(step, segment.most)
+            if following == END:
+                segment.claimed = ()
+                changed = self._let_go(released, due)
+            else:
+                segment.claimed = (following,)
+                changed = self.driven and self.core.ready > 0
+        if following == END:
+            self._trash = []
+        else:
+            values = self.values
+            for slot in released:
+                values[slot] = None
+        if changed:
+            self._changed()
+        return following
+
     def relieve(self, segment: Segment, *, stuck: bool = False, but_first: bool = False) -> None:
         """Take from a lane whatever it has claimed and not started, or done and not told.
 
@@ -452,8 +475,11 @@ class Run:
         return stops
 
     def _complete(self, steps: Sequence[int]) -> bool:
+        return self._let_go(*self.core.complete(steps))
+
+    def _let_go(self, released: Sequence[int], due: Sequence[int]) -> bool:
+        """After the core was told: what comes of it; returns whether whoever waits for the run has to know."""
         core, values = self.core, self.values
-        released, due = core.complete(steps)
         for slot in released:
             self._trash.append(values[slot])
             values[slot] = None

@@ -53,6 +53,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
+from math import inf
 
 from dataflow.engine.steps import Phase, State, Steps
 from dataflow.errors import InternalError
@@ -74,6 +75,7 @@ FINE_STEPS = 64
 to wait: two lanes on kernels of 20 and 35 microseconds that need not wait for each other were 0.85 to 1.1 and 1.0 to
 1.2 times as fast as one loop with batches of 200 microseconds, 1.1 to 1.4 and 1.3 to 1.4 times with these; stencils
 and trees were as before. For longer kernels that would cost memory: at 50 microseconds twice the live results."""
+SINGLY = 22e-6
 SWEEP_SECONDS = 1e-3
 """The length of a sweep's batch, which holds no results back. With 250 microseconds, claiming and reporting were three
 to six percent of it. A run of light kernels that comes meanwhile waits for its end."""
@@ -84,6 +86,7 @@ WIDE = 64
 LOG_EVENTS = 256
 
 _NONE: tuple[int, ...] = ()
+_OPEN = Phase.OPEN
 
 
 class Scheduler:
@@ -100,29 +103,37 @@ class Scheduler:
         "_late",
         "_light",
         "_log",
+        "_on_loop",
+        "_plain",
         "_readers",
+        "_reads",
         "_running",
-        "_seconds",
         "_started",
         "_steps",
+        "_successors",
         "_swept",
         "_sweeping",
         "done",
         "light_below",
         "phase",
         "released",
+        "seconds",
         "size",
+        "work",
     )
 
     def __init__(self, steps: Steps, light_below: float) -> None:
         self._steps = steps
-        self._seconds = steps.costs.seconds
+        self._successors, self._reads, self._on_loop = steps.successors, steps.reads, steps.on_loop
+        self.seconds = steps.costs.seconds
         self.light_below = light_below
         """Kernels expected to take less are light, unless a sweep has begun with them."""
         self.size = len(steps.on_loop)
         self._any_on_loop = 1 in steps.on_loop
         self.phase = Phase.OPEN
         self.done = 0
+        self.work = 0.0
+        """Expected seconds of all heavy steps that were claimed."""
         self.released = 0
         """Slots that `complete` has returned."""
         self._counts: list[int] = []  # copied at the first booking: a sweep from the start needs none
@@ -135,6 +146,8 @@ class Scheduler:
         self._failed: set[int] = set()
         self._late: set[int] = set()
         """Done when the run was over: the books are closed by then."""
+        self._plain = False
+        """Whether `exchange` needs to look at nothing but counts and heaps."""
         self._started = False
         self._sweeping = False
         self._booked = 0
@@ -169,11 +182,17 @@ class Scheduler:
         """How many ready kernels are work for any lane."""
         return 0 if self._sweeping else len(self._heavy)
 
-    @property
-    def heavy_seconds(self) -> float:
-        """About how long these would take one lane, by the first of them; infinity if nobody knows."""
+    def heavy_seconds(self, beside: int = 0) -> float:
+        """About how long these, but for so many, would take one lane, by the first of them; infinity if nobody knows.
+
+        May be asked without the lock.
+        """
         heavy = self._heavy
-        return len(heavy) * self._seconds[heavy[0]] if heavy and not self._sweeping else 0.0
+        try:
+            left = len(heavy) - beside
+            return left * self.seconds[heavy[0]] if left > 0 and not self._sweeping else 0.0
+        except IndexError:  # somebody has just taken the last one
+            return 0.0
 
     @property
     def light(self) -> int:
@@ -238,7 +257,7 @@ class Scheduler:
             taken = self._claim_heavy(lanes)
         elif light and self._light:
             if self._may_sweep():
-                self._sweeping = True
+                self._sweeping, self._plain = True, False
                 self._booked = self._cursor = self._swept = self.done
                 return self._claim_sweep()
             taken = self._claim_light()
@@ -246,6 +265,7 @@ class Scheduler:
             return []
         self._running.update(taken)
         self._log.append(("claim", taken))
+        self._plain = not (self._ahead or self._swept)
         return taken
 
     def give_back(self, steps: Sequence[int]) -> None:
@@ -259,6 +279,7 @@ class Scheduler:
             self._end_sweep(marked)
             return
         self._running -= marked
+        self.work -= sum(self.seconds[step] for step in steps if self.seconds[step] < inf)
         if not self.stopped:
             ahead = self._ahead
             self._push([step for step in steps if step not in ahead] if ahead else steps)
@@ -291,6 +312,46 @@ class Scheduler:
         fresh, released = self._book(steps)
         return released, self._admit(fresh) if fresh else _NONE
 
+    def exchange(self, step: int, most: float) -> tuple[int, Sequence[int], Sequence[int]]:
+        """`complete` and `claim`, one heavy step each: for a lane that goes from one to the next beside others.
+
+        Returns (the next step, slots to release, steps due on the loop). The next step is -1 if what comes next has to
+        be seen to: there is nothing ready, or light kernels are, or a step of unknown cost or of `most` seconds or more.
+        """
+        running = self._running
+        if not self._plain or step not in running:
+            return -1, *self.complete((step,))
+        running.remove(step)
+        counts, readers, seconds, heavy, light = self._counts, self._readers, self.seconds, self._heavy, self._light
+        self.done += 1
+        counts[step] = -1
+        released: Sequence[int] = _NONE
+        for slot in self._reads[step]:
+            left = readers[slot] = readers[slot] - 1
+            if not left:
+                released = [*released, slot]
+                self.released += 1
+        due: Sequence[int] = _NONE
+        following = -1
+        for follower in self._successors[step]:
+            left = counts[follower] = counts[follower] - 1
+            if not left:
+                if self._on_loop[follower]:
+                    due = [*due, *self._admit((follower,))]
+                elif not seconds[follower] < self.light_below:
+                    heappush(heavy, follower)
+                elif following < 0:  # it is worth no hand-over
+                    following = follower
+                else:
+                    heappush(light, follower)
+        if following < 0 and heavy and not light and seconds[heavy[0]] < most:
+            following = heappop(heavy)
+        if following >= 0:
+            running.add(following)
+            self.work += seconds[following]
+        self._log.append(("exchange", (step, following)))
+        return following, released, due
+
     def fail(self, step: int) -> bool:
         """A running step failed. Returns whether it is this failure that stops the run."""
         self._must_be_running("fail", (step,))
@@ -322,6 +383,7 @@ class Scheduler:
         if self.phase is not Phase.OPEN:
             return False
         self.phase = phase
+        self._plain = False
         if self._sweeping:
             self._end_sweep(set())
         self._light.clear()
@@ -332,7 +394,7 @@ class Scheduler:
         """Steps whose dependencies are done become ready; those on the loop become running and are returned."""
         due: Sequence[int] = _NONE
         if self._any_on_loop:
-            on_loop = self._steps.on_loop
+            on_loop = self._on_loop
             due = [step for step in fresh if on_loop[step]]
             if due:
                 self._running.update(due)
@@ -342,7 +404,7 @@ class Scheduler:
         return due
 
     def _push(self, steps: Sequence[int]) -> None:
-        seconds, light_below, light, heavy = self._seconds, self.light_below, self._light, self._heavy
+        seconds, light_below, light, heavy = self.seconds, self.light_below, self._light, self._heavy
         if len(steps) > WIDE:
             light += [step for step in steps if seconds[step] < light_below]
             heavy += [step for step in steps if not seconds[step] < light_below]
@@ -353,7 +415,7 @@ class Scheduler:
             heappush(light if seconds[step] < light_below else heavy, step)
 
     def _claim_light(self) -> list[int]:
-        seconds, light = self._seconds, self._light
+        seconds, light = self.seconds, self._light
         taken: list[int] = []
         budget = BATCH_SECONDS
         while light and budget > 0 and len(taken) < BATCH_STEPS:
@@ -361,38 +423,47 @@ class Scheduler:
             taken.append(step)
             budget -= seconds[step]
         if not light and budget > 0:
-            self._claim_ahead(taken, budget, BATCH_STEPS)
+            self._claim_ahead(taken, budget, BATCH_STEPS, True)
         return taken
 
     def _claim_heavy(self, lanes: int) -> list[int]:
-        seconds, heavy = self._seconds, self._heavy
-        step = heappop(heavy)
-        taken = [step]
-        cost = seconds[step]
-        budget, most = (FINE_SECONDS - cost, FINE_STEPS) if cost < FINE else (BATCH_SECONDS - cost, BATCH_STEPS)
-        if budget > 0:  # else it is long, or nobody knows
-            for _ in range(min(len(heavy) // lanes, most - 1)):
-                budget -= seconds[heavy[0]]
-                if budget < 0 or (seconds[heavy[0]] >= FINE and cost < FINE):
-                    return taken
-                taken.append(heappop(heavy))
-            self._claim_ahead(taken, budget, most)
+        seconds, heavy = self.seconds, self._heavy
+        cost = seconds[heavy[0]]
+        alone = lanes == 1 or not (self._running or len(heavy) > 1)
+        if cost >= BATCH_SECONDS or (cost >= SINGLY and not alone):  # or nobody knows
+            if cost < inf:
+                self.work += cost
+            return [heappop(heavy)]
+        budget, most = (FINE_SECONDS, FINE_STEPS) if cost < FINE else (BATCH_SECONDS, BATCH_STEPS)
+        share = (len(heavy) + len(self._running)) // lanes  # what others have claimed is theirs
+        taken: list[int] = []
+        for _ in range(min(max(share, 1), len(heavy), most)):
+            step = heavy[0]
+            budget -= seconds[step]
+            if taken and (budget < 0 or seconds[step] >= FINE > cost):
+                return taken
+            taken.append(heappop(heavy))
+            self.work += seconds[step]
+        self._claim_ahead(taken, budget, most, alone)
         return taken
 
-    def _claim_ahead(self, taken: list[int], budget: float, most: int) -> None:
-        """Follow the steps taken to those that wait for nothing but steps of the batch."""
-        seconds, counts, on_loop, light_below = self._seconds, self._counts, self._steps.on_loop, self.light_below
+    def _claim_ahead(self, taken: list[int], budget: float, most: int, alone: bool) -> None:
+        """Follow the steps taken to those that wait for nothing but steps of the batch, level by level."""
+        seconds, counts, on_loop, light_below = self.seconds, self._counts, self._on_loop, self.light_below
         light = seconds[taken[0]] < light_below
+        successors = self._successors
         left: dict[int, int] = {}
-        room = 0
-        for step in taken:  # which grows meanwhile
+        level = taken.copy()
+        while level:
             fresh: list[int] = []
-            for follower in self._steps.successors[step]:
-                needs = left[follower] = left.get(follower, counts[follower]) - 1
-                if not needs:
-                    fresh.append(follower)
-            room += 1 - len(fresh)
-            if room < 0:  # a fork: others should have their share of it
+            for step in level:
+                for follower in successors[step]:
+                    needs = left[follower] = left.get(follower, counts[follower]) - 1
+                    if not needs:
+                        fresh.append(follower)
+                        del left[follower]
+            # Some wait for others, too, and these may wait for us; or it is a fork: others should have their share.
+            if (left and not alone) or len(fresh) > len(level):
                 return
             for follower in fresh:
                 cost = seconds[follower]
@@ -403,13 +474,15 @@ class Scheduler:
                     return
                 taken.append(follower)
                 self._ahead.add(follower)
+                self.work += cost
+            level = fresh
 
     def _book(self, steps: Sequence[int]) -> tuple[list[int], list[int]]:
         """Enter done steps into the books. Returns (steps whose last dependency this was, slots to release)."""
         counts, readers = self._counts, self._readers
         successors, reads, releases, swept = (
-            self._steps.successors,
-            self._steps.reads,
+            self._successors,
+            self._reads,
             self._steps.releases,
             self._swept,
         )
@@ -456,7 +529,7 @@ class Scheduler:
         if self._swept > first or first == self.size:
             return []
         # The first step stands for its neighbours: costs are no more than guesses.
-        length = min(SWEEP_STEPS, int(SWEEP_SECONDS / max(self._seconds[first], 1e-7)) + 1)
+        length = min(SWEEP_STEPS, int(SWEEP_SECONDS / max(self.seconds[first], 1e-7)) + 1)
         self._swept = min(first + length, self.size)
         self._log.append(("sweep", range(first, self._swept)))
         return self._steps.numbers[first : self._swept]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
+from math import inf
 from types import FrameType
 
 __all__ = ["END", "Segment", "Weight"]
@@ -34,7 +35,7 @@ END = -1
 class Segment:
     """Steps claimed together by one lane; see rule 3 of `run`."""
 
-    __slots__ = ("claimed", "cold", "frame", "relieved", "stuck", "sweep", "todo", "weight")
+    __slots__ = ("calm", "claimed", "cold", "frame", "most", "relieved", "stuck", "sweep", "todo", "weight")
 
     def __init__(self) -> None:
         self.claimed: Sequence[int] = ()
@@ -44,6 +45,10 @@ class Segment:
         self.weight = Weight.UNKNOWN
         self.cold = True
         """Whether it is the first one since its lane came to the run: what begins now takes longer than usual."""
+        self.calm = False
+        """Whether its lane may fill it anew without seeing to anything else; see `Pool._calm`."""
+        self.most = inf
+        """Seconds from which on a step is too long to go on with in calm."""
         self.sweep = False
         """Whether the steps run in order from first to last, so that the plan says what each one reads last."""
         self.frame: FrameType | None = None

@@ -41,8 +41,8 @@ loop's speed and a tenth above it either choice costs little. Against lanes that
 trees and transforms of kernels of 50 to 100 microseconds that take the lock every ten were 0.8 to 0.95 times as fast as
 one loop, and not 0.55 to 0.8; those of kernels that release it once gained as before (2 CPUs, Python 3.11)."""
 
-DOUBT = 1 / 16
-"""The weight of one segment in the average of how lanes get on: some milliseconds, at the length of a batch."""
+DOUBT = 3e-3
+"""Seconds over which it is averaged how lanes get on."""
 
 TRIAL = 0.1
 """Seconds of light steps after which a raised border is put back, to try again; each trial takes some milliseconds, in
@@ -50,8 +50,8 @@ which lanes may be half as quick as one."""
 TRIALS_APART = 1.6
 """The same after several trials in a row that came to nothing: each waits twice as long as the one before."""
 
-SETTLED = 64
-"""Segments of several lanes, all in all worth it, after which a trial has come to something."""
+SETTLED = 13e-3
+"""Seconds of lanes, all in all worth it, after which a trial has come to something."""
 
 WAITED = 200e-6
 """Seconds within which a step that used less of the processor is taken to have waited for the interpreter."""
@@ -129,8 +129,8 @@ class Costs:
         """How many times as quick as one lane several seem to be, with the border where it is."""
         self._trial = TRIAL
         """Seconds from the next time that the border is raised to when it is put back."""
-        self._settled = 0
-        """How many segments were worth several lanes, on the average, since the border was moved."""
+        self._settled = 0.0
+        """For how many seconds of lanes they were worth it, on the average, since the border was moved."""
         self._patience = 0.0
         """Seconds of light steps until the border is put back."""
 
@@ -234,14 +234,14 @@ class Costs:
         for other in self._members[family]:
             self._tell(other, seconds if known[other] == judged else known[other], light or known[other] < self.border)
 
-    def shared(self, each: float, gain: float) -> bool:
-        """Lanes that had steps of about `each` seconds were `gain` times as quick as one would have been.
+    def shared(self, each: float, gain: float, seconds: float) -> bool:
+        """For some seconds, lanes with steps of about `each` were `gain` times as quick as one would have been.
 
         Returns whether the border was moved: heaps are out of date.
         """
-        self._gain += (gain - self._gain) * DOUBT
+        self._gain += (gain - self._gain) * min(seconds / DOUBT, 0.5)
         if self._gain > WORTHWHILE:
-            self._settled += 1
+            self._settled += seconds
             if self._settled > SETTLED:
                 self._trial = TRIAL
             return False
@@ -257,7 +257,7 @@ class Costs:
 
     def _move(self, border: float) -> None:
         self.border = border
-        self._settled = 0
+        self._settled = 0.0
         self._gain = 2 * WORTHWHILE
         self._stale = True
         just_light, wide = 0.99 * border, self._width if border > LIGHT else border

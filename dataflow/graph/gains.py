@@ -43,6 +43,11 @@ class Gains:
     def __repr__(self) -> str:
         return f"<Gains {sorted(self._of_family.values())}>"
 
+    @property
+    def any(self) -> bool:
+        """Whether several threads are worth it for any operator, as far as is known."""
+        return any(gain >= WORTH for gain in self._of_family.values())
+
     def note(self, step: int, seconds: float, *, several: bool) -> None:
         """A step took so long, with one BLAS thread or several; less counts by half, more by a quarter.
 

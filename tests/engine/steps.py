@@ -11,6 +11,8 @@ from dataflow.engine.steps import State
 
 LIGHT = 10e-6
 """What the tests call light; the core takes the border as an argument."""
+MOST = 50e-6
+"""What is expected to take so long is claimed with care."""
 SECONDS = {"l": 1e-6, "s": 10e-6, "m": 30e-6, "b": 60e-6, "h": float("inf"), "a": float("inf")}
 
 
@@ -103,6 +105,7 @@ class Driver:
         """Everything that could happen next."""
         found = [("complete", lane) for lane in range(len(self.lanes))]
         found += [("fail", lane) for lane in range(len(self.lanes))]
+        found += [("exchange", lane) for lane, claimed in enumerate(self.lanes) if self._single(lane, claimed)]
         found += [("relieve", lane) for lane, claimed in enumerate(self.lanes) if len(claimed) > 1]
         found += [("resume", step) for step in self.loop] + [("throw", step) for step in self.loop]
         if len(self.lanes) < lanes and self.core.ready:
@@ -138,6 +141,21 @@ class Driver:
         reported = self._finished.pop(lane)
         self._leave(lane)
         self._report(reported)
+
+    def exchange(self, lane: int) -> None:
+        """The lane's kernel returns, which was all that it had claimed; it goes on with the next, if that is no matter."""
+        (done,) = self.lanes[lane]
+        self._end(done)
+        following, released, due = self.core.exchange(done, MOST)
+        self.released += released
+        if following < 0:
+            self._leave(lane)
+        else:
+            assert not self.stopped, "nothing starts after a stop"
+            assert SECONDS[self.steps.kinds[following]] < MOST
+            self.lanes[lane] = [following]
+            self._begin(following)
+        self._due(due)
 
     def relieve(self, lane: int) -> None:
         """The lane is stuck in its kernel: the rest is taken from it, and what is done is reported for it."""
@@ -183,6 +201,11 @@ class Driver:
         self._stop_others(-1)
 
     # The story from outside.
+
+    def _single(self, lane: int, claimed: list[int]) -> bool:
+        """Whether this is all that the lane has claimed, and no part of a sweep."""
+        done = self._finished.get(lane)
+        return len(claimed) == 1 and not done and not self.sweeps[lane] and self.steps.kinds[claimed[0]] != "h"
 
     @property
     def _finished(self) -> dict[int, list[int]]:

@@ -888,6 +888,7 @@ def test_a_bug_in_a_lane_is_an_error_and_no_hang(run_async: Runner, monkeypatch:
 def test_a_lent_slot_is_for_a_lane_beyond_the_cpus() -> None:
     pool = lanes.Pool(8, cpus=2)
     pool._slots += 1
+    pool._count_wanted()
     assert pool._among == 3
     small = lanes.Pool(1, cpus=2)
     assert small._among == 1

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow.engine.scheduler import BATCH_SECONDS, BATCH_STEPS, FINE, FINE_STEPS, Scheduler
+from dataflow.engine.scheduler import BATCH_SECONDS, BATCH_STEPS, FINE, FINE_STEPS, SINGLY, Scheduler
 from dataflow.engine.steps import Phase, State
 from dataflow.errors import InternalError
-from tests.engine.steps import LIGHT, SECONDS, Driver, FakeSteps, all_graphs
+from tests.engine.steps import LIGHT, MOST, SECONDS, Driver, FakeSteps, all_graphs
 
 
 def explore(steps: FakeSteps, lanes: int) -> int:
@@ -32,6 +32,7 @@ def explore(steps: FakeSteps, lanes: int) -> int:
         for what, which in moves:
             later = copy.deepcopy(driver)
             later.steps = later.core._steps = steps
+            later.core._successors, later.core._reads = steps.successors, steps.reads
             later.move(what, which)
             situation = repr(
                 (later.lanes, later.sweeps, later.loop, later.stopped, sorted(later.ended), later._finished)
@@ -151,15 +152,67 @@ def test_a_batch_of_light_steps_is_bounded() -> None:
 
 
 def test_heavy_steps_are_shared_among_lanes() -> None:
-    core = Scheduler(FakeSteps("m" * 16, ()), LIGHT)
+    core = Scheduler(FakeSteps("s" * 16, ()), LIGHT)
     core.start()
-    assert core.heavy_seconds == pytest.approx(16 * 30e-6)
-    assert core.claim(lanes=2) == [0, 1, 2, 3, 4, 5, 6, 7]  # the first, and half of what is left
-    assert core.claim(lanes=2) == [8, 9, 10, 11]
-    assert core.claim(lanes=2) == [12, 13]
-    assert core.claim(lanes=2) == [14]
-    assert core.claim(lanes=2) == [15]
+    assert core.heavy_seconds() == pytest.approx(16 * 10e-6)
+    assert core.heavy_seconds(2) == pytest.approx(14 * 10e-6)
+    assert core.claim(lanes=2) == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert core.claim(lanes=2) == [8, 9, 10, 11, 12, 13, 14, 15]  # of all that is not done
+    core.complete(list(range(8)))
+    assert core.heavy_seconds() == core.heavy_seconds(2) == 0.0
     core.check()
+
+
+def test_what_is_worth_a_report_of_its_own_is_claimed_singly_beside_others() -> None:
+    assert SECONDS["s"] < SINGLY < SECONDS["m"] < MOST < SECONDS["b"]
+    core = Scheduler(FakeSteps("mmmmbhma", ((4, 6), (4, 7))), LIGHT)
+    assert core.start() == []
+    assert core.claim(lanes=2) == [0]
+    assert core.claim(lanes=2) == [1]
+    assert core.exchange(1, MOST) == (2, [1], ())
+    core.check()
+    assert core.state(1) is State.DONE
+    assert core.exchange(0, MOST) == (3, [0], ())
+    assert core.exchange(2, MOST) == (-1, [2], ())  # 4 takes too long
+    assert core.in_flight == {3}
+    assert core.claim(lanes=2) == [4]
+    assert core.exchange(3, MOST) == (-1, [3], ())  # of 5 nobody knows
+    core.check()
+    assert core.exchange(4, MOST) == (-1, (), [7])
+    assert core.in_flight == {7}
+    core.check()
+    assert core.log()[-2:] == [("due", [7]), ("exchange", (4, -1))]
+
+
+def test_a_light_step_after_a_single_one_is_its_lanes() -> None:
+    core = Scheduler(FakeSteps("mmllm", ((0, 2), (0, 3))), LIGHT)
+    core.start()
+    assert [core.claim(lanes=2), core.claim(lanes=2)] == [[0], [1]]
+    assert core.exchange(0, MOST) == (2, (), ())
+    core.check()
+    assert (core.light, core.heavy) == (1, 1)
+    assert core.exchange(2, MOST) == (-1, [2], ())  # 3 is for the lane that takes light ones
+    core.check()
+
+
+def test_an_exchange_that_needs_a_closer_look_only_reports() -> None:
+    core = Scheduler(FakeSteps("mmm", ()), LIGHT)
+    core.start()
+    assert [core.claim(lanes=2), core.claim(lanes=2)] == [[0], [1]]
+    core.cancel()
+    assert core.exchange(0, MOST) == (-1, (), ())
+    assert core.state(0) is State.DONE
+    core.check()
+    core = Scheduler(FakeSteps("msss", ((1, 2), (2, 3))), LIGHT)
+    core.start()
+    assert core.claim(lanes=2) == [0]
+    assert core.claim() == [1, 2, 3]  # the last two ahead
+    assert core.exchange(0, MOST) == (-1, [0], ())
+    core.complete([1, 2, 3])
+    core.check()
+    assert core.done == core.size
+    with pytest.raises(InternalError, match=r"complete\(\[0\]\) is not allowed"):
+        core.exchange(0, MOST)
 
 
 def test_a_batch_of_heavy_steps_is_bounded() -> None:
@@ -204,7 +257,7 @@ def test_a_chain_is_claimed_ahead_up_to_where_it_forks() -> None:
     assert core.complete([1])[0] == [0]
     assert core.claim() == [2]
     core.complete([2])
-    assert core.claim(lanes=2) == [3, 4]  # 5 is for another lane
+    assert core.claim(lanes=2) == [3]  # and 5 is for another lane
     core.check()
 
 
@@ -212,18 +265,30 @@ def test_a_batch_goes_on_with_what_waits_for_nothing_but_its_steps() -> None:
     #   0  1  2  3     a stencil: each waits for the one above, and those beside that
     #   4  5  6  7
     above = [(up, 4 + down) for down in range(4) for up in range(4) if abs(up - down) <= 1]
-    core = Scheduler(FakeSteps("mmmmmmmm", tuple(above)), LIGHT)
-    core.start()
-    assert core.claim(lanes=2) == [0, 1, 4]
-    assert core.claim(lanes=2) == [2]
+    for lanes, claimed in (1, [0, 1, 2, 3, 4, 5, 6, 7]), (2, [0, 1]):
+        core = Scheduler(FakeSteps("ssssssss", tuple(above)), LIGHT)
+        core.start()
+        assert (
+            core.claim(lanes=lanes) == claimed
+        )  # for 5 and 6 another lane may wait: nothing goes before they are known
+        core.check()
+    assert core.claim(lanes=2) == [2, 3]
+    core.complete([0, 1])
     core.check()
-    core.complete([0, 1, 4])
-    core.check()
-    assert core.claim(lanes=2) == [3]
-    core.complete([2])
-    core.complete([3])
+    assert core.claim(lanes=2) == [4]
+    core.complete([2, 3])
     core.check()
     assert core.claim(lanes=2) == [5, 6]
+    #   0 ─▶ 2 ─┬▶ 4      nobody waits for a part of this: 2 and 3 are known, and 4 is a step of both
+    #   1 ─▶ 3 ─┘
+    core = Scheduler(FakeSteps("sssss", ((0, 2), (1, 3), (2, 4), (3, 4))), LIGHT)
+    core.start()
+    assert core.claim() == [0, 1, 2, 3, 4]
+    #   0 ─▶ 1 ─▶ 2      alone, a lane does not wait for a step of its own that is two levels up
+    #   └─────────┘
+    core = Scheduler(FakeSteps("sss", ((0, 1), (1, 2), (0, 2))), LIGHT)
+    core.start()
+    assert core.claim(lanes=2) == [0, 1, 2]
 
 
 def test_what_a_batch_went_on_with_waits_again_when_it_is_given_back() -> None:

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from dataflow.graph.costs import (
+    DOUBT,
     LIGHT,
     MORE_SAMPLES,
     RISE,
@@ -299,7 +300,7 @@ def test_lanes_that_gain_nothing_by_being_several_raise_the_border_above_what_th
         costs.measured(step, seconds)
     assert costs.sweep_from == 3
     told = 0
-    while not costs.shared(2 * LIGHT, 0.7):
+    while not costs.shared(2 * LIGHT, 0.7, DOUBT / 16):
         told += 1
         assert told < 100
     assert told > 5  # no single bad moment decides
@@ -313,19 +314,19 @@ def test_what_is_longer_than_short_is_light_only_below_the_border() -> None:
     costs = Costs(list("abc"), bytes(3))
     for step, seconds in enumerate((LIGHT, 1.5 * SHORT, 3 * SHORT)):
         costs.measured(step, seconds)
-    assert any(costs.shared(1.5 * SHORT, 0.5) for _ in range(100))
+    assert any(costs.shared(1.5 * SHORT, 0.5, DOUBT / 16) for _ in range(100))
     assert [seconds < costs.border for seconds in costs.seconds] == [True, True, False]
 
 
 def test_lanes_that_gain_by_being_several_leave_the_border_where_it_is() -> None:
     costs = Costs(list("aa"), bytes(2))
-    assert not any(costs.shared(2 * LIGHT, 1.05 * WORTHWHILE) for _ in range(1000))
+    assert not any(costs.shared(2 * LIGHT, 1.05 * WORTHWHILE, DOUBT) for _ in range(1000))
     assert costs.border == LIGHT
 
 
 def raised(costs: Costs) -> float:
     """Have the border raised; returns the seconds of light steps after which it is put back."""
-    assert any(costs.shared(2 * LIGHT, 0.5) for _ in range(100))
+    assert any(costs.shared(2 * LIGHT, 0.5, DOUBT / 16) for _ in range(100))
     batches = next(times for times in range(1, 1_000_000) if costs.batch([0, 1], 4 * LIGHT))
     return batches * 4 * LIGHT
 
@@ -339,5 +340,5 @@ def test_a_raised_border_is_put_back_for_another_trial_each_time_later() -> None
     assert costs.sweep_from == 2
     expected = [min(TRIAL * 2**times, TRIALS_APART) for times in range(7)]
     assert waits == pytest.approx(expected, abs=8 * LIGHT)
-    assert not any(costs.shared(2 * LIGHT, 2 * WORTHWHILE) for _ in range(2 * SETTLED))  # now they are quicker
+    assert not any(costs.shared(2 * LIGHT, 2 * WORTHWHILE, SETTLED) for _ in range(2))  # now they are quicker
     assert raised(costs) == pytest.approx(TRIAL, abs=8 * LIGHT)
