@@ -191,18 +191,17 @@ class Run:
         """
         with self.lock:
             following, released, due = self.core.exchange(step, segment.most)
-            if following == END:
-                segment.claimed = ()
-                changed = self._let_go(released, due)
-            else:
-                segment.claimed = (following,)
-                changed = self.driven and self.core.ready > 0
-        if following == END:
-            self._trash = []
-        else:
+            segment.claimed = () if following == END else (following,)
+            changed = self.driven and self.core.ready > 0
+            if due or following == END:
+                changed |= self._let_go(released, due)
+                released = ()
+        if released:  # which needs no lock: nobody reads these slots any more
             values = self.values
             for slot in released:
                 values[slot] = None
+        elif self._trash:
+            self._trash = []
         if changed:
             self._changed()
         return following

@@ -315,8 +315,8 @@ class Scheduler:
     def exchange(self, step: int, most: float) -> tuple[int, Sequence[int], Sequence[int]]:
         """`complete` and `claim`, one heavy step each: for a lane that goes from one to the next beside others.
 
-        Returns (the next step, slots to release, steps due on the loop). The next step is -1 if what comes next has to
-        be seen to: there is nothing ready, or light kernels are, or a step of unknown cost or of `most` seconds or more.
+        Returns (the next step, slots to release, steps due on the loop). The next step is -1 if what comes next needs a
+        closer look: nothing is ready, or light kernels are, or a step of unknown cost or of `most` seconds or more.
         """
         running = self._running
         if not self._plain or step not in running:

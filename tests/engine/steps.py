@@ -143,7 +143,7 @@ class Driver:
         self._report(reported)
 
     def exchange(self, lane: int) -> None:
-        """The lane's kernel returns, which was all that it had claimed; it goes on with the next, if that is no matter."""
+        """The lane's kernel returns, which was all that it had claimed, and it goes on with the next."""
         (done,) = self.lanes[lane]
         self._end(done)
         following, released, due = self.core.exchange(done, MOST)
