@@ -7,7 +7,7 @@ ends, so an idle process has only sleeping workers.
 
     offer(run) ─▶ queue ─▶ lane: claim ─▶ execute ─▶ report + claim ─▶ … ─▶ nothing left: the lane rests, then ends
                     ▲                                      │
-                    └──── runs take turns, a segment each ─┘
+                    └──── runs take turns, a segment each ─┘   (in calm: execute ─▶ exchange ─▶ execute ─▶ …)
 
 Rules, all under the pool's lock:
 
@@ -30,7 +30,12 @@ Rules, all under the pool's lock:
    light. How many lanes come beyond the CPUs, `crowd` says.
 5. Lock order: the pool's lock is never held while a run's lock is taken, nor the other way round; nor while the last
    reference to a run may go, since freeing what it holds may call user code.
-6. Whether a run has anything ready, who is the sweeper and how long the queue is are read without a lock where a stale
+6. *Calm*: while all lanes that are wanted are there and no other run waits, there is nothing to decide between two
+   heavy kernels. A lane then goes from one to the next with one short visit to its run (`Run.go_on`), until somebody
+   stirs it up (`_stir`): whoever changes who has a slot, who waits for one, or what is in the queue, after the change.
+   A lane says that it is calm first, and looks around then: what changes in between is seen, or stirs it up. Where
+   slots are free, no lane is calm unless the watcher is awake, which sees to what a calm lane does not.
+7. Whether a run has anything ready, who is the sweeper and how long the queue is are read without a lock where a stale
    answer only costs a turn: whoever makes a run ready offers it afterwards, under the lock.
 
 Why not `executor.submit` for each kernel: two locks, a future and a thread switch each, tens of microseconds.
@@ -83,7 +88,7 @@ class Pool:
         self._slots = limit
         """The limit, and one more for each kernel that lends its slot because it only waits."""
         self._among = min(limit, cpus)
-        """Among how many lanes work is shared: those wanted, and those whose kernels only wait."""
+        """Among how many lanes work is shared: those wanted, and those whose kernels only wait; see `_count_wanted`."""
         self._returning: deque[Lock] = deque()
         """Kernels that want theirs back; each waits for its lock to be released."""
         self._lanes: set[Lane] = set()

@@ -17,7 +17,8 @@ Rules:
    do), and report what is done. The lane pops the next step and whoever reaps the last one, so what the
    lane has started is a beginning of what was claimed, and all of that but its last step is done: nothing has to be
    noted for each step. When the lane pops `END`, the last one is done as well.
-   A lane keeps its segment as long as it serves the run; `proceed` reports it and fills it anew.
+   A lane keeps its segment as long as it serves the run; `proceed` reports it and fills it anew. In calm a segment is
+   the one step that the lane has started, from `go_on` on: there is nothing to take from it.
 4. After a stop no step starts, because every `todo` is emptied under the lock; a kernel that still runs keeps the
    run *stray* until it returns, and its result is dropped.
 5. Nobody keeps a run alive but its awaiter and the lanes that work on it: no cycle, no registry.

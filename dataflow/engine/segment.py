@@ -46,9 +46,9 @@ class Segment:
         self.cold = True
         """Whether it is the first one since its lane came to the run: what begins now takes longer than usual."""
         self.calm = False
-        """Whether its lane may fill it anew without seeing to anything else; see `Pool._calm`."""
+        """Whether its lane may go on with the next heavy step without looking around; see rule 6 of `lanes`."""
         self.most = inf
-        """Seconds from which on a step is too long to go on with in calm."""
+        """Expected seconds from which on a step is too long for that."""
         self.sweep = False
         """Whether the steps run in order from first to last, so that the plan says what each one reads last."""
         self.frame: FrameType | None = None
