@@ -292,7 +292,7 @@ def test_values_go_at_their_last_use(run_async: Runner, calm: Calm) -> None:
     assert run_async(rows()) > 0
     assert calm.times > 100
     assert alive == 0
-    assert most <= 8 + 3 + len(plan.nodes) // 100  # a row, what begins the next, and a lane or two that lag behind
+    assert most <= 24 < len(plan.nodes)  # a row, and what one lane may do while the other is not on a CPU
 
 
 def test_no_kernel_sees_what_the_one_before_has_set(run_async: Runner, calm: Calm) -> None:
