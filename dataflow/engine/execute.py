@@ -21,7 +21,6 @@ from dataflow.engine.failure import trimmed
 from dataflow.engine.run import Run
 from dataflow.engine.segment import END, Segment, Weight
 from dataflow.events import OperatorEnded, observed
-from dataflow.graph.costs import SHORT
 from dataflow.graph.plan import SEVERAL
 
 __all__ = ["clear_frames", "execute"]
@@ -51,8 +50,7 @@ def execute(run: Run, segment: Segment) -> float:
         run.apart = _compares_by_content(run.context)
     copy = run.context.copy
     mine = copy()
-    one_by_one = weight is Weight.HEAVY and costs.seconds[segment.todo[-1]] >= SHORT
-    work = _work_off_timed if one_by_one else _work_off
+    work = _work_off_timed if weight is Weight.HEAVY else _work_off
     # Reading it takes half a microsecond, too much for a few light kernels.
     timed = weight is not Weight.LIGHT or len(segment.claimed) > 8
     cpu_began = thread_time() if timed else None
@@ -71,7 +69,7 @@ def execute(run: Run, segment: Segment) -> float:
         elif segment.relieved:
             pass
         elif weight is Weight.HEAVY:
-            costs.beside_others(claimed, now - began, cpu, whole=not one_by_one)
+            costs.beside_others(claimed, now - began, cpu, cold=segment.cold)
         elif costs.batch(claimed, cpu):
             run.reconsider()
         if segment.calm and len(claimed) == 1:

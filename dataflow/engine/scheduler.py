@@ -348,8 +348,8 @@ class Scheduler:
                     due = [*due, *self._admit((follower,))]
                 elif not seconds[follower] < self.light_below:
                     heappush(heavy, follower)
-                elif following < 0:  # it is worth no hand-over
-                    following = follower
+                elif following < 0 and (follower == step + 1 or not seconds[step] < self.light_below):
+                    following = follower  # it is worth no hand-over, but a column of them is for the one lane
                 else:
                     heappush(light, follower)
         if following < 0 and heavy and not light and seconds[heavy[0]] < most:

@@ -68,8 +68,12 @@ SAMPLES = 3
 """Steps of an operator to measure before the others are judged by them, if they are light: the least of three is no
 outlier."""
 MORE_SAMPLES = 8
-"""The same if they seem heavy: the first calls of a kernel in a thread take up to ten times as long as later ones, and
-each lane begins with those."""
+"""The same if they seem heavy: each lane begins with first calls, which take it longer than later ones."""
+
+COLD = 10
+"""How many times as long as later the first calls of a kernel in a thread may take. What seems heavy gets a lane of its
+own, which is cold when it comes to it, so that it would seem heavy for ever: of graphs of kernels of 2 to 7
+microseconds every second one had such a step, and one that is heavy keeps all before it from being swept."""
 
 RISE = 1.5
 """How many times as long as before one measurement can make a step seem, however long it was: a machine that had other
@@ -177,6 +181,8 @@ class Costs:
         judged = [other for other in self._members[family] if self.seconds[other] == UNKNOWN]
         for other in judged:
             self.seconds[other] = self._estimates[other] = best
+        if best < self.border:
+            self._lighten(family, best)
         self._stale = True
         return bool(judged)
 
@@ -212,20 +218,26 @@ class Costs:
             self._tell(step, known[step] * factor, self.seconds[step] < self.border)
         self._prove(steps[0], first)
 
-    def beside_others(self, steps: Sequence[int], seconds: float, cpu_seconds: float, *, whole: bool) -> None:
+    def beside_others(self, steps: Sequence[int], seconds: float, cpu_seconds: float, *, cold: bool = False) -> None:
         """Heavy steps took so long together, beside other lanes, for whose interpreter's lock they may have waited.
 
-        That is no cost of theirs, so unless they took long they count as slower than expected only if they used more of
-        the processor. Unless `whole`, each of them that was quicker has been `measured`.
+        That is no cost of theirs, so unless they took long it counts how much of the processor they used, and nothing
+        at all with `cold`. Each of them that was quicker has been `measured`.
         """
         if seconds < WAITED * len(steps):
+            if cold:
+                return
             seconds = cpu_seconds
-        if whole or seconds > 1.25 * sum(self._estimates[step] for step in steps):
-            self._together(steps, seconds)
+        self._together(steps, seconds)
 
     def _prove(self, step: int, seconds: float) -> None:
         """A step took so long: if that is far less than what was thought of others of its operator, so may they."""
         family = self._families[step]
+        count, best = self._measured.get(family, (0, UNKNOWN))
+        if seconds < best:
+            self._measured[family] = count, seconds
+            if seconds < self.border <= best:
+                self._lighten(family, seconds)
         judged = self._judged.get(family)
         if judged is None or seconds > judged / 2:
             return
@@ -233,6 +245,12 @@ class Costs:
         light, known = seconds < self.border, self._estimates
         for other in self._members[family]:
             self._tell(other, seconds if known[other] == judged else known[other], light or known[other] < self.border)
+
+    def _lighten(self, family: object, seconds: float) -> None:
+        """One of these proved to be light: so may be those that seemed to take longer, but were cold."""
+        for other in self._members[family]:
+            if self.border <= self._estimates[other] < COLD * seconds:
+                self._tell(other, seconds, light=True)
 
     def shared(self, each: float, gain: float, seconds: float) -> bool:
         """For some seconds, lanes with steps of about `each` were `gain` times as quick as one would have been.

@@ -40,7 +40,7 @@ class Fixed(Costs):
     def batch(self, *_: Any) -> bool:
         return False
 
-    def beside_others(self, *_: Any, whole: bool) -> None:
+    def beside_others(self, *_: Any, **__: Any) -> None:
         pass
 
     def shared(self, *_: Any) -> bool:

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from dataflow.graph.costs import (
+    COLD,
     DOUBT,
     LIGHT,
     MORE_SAMPLES,
@@ -235,15 +236,15 @@ def test_what_a_step_waits_for_beside_other_lanes_is_no_cost_of_its_unless_it_is
     costs = Costs(list("ab"), bytes(2))
     for step, seconds in enumerate((60e-6, 2e-6)):
         costs.measured(step, seconds)
-    costs.beside_others([0, 1], 180e-6, 63e-6, whole=False)
+    costs.beside_others([0, 1], 180e-6, 63e-6)
     assert costs.seconds == [60e-6, 2e-6]
-    costs.beside_others([0, 1], 180e-6, 40e-6, whole=False)  # quicker ones have been measured
+    costs.beside_others([0, 1], 180e-6, 40e-6)  # quicker ones have been measured
     assert costs.seconds == [60e-6, 2e-6]
-    costs.beside_others([0, 1], 180e-6, 124e-6, whole=False)
+    costs.beside_others([0, 1], 180e-6, 124e-6)
     assert costs.seconds == pytest.approx([75e-6, 2.5e-6])
-    costs.beside_others([0], 100e-3, 63e-6, whole=False)
+    costs.beside_others([0], 100e-3, 63e-6)
     assert costs.seconds == pytest.approx([75e-6 * RISE, 2.5e-6])
-    costs.beside_others([0, 1], 180e-6, 11.5e-6, whole=True)
+    costs.beside_others([0, 1], 180e-6, 11.5e-6)
     assert costs.seconds == pytest.approx([7.5e-6 * RISE, 0.25e-6])
 
 
@@ -252,7 +253,7 @@ def test_a_long_step_among_light_ones_is_found_out_by_what_all_were_expected_to_
     costs.measured(0, 60e-6)
     for step in range(1, 32):
         costs.measured(step, 1e-6)
-    costs.beside_others(range(32), 2e-3, 2e-3, whole=False)
+    costs.beside_others(range(32), 2e-3, 2e-3)
     assert costs.seconds[0] == pytest.approx(60e-6 * RISE)
 
 
@@ -287,7 +288,7 @@ def test_steps_that_were_judged_by_slow_ones_are_judged_anew_once_one_proves_to_
     assert alone.seconds[-3:] == [FAST] * 3
     assert known(alone) == "l" + "h" * (MORE_SAMPLES - 1) + "lll"  # the first is the best, by which they were judged
     together = judged()
-    together.beside_others([MORE_SAMPLES, MORE_SAMPLES + 1], LIGHT, LIGHT, whole=True)
+    together.beside_others([MORE_SAMPLES, MORE_SAMPLES + 1], LIGHT, LIGHT)
     assert together.seconds[-3:] == pytest.approx([LIGHT / 2] * 3)
     hardly = judged()
     hardly.measured(MORE_SAMPLES, 1.5 * LIGHT)
@@ -342,3 +343,29 @@ def test_a_raised_border_is_put_back_for_another_trial_each_time_later() -> None
     assert waits == pytest.approx(expected, abs=8 * LIGHT)
     assert not any(costs.shared(2 * LIGHT, 2 * WORTHWHILE, SETTLED) for _ in range(2))  # now they are quicker
     assert raised(costs) == pytest.approx(TRIAL, abs=8 * LIGHT)
+
+
+def test_what_seemed_long_to_cold_lanes_is_as_light_as_its_kind() -> None:
+    costs = Costs(["a"] * 40, bytes(40))
+    for step in range(MORE_SAMPLES):
+        assert costs.first_measured(step, 6 * LIGHT, 6 * LIGHT) is (step == MORE_SAMPLES - 1)
+    assert costs.seconds == [6 * LIGHT] * 40
+    costs.measured(20, 0.9 * LIGHT)  # a warm one
+    assert costs.seconds == [0.9 * LIGHT] * 40
+    assert costs.sweep_from == 0
+    costs = Costs(["a"] * 40, bytes(40))
+    for step, seconds in enumerate([2 * COLD * LIGHT, 4 * LIGHT, LIGHT / 2]):
+        costs.first_measured(step, seconds, seconds)
+    assert costs.seconds == [2 * COLD * LIGHT] + [LIGHT / 2] * 39  # more than first calls take
+
+
+def test_a_heavy_step_of_a_cold_lane_teaches_nothing_unless_it_is_long() -> None:
+    costs = Costs(list("ab"), bytes(2))
+    costs.measured(0, 3 * LIGHT)
+    costs.beside_others([0], 9 * LIGHT, 9 * LIGHT, cold=True)
+    assert costs.seconds[0] == 3 * LIGHT
+    costs.beside_others([0], 9 * LIGHT, 9 * LIGHT)
+    assert costs.seconds[0] > 3 * LIGHT
+    costs.measured(1, 3 * LIGHT)
+    costs.beside_others([1], 2 * WAITED, 9 * LIGHT, cold=True)
+    assert costs.seconds[1] > 3 * LIGHT
