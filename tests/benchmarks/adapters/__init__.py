@@ -14,9 +14,9 @@ from tests.benchmarks.adapters.libraries import dask_threaded, hamilton_threads,
 from tests.benchmarks.adapters.onnx import onnx_all, onnx_one
 from tests.benchmarks.adapters.ours import one_thread, ours
 from tests.benchmarks.adapters.serial import bare_loop, bare_loops
-from tests.benchmarks.adapters.standard import executor_graphlib, loop_driven, task_per_op
+from tests.benchmarks.adapters.standard import executor_graphlib, loop_driven, task_per_op, threads_on_a_heap
 
-__all__ = ["ADAPTERS", "BARE", "LIMIT", "ONE_THREAD", "ONNX", "OURS", "Adapter", "Job", "adapters", "missing"]
+__all__ = ["ADAPTERS", "BARE", "HEAP", "LIMIT", "ONE_THREAD", "ONNX", "OURS", "Adapter", "Job", "adapters", "missing"]
 
 BARE = Adapter("bare Python loop", bare_loop)
 LIMIT = Adapter("bare loops, one a thread", bare_loops)
@@ -29,10 +29,14 @@ ONNX = [
 ]
 """These know no Python kernels: they are for comparing what an empty node costs."""
 
+HEAP = Adapter("threads on a heap, no more than that", threads_on_a_heap, most_nodes=100_000, slow=True)
+"""A limit of another kind: what the scheduling itself takes, in Python, with nothing that makes it of use."""
+
 ADAPTERS = [
     BARE,
     ONE_THREAD,
     OURS,
+    HEAP,
     Adapter("ThreadPoolExecutor + graphlib", executor_graphlib, most_nodes=100_000, slow=True),
     Adapter("loop-driven scheduler, by hand", loop_driven, most_nodes=10_000, slow=True),
     Adapter("an asyncio task per op, run_in_executor", task_per_op, most_nodes=10_000, slow=True),

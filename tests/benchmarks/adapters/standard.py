@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from graphlib import TopologicalSorter
+from heapq import heappop, heappush
 from typing import Any
 
 from tests.benchmarks.adapters.job import Blocking, Job, OnLoop
 from tests.benchmarks.kernels import Kernel
 from tests.benchmarks.patterns import Tasks, sinks
 
-__all__ = ["executor_graphlib", "loop_driven", "task_per_op"]
+__all__ = ["executor_graphlib", "loop_driven", "task_per_op", "threads_on_a_heap"]
 
 
 def task_per_op(tasks: Tasks, kernel: Kernel, threads: int, stack: ExitStack) -> Job:
@@ -103,6 +105,51 @@ def executor_graphlib(tasks: Tasks, kernel: Kernel, threads: int, stack: ExitSta
                 task = running.pop(future)
                 values[task] = future.result()
                 sorter.done(task)
+        return [values[i] for i in last]
+
+    return Blocking(run)
+
+
+def threads_on_a_heap(tasks: Tasks, kernel: Kernel, threads: int, stack: ExitStack) -> Job:
+    """Threads take ready tasks from a heap under one lock: the least that keeps two threads at work.
+
+    It blocks its caller, keeps every value, cannot be cancelled, and hangs if a kernel fails.
+    """
+    last, readers = sinks(tasks), _readers(tasks)
+    counts, roots = list(map(len, tasks)), [task for task, reads in enumerate(tasks) if not reads]
+    pool = stack.enter_context(ThreadPoolExecutor(threads))
+
+    def run() -> list[Any]:
+        values: list[Any] = [None] * len(tasks)
+        missing, ready, changed = counts.copy(), roots.copy(), threading.Condition(threading.Lock())
+        left, idle = len(tasks), 0
+
+        def work() -> None:
+            nonlocal left, idle
+            task = -1
+            while True:
+                with changed:
+                    if task >= 0:
+                        left -= 1
+                        for reader in readers[task]:
+                            missing[reader] -= 1
+                            if not missing[reader]:
+                                heappush(ready, reader)
+                        if not left:
+                            changed.notify_all()
+                        elif idle and len(ready) > 1:
+                            changed.notify()
+                    while left and not ready:
+                        idle += 1
+                        changed.wait()
+                        idle -= 1
+                    if not left:
+                        return
+                    task = heappop(ready)
+                values[task] = kernel(*[values[i] for i in tasks[task]])
+
+        for future in [pool.submit(work) for _ in range(threads)]:
+            future.result()
         return [values[i] for i in last]
 
     return Blocking(run)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
 
-from tests.benchmarks.adapters import BARE, LIMIT, ONE_THREAD, OURS, Adapter, adapters
+from tests.benchmarks.adapters import BARE, HEAP, LIMIT, ONE_THREAD, OURS, Adapter, adapters
 from tests.benchmarks.kernels import Compute, one_call, releases_the_lock, series
 from tests.benchmarks.measure import Figure, Options, frozen, interleaved, pin_threads, run_seconds
 from tests.benchmarks.patterns import TASK_BENCH, WIDTH, Tasks, make_tasks
@@ -101,9 +101,9 @@ def _curves(kernels: Kernels, patterns: list[str], contested: list[str], options
         ours = options.either(FINE + LONG * (pattern == "stencil_1d"), QUICK)
         if kernels is series:
             ours = [size for size in ours if size >= 10]
-        curves += _measure(kernels, pattern, {OURS: ours}, options)
+        curves += _measure(kernels, pattern, {OURS: ours, **({HEAP: ours} if pattern in contested else {})}, options)
         if pattern in contested:
-            others = adapters(without=(BARE, ONE_THREAD, OURS))
+            others = adapters(without=(BARE, ONE_THREAD, OURS, HEAP))
             if options.quick:
                 others = others[:1] + [adapter for adapter in others if adapter.name.startswith("dask")]
             sizes = options.either(COARSE, QUICK[-2:])
