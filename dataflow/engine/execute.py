@@ -165,8 +165,8 @@ def _work_off_singly(run: Run, segment: Segment, mine: Context, step: int, until
     plan, values, base = run.plan, run.values, run.context
     calls, usual, settled, last_read = plan.calls, plan.usual, plan.settled, plan.last_read
     seconds, readers, apart, copy = plan.costs.seconds, plan.readers, run.apart, base.copy
-    began = perf_counter()
     while True:
+        began = perf_counter()
         try:
             result = copy().run(calls[step], values) if apart else calls[step](values)
             if type(result) is not usual[step]:
@@ -189,9 +189,8 @@ def _work_off_singly(run: Run, segment: Segment, mine: Context, step: int, until
                 if readers[slot] == 1:
                     values[slot] = None
         now = perf_counter()
-        if now - began < 0.8 * seconds[step]:  # with what reporting the step before took
+        if now - began < 0.8 * seconds[step]:
             plan.costs.measured(step, now - began)
-        began = now
         if not segment.calm or now > until or observed(OperatorEnded):
             return END
         step = run.go_on(segment, step)

@@ -53,7 +53,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from math import inf
 from threading import Lock
 
 from dataflow.engine.crowd import Crowd
@@ -64,7 +63,7 @@ from dataflow.engine.run import Run, here
 from dataflow.engine.scheduler import BATCH_SECONDS
 from dataflow.engine.segment import END, Segment, Weight
 from dataflow.engine.watcher import CALM, DELAY, GIVE_WAY, Haste, Watcher
-from dataflow.threads.budget import Member, State
+from dataflow.threads.budget import LONG, Member, State
 from dataflow.threads.intraop import BIG, process_intraop
 from dataflow.threads.settings import process_settings
 
@@ -571,8 +570,8 @@ class Pool:
             process_intraop.start(member, seconds=seconds if single is None else single, gain=gain, ready=others)
             lane.held = len(segment.todo) <= 2  # what it is just about to start it had better start itself
             if member.threads > 1 or costs.gains.any:
-                segment.calm = False  # each kernel may have other threads
-            segment.most = inf
+                segment.calm = False  # the next kernel may have other threads
+            segment.most = LONG  # whoever goes on for longer may get more of them in its midst
             try:
                 lane.ended = execute(run, segment)
             finally:

@@ -281,6 +281,9 @@ class Costs:
         just_light, wide = 0.99 * border, self._width if border > LIGHT else border
         # In place: the cores of runs that are under way read it.
         self.seconds[:] = [just_light if border <= known < wide else known for known in self._estimates]
+        for family, (_, best) in self._measured.items():
+            if LIGHT <= best < border:
+                self._lighten(family, best)
 
     def _tell(self, step: int, seconds: float, light: bool) -> None:
         """The new estimate; with `light`, there is more than that to say that it is."""

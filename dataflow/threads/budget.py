@@ -37,7 +37,7 @@ from __future__ import annotations
 from enum import Enum
 from math import inf
 
-__all__ = ["SPIN", "Budget", "Member"]
+__all__ = ["LONG", "SPIN", "Budget", "Member", "State"]
 
 SPIN = 0.1
 """Seconds for which idle workers spin, unless the environment says something else."""

@@ -369,3 +369,13 @@ def test_a_heavy_step_of_a_cold_lane_teaches_nothing_unless_it_is_long() -> None
     costs.measured(1, 3 * LIGHT)
     costs.beside_others([1], 2 * WAITED, 9 * LIGHT, cold=True)
     assert costs.seconds[1] > 3 * LIGHT
+
+
+def test_a_raised_border_takes_what_seemed_long_of_light_kinds_with_it() -> None:
+    costs = Costs(["a"] * 4 + ["b"], bytes(5))
+    for step, seconds in enumerate([8 * LIGHT, 3 * LIGHT, 3 * LIGHT, 3 * LIGHT, 8 * LIGHT]):
+        costs.first_measured(step, seconds, seconds)
+    assert costs.sweep_from == 5
+    assert any(costs.shared(3 * LIGHT, 0.5, DOUBT) for _ in range(10))
+    assert [seconds < costs.border for seconds in costs.seconds] == [True, True, True, True, False]
+    assert costs.seconds[4] == 8 * LIGHT > SHORT
