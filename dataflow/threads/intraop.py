@@ -139,7 +139,7 @@ class IntraOp:
     # What lanes call.
 
     def come(self) -> Member | None:
-        """A lane begins to serve a run."""
+        """A lane begins to serve a run. None: BLAS is not managed, or the environment leaves nothing to manage."""
         if not self.managing:
             return None
         if self._budget is None:
@@ -147,10 +147,10 @@ class IntraOp:
         with self._lock:
             if self._blas.refresh() and self._found is not None:
                 self._find()
-            if not self._blas.libraries:
-                return None
-            assert self._budget is not None
-            member = self._here.member = self._budget.come()
+            budget = self._needed
+            if budget.fixed is None and not any(library.allowed(2) > 1 for library in self._blas.libraries):
+                return None  # one thread is all they may have: there is nothing to decide, and no gain to be had
+            member = self._here.member = budget.come()
             return member
 
     def small(self, member: Member) -> None:

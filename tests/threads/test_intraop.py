@@ -120,6 +120,18 @@ def test_never_above_what_the_environment_allows():
     assert library.count() == 2
 
 
+def test_where_the_environment_allows_one_thread_there_is_nothing_to_manage():
+    library, other = Faked(1, cap=1), Faked(2)
+    control, settings = made(library)
+    assert control.come() is None
+    settings.set_intraop(2)
+    with pytest.warns(RuntimeWarning, match="does not use 2 intra-op threads: the environment allows it 1"):
+        control.start(control.come())
+    assert library.count() == 1
+    control, _ = made(library, other)
+    assert control.come() is not None
+
+
 def test_a_library_that_clamps_is_warned_of_once():
     library = Faked(2, most=64)
     control, settings = made(library)
