@@ -805,15 +805,17 @@ def test_an_unprintable_failure_among_others_is_noted(run_async: Runner) -> None
             raise RuntimeError("not even this")
 
     flow.set_num_interop_threads(2)
-    together = threading.Barrier(2)
+    together, begun = threading.Barrier(2), threading.Event()
 
     @flow.op
     def both(n: int) -> Any:
         together.wait(20)
+        assert begun.wait(20)
         raise Unprintable
 
     @flow.op
     async def until_both(x: Any) -> Any:
+        begun.set()
         try:
             await asyncio.Event().wait()
         finally:

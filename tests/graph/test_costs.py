@@ -9,6 +9,7 @@ import pytest
 from dataflow.graph.costs import (
     COLD,
     DOUBT,
+    JUDGED,
     LIGHT,
     MORE_SAMPLES,
     RISE,
@@ -103,7 +104,7 @@ def test_a_sweep_may_begin_among_steps_that_were_judged_by_others() -> None:
 
 
 def test_others_are_judged_to_be_short_and_never_to_be_slow() -> None:
-    for seconds, judged in ((SHORT, False), (0.9 * SHORT, True)):
+    for seconds, judged in ((JUDGED, False), (0.9 * JUDGED, True)):
         costs = family(MORE_SAMPLES + 2)
         told = [costs.first_measured(step, seconds, seconds) for step in range(MORE_SAMPLES)]
         assert told == [False] * (MORE_SAMPLES - 1) + [judged]
