@@ -58,8 +58,8 @@ WAITED = 200e-6
 
 JUDGED = 200e-6
 """Seconds. Steps not yet measured are judged by others of their operator only if these are shorter. A step of unknown
-cost takes its lane 50 microseconds of care: when each was measured, first runs of kernels of 40 to 100 microseconds were
-0.5 to 1.4 times as fast as one loop, and not 1.4 to 1.75 times. For longer ones BLAS threads matter."""
+cost takes its lane 50 microseconds of care: when each was measured, first runs of kernels of 40 to 100 microseconds
+were 0.5 to 1.4 times as fast as one loop, and not 1.4 to 1.75 times. For longer ones BLAS threads matter."""
 
 SHORT = 50e-6
 """Seconds above which nothing is light, unless the border is higher."""
