@@ -53,6 +53,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from math import inf
 from threading import Lock
 
 from dataflow.engine.crowd import Crowd
@@ -528,7 +529,7 @@ class Pool:
             self._watch()
         began, steps, work, costs = lane.ended if lane.working else 0.0, segment.claimed, run.core.work, run.plan.costs
         lane.working = segment.weight is Weight.HEAVY
-        segment.calm, segment.most = False, BIG
+        segment.calm, segment.most = False, inf if lane.member is None else BIG
         if lane.working:
             self._be_calm(run, segment)
             work -= sum(costs.seconds[step] for step in steps)
@@ -569,7 +570,7 @@ class Pool:
         try:
             process_intraop.start(member, seconds=seconds if single is None else single, gain=gain, ready=others)
             lane.held = len(segment.todo) <= 2  # what it is just about to start it had better start itself
-            if member.threads > 1 or costs.gains.any:
+            if member.threads > 1 or costs.gains.some:
                 segment.calm = False  # the next kernel may have other threads
             segment.most = LONG  # whoever goes on for longer may get more of them in its midst
             try:

@@ -44,9 +44,9 @@ class Gains:
         return f"<Gains {sorted(self._of_family.values())}>"
 
     @property
-    def any(self) -> bool:
+    def some(self) -> bool:
         """Whether several threads are worth it for any operator, as far as is known."""
-        return any(gain >= WORTH for gain in self._of_family.values())
+        return max(tuple(self._of_family.values()), default=0.0) >= WORTH  # a copy: other lanes add to it meanwhile
 
     def note(self, step: int, seconds: float, *, several: bool) -> None:
         """A step took so long, with one BLAS thread or several; less counts by half, more by a quarter.

@@ -415,3 +415,28 @@ def test_an_observer_that_comes_is_told_soon(run_async: Runner, calm: Calm) -> N
         assert len(told) >= 2000 - reached - 100
 
     run_async(main())
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # so many threads are too many, or more than there may be
+def test_long_kernels_are_calm_unless_each_may_have_other_blas_threads(run_async: Runner, calm: Calm) -> None:
+    @flow.op
+    def long(i: int) -> int:
+        time.sleep(300e-6)
+        return i
+
+    @flow.pipeline
+    def many() -> Any:
+        return [long(i) for i in range(100)]
+
+    plan = fixed(many, seconds=lambda name: 300e-6)
+    assert run_async(many()) == list(range(100))
+    assert calm.times > 30
+    with flow.threads(intraop=2):
+        reached = calm.times
+        run_async(many())
+        assert calm.times == reached
+    if flow.parallel_info()["blas"][0]["at most"] == 1:
+        return  # they never have
+    plan.costs.seconds[:] = [10e-3] * 100  # in whose midst it may change
+    run_async(many())
+    assert calm.times == reached

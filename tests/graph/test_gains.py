@@ -27,6 +27,17 @@ def test_steps_without_have_the_gain_of_their_operator():
     assert gains.expected(2) == (None, None)
 
 
+def test_whether_several_threads_are_worth_it_anywhere():
+    gains = Gains(["a", "b"])
+    assert not gains.some
+    for several, seconds in ((False, 1.0), (True, 0.99)):
+        gains.note(0, seconds, several=several)
+    assert not gains.some
+    for several, seconds in ((False, 2.0 * WORTH), (True, 1.0)):
+        gains.note(1, seconds, several=several)
+    assert gains.some
+
+
 def test_a_quicker_time_counts_by_half_and_a_slower_by_a_quarter():
     gains = Gains(["a"])
     for seconds, expected in ((8.0, 8.0), (4.0, 6.0), (10.0, 7.0)):
