@@ -40,7 +40,7 @@ class Lane:
         self.served = 0
         """The number of the run that it chose last."""
         self.turns = 0
-        """How many segments it has begun."""
+        """How many segments it has begun, but for those in calm."""
         self.ended = self.gave_way = 0.0
         """When its last segment ended, and when it last let other threads have the interpreter."""
         self.working = False

@@ -23,7 +23,7 @@ class Weight(Enum):
     LIGHT = "light"
     """So little that they are for one lane, and measured as a batch."""
     HEAVY = "heavy"
-    """Work for any lane; the longer ones are worth a look at the clock after each."""
+    """Work for any lane, and each is worth a look at the clock."""
     UNKNOWN = "unknown"
     """Nobody knows: one step, to be measured with care."""
 
