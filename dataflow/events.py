@@ -117,7 +117,8 @@ E = TypeVar("E", bound=Event)
 KINDS: tuple[type[Event], ...] = (RunStarted, RunEnded, OperatorEnded, LateFailure, Retrying)
 
 _lock = Lock()
-_observers: dict[type[Event], tuple[Observer, ...]] = dict.fromkeys(KINDS, ())
+observers: dict[type[Event], tuple[Observer, ...]] = dict.fromkeys(KINDS, ())
+"""Who listens to which events; only ever read elsewhere, where even a call of `observed` takes too long."""
 """Who is told of what. The tuples are replaced whole, so that they are read without the lock."""
 
 
@@ -154,7 +155,7 @@ def observe(callback: Callable[[Any], object], kinds: Iterable[Any] = KINDS) -> 
 
     with _lock:
         for kind in dict.fromkeys(wanted):
-            _observers[kind] = (*_observers[kind], watch)
+            observers[kind] = (*observers[kind], watch)
 
     def unsubscribe() -> None:
         _remove(watch)
@@ -164,12 +165,12 @@ def observe(callback: Callable[[Any], object], kinds: Iterable[Any] = KINDS) -> 
 
 def observed(kind: type[Event]) -> bool:
     """Whether anybody listens to such events: spares making one for nobody."""
-    return bool(_observers[kind])
+    return bool(observers[kind])
 
 
 def emit(event: Event) -> None:
     """Tell every observer of such events."""
-    for observer in _observers[type(event)]:
+    for observer in observers[type(event)]:
         try:
             observer(event)
         except BaseException:  # it is no part of what it watches: its SystemExit or CancelledError is not the run's
@@ -179,5 +180,5 @@ def emit(event: Event) -> None:
 
 def _remove(observer: Observer) -> None:
     with _lock:
-        for kind, observers in _observers.items():
-            _observers[kind] = tuple(other for other in observers if other is not observer)
+        for kind, those in observers.items():
+            observers[kind] = tuple(other for other in those if other is not observer)

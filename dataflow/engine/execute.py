@@ -20,7 +20,7 @@ from typing import Any
 from dataflow.engine.failure import trimmed
 from dataflow.engine.run import Run
 from dataflow.engine.segment import END, Segment, Weight
-from dataflow.events import OperatorEnded, observed
+from dataflow.events import OperatorEnded, observed, observers
 from dataflow.graph.plan import SEVERAL
 
 __all__ = ["clear_frames", "execute"]
@@ -30,10 +30,12 @@ _BY_NATURE = frozenset((str, bytes, type(None)))
 
 STUCK = 1e-3
 """Seconds that a kernel thought light is taken to need once it has held up its lane, between two looks at least."""
-CALM_SECONDS = 4e-3
+CALM_SECONDS = 12e-3
 """For so long a lane goes on in calm before it looks around and learns from a segment, which takes it 30 microseconds
 and more. Beside another lane, kernels of 40 microseconds cost 7 to 9 microseconds more each than in a bare loop, of
 which the visit to the run is 5, and 22 where each came with the full round (2 CPUs, Python 3.11)."""
+LOOK_SECONDS = 4e-3
+"""The same as long as it is not settled whether several lanes are worth it."""
 
 
 def execute(run: Run, segment: Segment) -> float:
@@ -72,10 +74,11 @@ def execute(run: Run, segment: Segment) -> float:
             costs.beside_others(claimed, now - began, cpu, cold=segment.cold)
         elif costs.batch(claimed, cpu):
             run.reconsider()
-        if segment.calm and len(claimed) == 1:
-            step, until = run.go_on(segment, claimed[0]), now + CALM_SECONDS
+        if segment.calm:
+            until = now + (CALM_SECONDS if costs.settled else LOOK_SECONDS)
+            step = run.go_on(segment)
             while step != END:
-                step = mine.run(_work_off_singly, run, segment, mine, step, until)
+                step = mine.run(_work_off_calmly, run, segment, mine, step, until)
                 mine = copy()
             return perf_counter()
     return now
@@ -156,13 +159,13 @@ def _work_off_timed(run: Run, segment: Segment, mine: Context) -> bool:
     return False
 
 
-def _work_off_singly(run: Run, segment: Segment, mine: Context, step: int, until: float) -> int:
+def _work_off_calmly(run: Run, segment: Segment, mine: Context, step: int, until: float) -> int:
     """The same in calm, from this step to the next and so on, until a time at the latest.
 
     Each visit to the run should be short: a lane whose kernel ends meanwhile has to wait for the interpreter, and a
     thread that waits wakes up late. Returns the step to go on with in another context, or `END`.
     """
-    plan, values, base = run.plan, run.values, run.context
+    plan, values, base, todo = run.plan, run.values, run.context, segment.todo
     calls, usual, settled, last_read = plan.calls, plan.usual, plan.settled, plan.last_read
     seconds, readers, apart, copy = plan.costs.seconds, plan.readers, run.apart, base.copy
     while True:
@@ -191,11 +194,13 @@ def _work_off_singly(run: Run, segment: Segment, mine: Context, step: int, until
         now = perf_counter()
         if now - began < 0.8 * seconds[step]:
             plan.costs.measured(step, now - began)
-        if not segment.calm or now > until or observed(OperatorEnded):
-            return END
-        step = run.go_on(segment, step)
+        step = todo.pop() if todo else END  # others take only what is above `END`
         if step == END:
-            return END
+            if not segment.calm or now > until or observers[OperatorEnded]:
+                return END
+            step = run.go_on(segment)
+            if step == END:
+                return END
         try:
             if mine != base:
                 return step

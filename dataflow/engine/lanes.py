@@ -30,11 +30,12 @@ Rules, all under the pool's lock:
    light. How many lanes come beyond the CPUs, `crowd` says.
 5. Lock order: the pool's lock is never held while a run's lock is taken, nor the other way round; nor while the last
    reference to a run may go, since freeing what it holds may call user code.
-6. *Calm*: while all lanes that are wanted are there and no other run waits, there is nothing to decide between two
-   heavy kernels. A lane then goes from one to the next with one short visit to its run (`Run.go_on`), until somebody
-   stirs it up (`_stir`): whoever changes who has a slot, who waits for one, or what is in the queue, after the change.
-   A lane says that it is calm first, and looks around then: what changes in between is seen, or stirs it up. Where
-   slots are free, no lane is calm unless the watcher is awake, which sees to what a calm lane does not.
+6. *Calm*: while all lanes that are wanted are there, or nothing is ready for those to come, and no other run waits,
+   there is nothing to decide between two heavy kernels. A lane then goes from one to the next with one short visit to
+   its run (`Run.go_on`), until somebody stirs it up (`_stir`): whoever changes who has a slot, who waits for one, or
+   what is in the queue, after the change. A lane says that it is calm first, and looks around then: what changes in
+   between is seen, or stirs it up. Where slots are free, no lane is calm unless the watcher is awake, which sees to
+   what a calm lane does not, or it is *lonely* and leaves nothing ready.
 7. Whether a run has anything ready, who is the sweeper and how long the queue is are read without a lock where a stale
    answer only costs a turn: whoever makes a run ready offers it afterwards, under the lock.
 
@@ -547,11 +548,12 @@ class Pool:
     def _be_calm(self, run: Run, segment: Segment) -> None:
         """A lane may go on with heavy steps of its run as long as no lane comes or goes and no other run has a turn."""
         segment.calm = True  # first: if anything changes from here on, `_stir` is later
+        segment.among, segment.lonely = self._among, len(self._lanes) < self._among
         if (
-            len(self._lanes) != self._among
+            len(self._lanes) > self._among
             or len(self._queue) > run.queued
             or self._returning
-            or (not self._watcher.awake and self._among < self._slots)
+            or not (self._watcher.awake or segment.lonely or self._among == self._slots)
         ):
             segment.calm = False
 

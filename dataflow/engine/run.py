@@ -17,8 +17,8 @@ Rules:
    do), and report what is done. The lane pops the next step and whoever reaps the last one, so what the
    lane has started is a beginning of what was claimed, and all of that but its last step is done: nothing has to be
    noted for each step. When the lane pops `END`, the last one is done as well.
-   A lane keeps its segment as long as it serves the run; `proceed` reports it and fills it anew. In calm a segment is
-   the one step that the lane has started, from `go_on` on: there is nothing to take from it.
+   A lane keeps its segment as long as it serves the run; `proceed` reports it and fills it anew. In calm `go_on` does,
+   and the first step counts as started at once: if it is the only one, there is nothing to take.
 4. After a stop no step starts, because every `todo` is emptied under the lock; a kernel that still runs keeps the
    run *stray* until it returns, and its result is dropped.
 5. Nobody keeps a run alive but its awaiter and the lanes that work on it: no cycle, no registry.
@@ -185,16 +185,20 @@ class Run:
                 strays.leave()
         return filled
 
-    def go_on(self, segment: Segment, step: int) -> int:
-        """As `proceed`, for a lane in calm that has executed one heavy step: reports it, and returns the next.
+    def go_on(self, segment: Segment) -> int:
+        """As `proceed`, for a lane in calm that has executed its heavy steps: reports them, and returns the next step.
 
-        That one counts as started, and is the whole segment. `END`: there is none, and the segment is empty.
+        That one counts as started; others may come with it. `END`: there is none, and the segment is empty.
         """
         with self.lock:
-            following, released, due = self.core.exchange(step, segment.most)
-            segment.claimed = () if following == END else (following,)
+            steps, released, due = self.core.exchange(
+                segment.claimed, segment.most, segment.among, lonely=segment.lonely
+            )
+            segment.claimed = steps
+            if len(steps) > 1:
+                segment.todo += (END, *steps[:0:-1])
             changed = self.driven and self.core.ready > 0
-            if due or following == END:
+            if due or not steps:
                 changed |= self._let_go(released, due)
                 released = ()
         if released:  # which needs no lock: nobody reads these slots any more
@@ -205,7 +209,7 @@ class Run:
             self._trash = []
         if changed:
             self._changed()
-        return following
+        return steps[0] if steps else END
 
     def relieve(self, segment: Segment, *, stuck: bool = False, but_first: bool = False) -> None:
         """Take from a lane whatever it has claimed and not started, or done and not told.

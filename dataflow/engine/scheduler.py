@@ -28,8 +28,8 @@ is. A heavy batch also takes light steps ahead, which are worth no hand-over; no
                                                                                        └▶ g
 
 Beside other lanes, kernels from `SINGLY` seconds on are claimed one by one, and `exchange` hands a lane the next one
-for the one it has done. A batch costs less, but all at once: while it is reported and the next one claimed, some tens
-of microseconds, the kernel of every other lane ends and waits for the interpreter.
+for the one it has done, or a few short ones for a few. A batch costs less, but all at once: while it is reported and
+the next one claimed, some tens of microseconds, the kernel of every other lane ends and waits for the interpreter.
 
 *Sweeping.* Where every step from some number on is light, and everything before is done, one lane may simply run the
 steps in order: no count is needed to know that their turn has come. While a core sweeps, its books (counts, readers,
@@ -59,6 +59,7 @@ from collections import deque
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 from math import inf
+from typing import Any
 
 from dataflow.engine.steps import Phase, State, Steps
 from dataflow.errors import InternalError
@@ -80,10 +81,16 @@ FINE_STEPS = 64
 to wait: two lanes on kernels of 20 and 35 microseconds that need not wait for each other were 0.85 to 1.1 and 1.0 to
 1.2 times as fast as one loop with batches of 200 microseconds, 1.1 to 1.4 and 1.3 to 1.4 times with these; stencils
 and trees were as before. For longer kernels that would cost memory: at 50 microseconds twice the live results."""
-SINGLY = 22e-6
-"""Expected seconds of a kernel from which on lanes beside others take one at a time. Two lanes on
-a stencil, a transform or chains were 1.1 times as fast as one loop with batches of kernels of 25 to 28 microseconds,
-and 1.2 to 1.4 times one by one; with 18 microseconds 0.75 to 1.0 and 0.7 to 0.9 (2 CPUs, Python 3.11)."""
+SINGLY = 12e-6
+"""Expected seconds of a kernel from which on lanes beside others claim one at a time, and exchange it for the next.
+Batches are cheaper, but while one is reported and the next one claimed, all other lanes come to wait: two lanes on a
+stencil, a transform or chains were 1.1 times as fast as one loop with batches of kernels of 25 to 28 microseconds, and
+1.2 to 1.4 times one by one. Below 15 microseconds two lanes are slower than one in either way (2 CPUs, Python 3.11)."""
+EXCHANGED = 8
+"""Steps shorter than `FINE` that one exchange takes at the most. Two lanes on kernels of 30 microseconds (a stencil of
+width 16) were 1.33 times as fast as one loop where each was exchanged for one, 1.47 times with four, 1.5 with eight; on
+20 microseconds without dependencies 0.9 times with four and 1.0 with eight. The yardstick, threads on a heap, is 1.6
+and 1.1 times as fast (medians of 15 to 30 runs, interleaved, 2 CPUs, Python 3.11)."""
 SWEEP_SECONDS = 1e-3
 """The length of a sweep's batch, which holds no results back. With 250 microseconds, claiming and reporting were three
 to six percent of it. A run of light kernels that comes meanwhile waits for its end."""
@@ -161,7 +168,7 @@ class Scheduler:
         self._booked = 0
         self._cursor = 0
         self._swept = 0
-        self._log: deque[tuple[str, Sequence[int]]] = deque(maxlen=LOG_EVENTS)
+        self._log: deque[tuple[str, Sequence[Any]]] = deque(maxlen=LOG_EVENTS)
 
     # What can be asked.
 
@@ -320,45 +327,59 @@ class Scheduler:
         fresh, released = self._book(steps)
         return released, self._admit(fresh) if fresh else _NONE
 
-    def exchange(self, step: int, most: float) -> tuple[int, Sequence[int], Sequence[int]]:
-        """`complete` and `claim`, one heavy step each: for a lane that goes from one to the next beside others.
+    def exchange(
+        self, steps: Sequence[int], most: float, lanes: int, *, lonely: bool = False
+    ) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+        """`complete` and `claim` of heavy steps, for a lane that goes from one to the next among so many.
 
-        Returns (the next step, slots to release, steps due on the loop). The next step is -1 if what comes next needs a
-        closer look: nothing is ready, or light kernels are, or a step of unknown cost or of `most` seconds or more.
+        Returns (the next steps, slots to release, steps due on the loop). There are no next steps if what comes next
+        needs a closer look: nothing is ready, or light kernels are, or a step of unknown cost or of `most` seconds or
+        more; or, for a lane that is `lonely`, also work for another lane.
         """
-        running = self._running
-        if not self._plain or step not in running:
-            return -1, *self.complete((step,))
-        running.remove(step)
-        counts, readers, seconds, heavy, light = self._counts, self._readers, self.seconds, self._heavy, self._light
-        self.done += 1
-        counts[step] = -1
+        taken: Sequence[int] = _NONE
         released: Sequence[int] = _NONE
-        for slot in self._reads[step]:
-            left = readers[slot] = readers[slot] - 1
-            if not left:
-                released = [*released, slot]
-                self.released += 1
         due: Sequence[int] = _NONE
-        following = -1
-        for follower in self._successors[step]:
-            left = counts[follower] = counts[follower] - 1
-            if not left:
-                if self._on_loop[follower]:
-                    due = [*due, *self._admit((follower,))]
-                elif not seconds[follower] < self.light_below:
-                    heappush(heavy, follower)
-                elif following < 0 and (follower == step + 1 or not seconds[step] < self.light_below):
-                    following = follower  # it is worth no hand-over, but a column of them is for the one lane
-                else:
-                    heappush(light, follower)
-        if following < 0 and heavy and not light and seconds[heavy[0]] < most:
-            following = heappop(heavy)
-        if following >= 0:
-            running.add(following)
-            self.work += seconds[following]
-        self._log.append(("exchange", (step, following)))
-        return following, released, due
+        running, heavy, light, seconds = self._running, self._heavy, self._light, self.seconds
+        if self._plain:
+            counts, readers = self._counts, self._readers
+            for step in steps:
+                try:
+                    running.remove(step)
+                except KeyError:
+                    raise self._illegal("exchange", steps, "each step must be running, and named once") from None
+                self.done += 1
+                counts[step] = -1
+                for slot in self._reads[step]:
+                    left = readers[slot] = readers[slot] - 1
+                    if not left:
+                        released = [*released, slot]
+                        self.released += 1
+                for follower in self._successors[step]:
+                    left = counts[follower] = counts[follower] - 1
+                    if not left:
+                        if self._on_loop[follower]:
+                            due = [*due, *self._admit((follower,))]
+                        elif not seconds[follower] < self.light_below:
+                            heappush(heavy, follower)
+                        elif not (taken or lonely) and (follower == step + 1 or not seconds[step] < self.light_below):
+                            taken = (follower,)  # worth no hand-over, but a column of them is for the one lane
+                        else:
+                            heappush(light, follower)
+        else:
+            released, due = self.complete(steps)
+            if self._ahead or self._swept or self.phase is not Phase.OPEN:
+                return _NONE, released, due
+            self._plain = True
+        if taken:
+            running.add(taken[0])
+            self.work += seconds[taken[0]]
+        elif heavy and not light and seconds[heavy[0]] < most and not (lonely and len(heavy) > 1):
+            step = heappop(heavy)
+            running.add(step)
+            self.work += seconds[step]
+            taken = (step,) if seconds[step] >= FINE or len(heavy) <= lanes else self._take_more(step, lanes)
+        self._log.append(("exchange", (steps, taken)))
+        return taken, released, due
 
     def fail(self, step: int) -> bool:
         """A running step failed. Returns whether it is this failure that stops the run."""
@@ -453,6 +474,19 @@ class Scheduler:
             taken.append(heappop(heavy))
             self.work += seconds[step]
         self._claim_ahead(taken, budget, most, alone)
+        return taken
+
+    def _take_more(self, step: int, lanes: int) -> list[int]:
+        """What goes with this short step in one exchange: of what is ready no more than one lane's share."""
+        seconds, heavy = self.seconds, self._heavy
+        taken = [step]
+        for _ in range(min(len(heavy) // lanes, EXCHANGED - 1)):
+            step = heavy[0]
+            if not seconds[step] < FINE:
+                break
+            taken.append(heappop(heavy))
+            self._running.add(step)
+            self.work += seconds[step]
         return taken
 
     def _claim_ahead(self, taken: list[int], budget: float, most: int, alone: bool) -> None:
@@ -586,7 +620,7 @@ class Scheduler:
             f"heavy={self.heavy} light={self.light}{sweep}>"
         )
 
-    def log(self) -> list[tuple[str, Sequence[int]]]:
+    def log(self) -> list[tuple[str, Sequence[Any]]]:
         """The last events, oldest first: enough to replay a run of up to some hundred events."""
         return list(self._log)
 

@@ -35,7 +35,20 @@ END = -1
 class Segment:
     """Steps claimed together by one lane; see rule 3 of `run`."""
 
-    __slots__ = ("calm", "claimed", "cold", "frame", "most", "relieved", "stuck", "sweep", "todo", "weight")
+    __slots__ = (
+        "among",
+        "calm",
+        "claimed",
+        "cold",
+        "frame",
+        "lonely",
+        "most",
+        "relieved",
+        "stuck",
+        "sweep",
+        "todo",
+        "weight",
+    )
 
     def __init__(self) -> None:
         self.claimed: Sequence[int] = ()
@@ -49,6 +62,10 @@ class Segment:
         """Whether its lane may go on with the next heavy step without looking around; see rule 6 of `lanes`."""
         self.most = inf
         """Expected seconds from which on a step is too long for that."""
+        self.among = 1
+        """Among how many lanes its lane shares what is ready, meanwhile."""
+        self.lonely = False
+        """Whether these have yet to come: it may go on only while there is nothing for another."""
         self.sweep = False
         """Whether the steps run in order from first to last, so that the plan says what each one reads last."""
         self.frame: FrameType | None = None

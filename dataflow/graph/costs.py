@@ -35,11 +35,19 @@ LIGHT = 7e-6
 microseconds (2 CPUs, Python 3.11), two lanes a little above that: below it, passing the lock back and forth costs more
 than the second thread gains."""
 
-WORTHWHILE = 1.1
-"""How many times as quick as one alone lanes should be, by the processor time of their steps. On the way between one
-loop's speed and a tenth above it either choice costs little. Against lanes that never raised the border, stencils,
-trees and transforms of kernels of 50 to 100 microseconds that take the lock every ten were 0.8 to 0.95 times as fast as
-one loop, and not 0.55 to 0.8; those of kernels that release it once gained as before (2 CPUs, Python 3.11)."""
+WORTHWHILE = 1.0
+"""How many times as quick as one alone lanes should be, by what their steps are expected to take. That is the least
+they took; one lane would need a tenth more, so this is a gain of a tenth. With 1.1, two lanes on kernels of 25
+microseconds (stencil, tree, no dependencies) were found wanting, and 0.96 to 1.25 times as fast as one loop; with 1.0
+they are 1.07 to 1.28 times as fast, and at 15 and 20 microseconds as before. Against lanes that never raised the
+border, stencils, trees and transforms of kernels of 50 to 100 microseconds that take the lock every ten were 0.8 to
+0.95 times as fast as one loop, and not 0.55 to 0.8 (2 CPUs, Python 3.11)."""
+
+ABOVE = 1.1
+"""How many times as long as the steps for which lanes were not worth it others should at least take to be."""
+
+HOPE = 2.2
+"""What is taken for the gain before anything is known."""
 
 DOUBT = 3e-3
 """Seconds over which it is averaged how lanes get on."""
@@ -132,7 +140,7 @@ class Costs:
         self._stale = False
         self.border = LIGHT
         """Steps expected to take less are light."""
-        self._gain = 2 * WORTHWHILE
+        self._gain = HOPE
         """How many times as quick as one lane several seem to be, with the border where it is."""
         self._trial = TRIAL
         """Seconds from the next time that the border is raised to when it is put back."""
@@ -155,6 +163,11 @@ class Costs:
                 step -= 1
             self._sweep_from = step
         return self._sweep_from
+
+    @property
+    def settled(self) -> bool:
+        """Whether lanes have been worth it for a while, with the border where it is."""
+        return self._settled > SETTLED
 
     def first_measured(self, step: int, seconds: float, cpu_seconds: float, *, cold: bool = False) -> bool:
         """A step of unknown cost took so long, and so much of that its thread had the processor.
@@ -263,10 +276,10 @@ class Costs:
         self._gain += (gain - self._gain) * min(seconds / DOUBT, 0.5)
         if self._gain > WORTHWHILE:
             self._settled += seconds
-            if self._settled > SETTLED:
+            if self.settled:
                 self._trial = TRIAL
             return False
-        self._move(max(each * WORTHWHILE, LIGHT))
+        self._move(max(each * ABOVE, LIGHT))
         self._patience = max(self._trial, 1e-6 * len(self.seconds))  # since it makes a look at all of them due
         self._trial = min(2 * self._trial, TRIALS_APART)
         return True
@@ -279,7 +292,7 @@ class Costs:
     def _move(self, border: float) -> None:
         self.border = border
         self._settled = 0.0
-        self._gain = 2 * WORTHWHILE
+        self._gain = HOPE
         self._stale = True
         just_light, wide = 0.99 * border, self._width if border > LIGHT else border
         # In place: the cores of runs that are under way read it.

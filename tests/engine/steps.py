@@ -13,7 +13,7 @@ LIGHT = 10e-6
 """What the tests call light; the core takes the border as an argument."""
 MOST = 50e-6
 """What is expected to take so long is claimed with care."""
-SECONDS = {"l": 1e-6, "s": 10e-6, "m": 30e-6, "b": 60e-6, "h": float("inf"), "a": float("inf")}
+SECONDS = {"l": 1e-6, "s": 10e-6, "m": 30e-6, "c": 45e-6, "b": 60e-6, "h": float("inf"), "a": float("inf")}
 
 
 @dataclass
@@ -35,7 +35,7 @@ class FakeCosts:
 class FakeSteps:
     """A graph on numbered steps; `edges` are (from, to).
 
-    `kinds` has a letter for each: l (light), s, m, b (heavy, of known costs), h (of unknown cost), a (async).
+    `kinds` has a letter for each: l (light), s, m, c, b (heavy, of known costs), h (of unknown cost), a (async).
     """
 
     kinds: str
@@ -105,7 +105,8 @@ class Driver:
         """Everything that could happen next."""
         found = [("complete", lane) for lane in range(len(self.lanes))]
         found += [("fail", lane) for lane in range(len(self.lanes))]
-        found += [("exchange", lane) for lane, claimed in enumerate(self.lanes) if self._single(lane, claimed)]
+        last = [lane for lane, claimed in enumerate(self.lanes) if len(claimed) == 1]
+        found += [(what, lane) for lane in last for what in ("exchange", "exchange_lonely")]
         found += [("relieve", lane) for lane, claimed in enumerate(self.lanes) if len(claimed) > 1]
         found += [("resume", step) for step in self.loop] + [("throw", step) for step in self.loop]
         if len(self.lanes) < lanes and self.core.ready:
@@ -142,20 +143,27 @@ class Driver:
         self._leave(lane)
         self._report(reported)
 
-    def exchange(self, lane: int) -> None:
-        """The lane's kernel returns, which was all that it had claimed, and it goes on with the next."""
-        (done,) = self.lanes[lane]
-        self._end(done)
-        following, released, due = self.core.exchange(done, MOST)
+    def exchange(self, lane: int, *, lonely: bool = False) -> None:
+        """The lane's kernel returns, the last that it had claimed, and it goes on with the next."""
+        (last,) = self.lanes[lane]
+        self._end(last)
+        if self.sweeps[lane]:
+            self.released += self.steps.releases[last]
+        done = [*self._finished.pop(lane, []), last]
+        following, released, due = self.core.exchange(done, MOST, self.share, lonely=lonely)
         self.released += released
-        if following < 0:
+        if not following:
             self._leave(lane)
         else:
             assert not self.stopped, "nothing starts after a stop"
-            assert SECONDS[self.steps.kinds[following]] < MOST
-            self.lanes[lane] = [following]
-            self._begin(following)
+            assert all(SECONDS[self.steps.kinds[step]] < MOST for step in following)
+            assert not (lonely and self.core.ready), "nothing is left ready by one who is alone"
+            self.lanes[lane], self.sweeps[lane] = list(following), False
+            self._begin(following[0])
         self._due(due)
+
+    def exchange_lonely(self, lane: int) -> None:
+        self.exchange(lane, lonely=True)
 
     def relieve(self, lane: int) -> None:
         """The lane is stuck in its kernel: the rest is taken from it, and what is done is reported for it."""
@@ -201,11 +209,6 @@ class Driver:
         self._stop_others(-1)
 
     # The story from outside.
-
-    def _single(self, lane: int, claimed: list[int]) -> bool:
-        """Whether this is all that the lane has claimed, and no part of a sweep."""
-        done = self._finished.get(lane)
-        return len(claimed) == 1 and not done and not self.sweeps[lane] and self.steps.kinds[claimed[0]] != "h"
 
     @property
     def _finished(self) -> dict[int, list[int]]:

@@ -74,8 +74,8 @@ def calm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Calm]:
     """Two CPUs, whatever the machine has, and two inter-op threads."""
     calm, go_on = Calm(), Run.go_on
 
-    def counted(self: Run, segment: Segment, step: int) -> int:
-        following = go_on(self, segment, step)
+    def counted(self: Run, segment: Segment) -> int:
+        following = go_on(self, segment)
         calm.times += following != END
         return following
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow.engine.scheduler import BATCH_SECONDS, BATCH_STEPS, FINE, FINE_STEPS, SINGLY, Scheduler
+from dataflow.engine.scheduler import BATCH_SECONDS, BATCH_STEPS, EXCHANGED, FINE, FINE_STEPS, SINGLY, Scheduler
 from dataflow.engine.steps import Phase, State
 from dataflow.errors import InternalError
 from tests.engine.steps import LIGHT, MOST, SECONDS, Driver, FakeSteps, all_graphs
@@ -38,7 +38,12 @@ def explore(steps: FakeSteps, lanes: int) -> int:
                 (later.lanes, later.sweeps, later.loop, later.stopped, sorted(later.ended), later._finished)
             )
             situation += repr(
-                (sorted(later.released), later.core, [later.core.state(s) for s in range(later.core.size)])
+                (
+                    sorted(later.released),
+                    later.core,
+                    later.core._plain,
+                    [later.core.state(s) for s in range(later.core.size)],
+                )
             )
             if situation not in seen:
                 seen.add(situation)
@@ -164,34 +169,62 @@ def test_heavy_steps_are_shared_among_lanes() -> None:
 
 
 def test_what_is_worth_a_report_of_its_own_is_claimed_singly_beside_others() -> None:
-    assert SECONDS["s"] < SINGLY < SECONDS["m"] < MOST < SECONDS["b"]
-    core = Scheduler(FakeSteps("mmmmbhma", ((4, 6), (4, 7))), LIGHT)
+    assert SECONDS["s"] < SINGLY < FINE < SECONDS["c"] < MOST < SECONDS["b"]
+    core = Scheduler(FakeSteps("ccccbhca", ((4, 6), (4, 7))), LIGHT)
     assert core.start() == []
     assert core.claim(lanes=2) == [0]
     assert core.claim(lanes=2) == [1]
-    assert core.exchange(1, MOST) == (2, [1], ())
+    assert core.exchange([1], MOST, 2) == ((2,), [1], ())
     core.check()
     assert core.state(1) is State.DONE
-    assert core.exchange(0, MOST) == (3, [0], ())
-    assert core.exchange(2, MOST) == (-1, [2], ())  # 4 takes too long
+    assert core.exchange([0], MOST, 2) == ((3,), [0], ())
+    assert core.exchange([2], MOST, 2) == ((), [2], ())  # 4 takes too long
     assert core.in_flight == {3}
     assert core.claim(lanes=2) == [4]
-    assert core.exchange(3, MOST) == (-1, [3], ())  # of 5 nobody knows
+    assert core.exchange([3], MOST, 2) == ((), [3], ())  # of 5 nobody knows
     core.check()
-    assert core.exchange(4, MOST) == (-1, (), [7])
+    assert core.exchange([4], MOST, 2) == ((), (), [7])
     assert core.in_flight == {7}
     core.check()
-    assert core.log()[-2:] == [("due", [7]), ("exchange", (4, -1))]
+    assert core.log()[-2:] == [("due", [7]), ("exchange", ([4], ()))]
 
 
-def test_a_light_step_after_a_single_one_is_its_lanes() -> None:
-    core = Scheduler(FakeSteps("mmllm", ((0, 2), (0, 3))), LIGHT)
+def test_short_steps_are_exchanged_a_few_at_once() -> None:
+    assert SINGLY < SECONDS["m"] < FINE
+    assert EXCHANGED == 8
+    core = Scheduler(FakeSteps("m" * 22, ()), LIGHT)
     core.start()
     assert [core.claim(lanes=2), core.claim(lanes=2)] == [[0], [1]]
-    assert core.exchange(0, MOST) == (2, (), ())
+    assert core.exchange([0], MOST, 2) == ([2, 3, 4, 5, 6, 7, 8, 9], [0], ())  # no more than that
     core.check()
-    assert (core.light, core.heavy) == (1, 1)
-    assert core.exchange(2, MOST) == (-1, [2], ())  # 3 is for the lane that takes light ones
+    assert core.exchange([1], MOST, 2) == ([10, 11, 12, 13, 14, 15], [1], ())  # one, and of the rest one lane's share
+    core.check()
+    first, second = list(range(2, 10)), list(range(10, 16))
+    assert core.exchange(first, MOST, 2) == ([16, 17, 18], first, ())
+    assert core.exchange(second, MOST, 2) == ((19,), second, ())
+    core.check()
+    assert core.in_flight == {16, 17, 18, 19}
+    core = Scheduler(FakeSteps("mmmcmmm", ()), LIGHT)
+    core.start()
+    assert [core.claim(lanes=2), core.claim(lanes=2)] == [[0], [1]]
+    assert core.exchange([0], MOST, 2) == ([2], [0], ())  # a longer one goes alone
+    core.give_back([2])
+    assert core.exchange([1], MOST, 2) == ([2], [1], ())
+    core.check()
+
+
+def test_a_lonely_lane_goes_on_as_long_as_there_is_nothing_for_another() -> None:
+    core = Scheduler(FakeSteps("cccccl", ((0, 1), (1, 2), (1, 3), (2, 4), (3, 4), (4, 5))), LIGHT)
+    core.start()
+    assert core.claim(lanes=2) == [0, 1]  # the second one ahead
+    assert core.exchange([0, 1], MOST, 2, lonely=True) == ((), [0], ())
+    assert core.heavy == 2
+    assert [core.claim(lanes=2), core.claim(lanes=2)] == [[2], [3]]
+    assert core.exchange([2], MOST, 2, lonely=True) == ((), (), ())
+    assert core.exchange([3], MOST, 2, lonely=True) == ((4,), [1], ())
+    core.check()
+    assert core.exchange([4], MOST, 2, lonely=True) == ((), [2, 3], ())
+    assert core.light == 1  # which another lane may have to start
     core.check()
 
 
@@ -200,19 +233,37 @@ def test_an_exchange_that_needs_a_closer_look_only_reports() -> None:
     core.start()
     assert [core.claim(lanes=2), core.claim(lanes=2)] == [[0], [1]]
     core.cancel()
-    assert core.exchange(0, MOST) == (-1, (), ())
+    assert core.exchange([0], MOST, 2) == ((), (), ())
     assert core.state(0) is State.DONE
     core.check()
     core = Scheduler(FakeSteps("msss", ((1, 2), (2, 3))), LIGHT)
     core.start()
     assert core.claim(lanes=2) == [0]
     assert core.claim() == [1, 2, 3]  # the last two ahead
-    assert core.exchange(0, MOST) == (-1, [0], ())
+    assert core.exchange([0], MOST, 2) == ((), [0], ())
     core.complete([1, 2, 3])
     core.check()
     assert core.done == core.size
     with pytest.raises(InternalError, match=r"complete\(\[0\]\) is not allowed"):
-        core.exchange(0, MOST)
+        core.exchange([0], MOST, 2)
+    core = Scheduler(FakeSteps("cccc", ((0, 3),)), LIGHT)
+    core.start()
+    assert [core.claim(lanes=2), core.claim(lanes=2)] == [[0], [1]]
+    for wrong in [2], [3], [7]:
+        with pytest.raises(InternalError, match=rf"exchange\(\[{wrong[0]}\]\) is not allowed"):
+            core.exchange(wrong, MOST, 2)
+        core.check()
+
+
+def test_a_light_step_after_a_single_one_is_its_lanes() -> None:
+    core = Scheduler(FakeSteps("mmllm", ((0, 2), (0, 3))), LIGHT)
+    core.start()
+    assert [core.claim(lanes=2), core.claim(lanes=2)] == [[0], [1]]
+    assert core.exchange([0], MOST, 2) == ((2,), (), ())
+    core.check()
+    assert (core.light, core.heavy) == (1, 1)
+    assert core.exchange([2], MOST, 2) == ((), [2], ())  # 3 is for the lane that takes light ones
+    core.check()
 
 
 def test_a_batch_of_heavy_steps_is_bounded() -> None:

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from dataflow.graph.costs import (
+    ABOVE,
     COLD,
     DOUBT,
     JUDGED,
@@ -306,7 +307,7 @@ def test_lanes_that_gain_nothing_by_being_several_raise_the_border_above_what_th
         told += 1
         assert told < 100
     assert told > 5  # no single bad moment decides
-    assert costs.border == 2 * LIGHT * WORTHWHILE
+    assert costs.border == 2 * LIGHT * ABOVE
     assert [seconds < costs.border for seconds in costs.seconds] == [True, True, False]
     costs.measured(1, 3 * LIGHT)
     assert costs.seconds[1] < costs.border
