@@ -582,7 +582,7 @@ class Pool:
         finally:
             lane.held = False
         if sample is not None and segment.frame is None and list(segment.claimed) == [step]:
-            costs.gains.note(step, sample.seconds, several=sample.several)
+            costs.gains.note(step, sample.seconds, several=sample.several, cpus=sample.cpus)
 
     def _share(self, lane: Lane, run: Run, segment: Segment) -> None:
         """A lane is about to execute a segment: see that others take what it leaves, and who takes light kernels."""

@@ -4,6 +4,10 @@ A step's *gain* is its seconds with one BLAS thread over those with all CPUs: ab
 matrix product, one for what does not use BLAS. A step of which only one is known has the gain of its operator, if
 another step of that has one. Any value is right and none needs a lock, as in `costs`.
 
+A kernel beside others takes longer than alone also for other reasons, such as memory, which looks like a gain. But no
+kernel gains more from workers than the CPUs that the process used meanwhile, so that is an upper bound, and a kernel
+beside which nobody was at work has no gain, whatever it took.
+
 A gain changes: a neighbour of this process that uses one of two CPUs makes two BLAS threads 3 to 6 times slower than
 one, since they wait for each other. So one kernel in `PROBE` or `RARELY` of an operator is executed in the other way
 than the gain says.
@@ -12,6 +16,7 @@ than the gain says.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 __all__ = ["Gains"]
 
@@ -30,7 +35,7 @@ LONG = 50e-3
 class Gains:
     """The gains of the steps of one plan, shared by all its runs."""
 
-    __slots__ = ("_asked", "_families", "_of_family", "_several", "_single")
+    __slots__ = ("_asked", "_cpus", "_families", "_of_family", "_several", "_single")
 
     def __init__(self, families: Sequence[object]) -> None:
         """`families` names for each step what it has in common with others: its operator."""
@@ -38,6 +43,8 @@ class Gains:
         self._asked: dict[object, int] = {}
         self._single: dict[int, float] = {}
         self._several: dict[int, float] = {}
+        self._cpus: dict[int, float] = {}
+        """How many CPUs were in use while it had several threads."""
         self._of_family: dict[object, float] = {}
 
     def __repr__(self) -> str:
@@ -48,18 +55,32 @@ class Gains:
         """Whether several threads are worth it for any operator, as far as is known."""
         return max(tuple(self._of_family.values()), default=0.0) >= WORTH  # a copy: other lanes add to it meanwhile
 
-    def note(self, step: int, seconds: float, *, several: bool) -> None:
+    def note(self, step: int, seconds: float, *, several: bool, cpus: float = inf) -> None:
         """A step took so long, with one BLAS thread or several; less counts by half, more by a quarter.
 
         Not the least time at once, as for costs: two threads that a neighbour gets in the way of take as long as ever
-        now and then, and twenty times as long otherwise.
+        now and then, and twenty times as long otherwise. `cpus` is how many CPUs the process used meanwhile, on the
+        average.
         """
         times = self._several if several else self._single
         known = times.get(step, seconds)
         times[step] = known + (seconds - known) * (0.5 if seconds < known else 0.25)
-        if step in self._several and step in self._single:
-            family, gain = self._families[step], self._single[step] / self._several[step]
+        if several and cpus < inf:
+            known = self._cpus.get(step, cpus)
+            self._cpus[step] = known + (cpus - known) * 0.25
+        gain = self._gain(step)
+        if gain is not None:
+            family = self._families[step]
             self._of_family[family] = (self._of_family.get(family, gain) + gain) / 2
+
+    def _gain(self, step: int) -> float | None:
+        single, several = self._single.get(step), self._several.get(step)
+        if several is None:
+            return None
+        most = max(1.0, self._cpus.get(step, inf))
+        if single is None:
+            return 1.0 if most < WORTH else None
+        return min(single / several, most)
 
     def advice(self, step: int) -> tuple[float | None, float | None]:
         """As `expected`, about to start it; but now and then the gain is such that the other way is tried."""
@@ -73,10 +94,9 @@ class Gains:
 
     def expected(self, step: int) -> tuple[float | None, float | None]:
         """(seconds with one BLAS thread, gain); None for what is not known."""
-        single, several = self._single.get(step), self._several.get(step)
-        if single is not None and several is not None:
-            return single, single / several
-        gain = self._of_family.get(self._families[step])
+        single, several, gain = self._single.get(step), self._several.get(step), self._gain(step)
+        if gain is None:
+            gain = self._of_family.get(self._families[step])
         if single is None and several is not None and gain is not None:
             single = several * gain
         return single, gain

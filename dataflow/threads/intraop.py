@@ -62,6 +62,8 @@ class Sample:
 
     seconds: float
     several: bool
+    cpus: float
+    """How many CPUs the process used meanwhile, on the average; infinity if nobody looked."""
 
 
 class _Waiter:
@@ -180,7 +182,7 @@ class IntraOp:
                         self._needed.start(member, perf_counter(), seconds=seconds, gain=0.0, ready=ready)
             with self._lock:
                 complaints += self._enforce()  # OpenMP's number is each thread's own
-        if member.threads > 1 and member.seconds != inf:  # what is measured for the first time should not be disturbed
+        if member.threads > 1:
             self._here.cpu = process_time()
         _warn_of(complaints)
 
@@ -188,12 +190,12 @@ class IntraOp:
         """Its kernel is over, in whatever way."""
         now = perf_counter()
         took = now - member.began
-        timed = member.threads > 1 and member.seconds != inf
-        hot = timed and process_time() - self._here.cpu > HOT * took
+        cpus = (process_time() - self._here.cpu) / took if member.threads > 1 and took > 0.0 else inf
         with self._lock:
             budget = self._needed
-            sample = Sample(took, member.threads > 1) if member.steady and budget.fixed is None else None
-            budget.end(member, now, hot=hot)
+            sample = Sample(took, member.threads > 1, cpus) if member.steady and budget.fixed is None else None
+            # The first time may be so short that any other thread would seem to be a worker.
+            budget.end(member, now, hot=HOT < cpus < inf and member.seconds < inf)
             # If somebody waits, what its lane does next comes first if it is small; and it tells, whatever it is.
             complaints = self._enforce() if not self._waiters else []
         _warn_of(complaints)

@@ -38,6 +38,23 @@ def test_whether_several_threads_are_worth_it_anywhere():
     assert gains.some
 
 
+def test_what_no_worker_helped_with_has_no_gain():
+    gains = Gains(["a", "a", "b", "b"])
+    gains.note(0, 4.0, several=True, cpus=1.02)
+    assert gains.expected(0) == (4.0, 1.0)  # nobody was at work beside it: it takes as long with one thread
+    assert gains.expected(1) == (None, 1.0)
+    gains.note(0, 8.0, several=False)  # beside others
+    assert gains.expected(0) == (8.0, 1.02)
+    assert not gains.some
+    gains.note(2, 4.0, several=True, cpus=1.6)
+    assert gains.expected(2) == (None, None)
+    gains.note(2, 8.0, several=False)
+    assert gains.expected(2) == (8.0, 1.6)
+    for _ in range(20):  # somebody else is no longer at work
+        gains.note(2, 4.0, several=True, cpus=1.0)
+    assert gains.expected(2)[1] < WORTH
+
+
 def test_a_quicker_time_counts_by_half_and_a_slower_by_a_quarter():
     gains = Gains(["a"])
     for seconds, expected in ((8.0, 8.0), (4.0, 6.0), (10.0, 7.0)):
