@@ -30,12 +30,6 @@ _BY_NATURE = frozenset((str, bytes, type(None)))
 
 STUCK = 1e-3
 """Seconds that a kernel thought light is taken to need once it has held up its lane, between two looks at least."""
-CALM_SECONDS = 12e-3
-"""For so long a lane goes on in calm before it looks around and learns from a segment, which takes it 30 microseconds
-and more. Beside another lane, kernels of 40 microseconds cost 7 to 9 microseconds more each than in a bare loop, of
-which the visit to the run is 5, and 22 where each came with the full round (2 CPUs, Python 3.11)."""
-LOOK_SECONDS = 4e-3
-"""The same as long as it is not settled whether several lanes are worth it."""
 
 
 def execute(run: Run, segment: Segment) -> float:
@@ -75,7 +69,7 @@ def execute(run: Run, segment: Segment) -> float:
         elif costs.batch(claimed, cpu):
             run.reconsider()
         if segment.calm:
-            until = now + (CALM_SECONDS if costs.settled else LOOK_SECONDS)
+            until = now + segment.turn
             step = run.go_on(segment)
             while step != END:
                 step = mine.run(_work_off_calmly, run, segment, mine, step, until)
@@ -144,6 +138,7 @@ def _work_off_timed(run: Run, segment: Segment, mine: Context) -> bool:
                     if readers[slot] == 1:
                         values[slot] = None
             result = None
+            costs.worked += seconds[step]
             now = perf_counter()
             if now - began < 0.8 * seconds[step]:  # else telling costs more than it would teach
                 costs.measured(step, now - began)
@@ -166,8 +161,8 @@ def _work_off_calmly(run: Run, segment: Segment, mine: Context, step: int, until
     thread that waits wakes up late. Returns the step to go on with in another context, or `END`.
     """
     plan, values, base, todo = run.plan, run.values, run.context, segment.todo
-    calls, usual, settled, last_read = plan.calls, plan.usual, plan.settled, plan.last_read
-    seconds, readers, apart, copy = plan.costs.seconds, plan.readers, run.apart, base.copy
+    calls, usual, settled, last_read, costs = plan.calls, plan.usual, plan.settled, plan.last_read, plan.costs
+    seconds, readers, apart, copy = costs.seconds, plan.readers, run.apart, base.copy
     while True:
         began = perf_counter()
         try:
@@ -191,9 +186,10 @@ def _work_off_calmly(run: Run, segment: Segment, mine: Context, step: int, until
             for slot in plan.releases[step]:
                 if readers[slot] == 1:
                     values[slot] = None
+        costs.worked += seconds[step]
         now = perf_counter()
         if now - began < 0.8 * seconds[step]:
-            plan.costs.measured(step, now - began)
+            costs.measured(step, now - began)
         step = todo.pop() if todo else END  # others take only what is above `END`
         if step == END:
             if not segment.calm or now > until or observers[OperatorEnded]:
@@ -236,8 +232,10 @@ def _work_off_told(run: Run, segment: Segment) -> None:
             if weight is Weight.UNKNOWN:
                 if costs.first_measured(step, seconds, thread_time() - cpu_began, cold=segment.cold):
                     run.reconsider()
-            elif weight is Weight.HEAVY and not 0.8 < seconds / costs.seconds[step] < 2.0:
-                costs.measured(step, seconds)
+            elif weight is Weight.HEAVY:
+                costs.worked += costs.seconds[step]
+                if not 0.8 < seconds / costs.seconds[step] < 2.0:
+                    costs.measured(step, seconds)
             run.tell_operator(step, began, seconds, None)
     except BaseException as exc:
         seconds = perf_counter() - started

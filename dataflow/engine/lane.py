@@ -7,6 +7,7 @@ from threading import Lock
 
 from dataflow.engine.run import Run
 from dataflow.engine.segment import Segment
+from dataflow.graph.costs import Costs
 from dataflow.threads.budget import Member
 
 __all__ = ["Lane"]
@@ -23,13 +24,13 @@ class Lane:
         "gave_way",
         "held",
         "looked_at",
+        "mark",
         "member",
         "run",
         "segment",
         "served",
         "turns",
         "void",
-        "working",
     )
 
     def __init__(self) -> None:
@@ -43,8 +44,8 @@ class Lane:
         """How many segments it has begun, but for those in calm."""
         self.ended = self.gave_way = 0.0
         """When its last segment ended, and when it last let other threads have the interpreter."""
-        self.working = False
-        """Whether what it did since then was for heavy kernels of the run that it serves."""
+        self.mark: tuple[Costs, float, float] | None = None
+        """If that was of heavy kernels: their plan's costs, when it was, and what lanes had `worked` for it by then."""
         self.held = False
         """Whether it has claimed a kernel that nobody is to take, as it has BLAS threads for it, or waits for them."""
         self.executor: ThreadPoolExecutor | None = None
@@ -60,6 +61,7 @@ class Lane:
 
     def rest(self) -> None:
         """From here on it waits at its bell, or is about to."""
+        self.mark = None
         self.bell = Lock()
         self.bell.acquire()
 

@@ -30,12 +30,12 @@ Rules, all under the pool's lock:
    light. How many lanes come beyond the CPUs, `crowd` says.
 5. Lock order: the pool's lock is never held while a run's lock is taken, nor the other way round; nor while the last
    reference to a run may go, since freeing what it holds may call user code.
-6. *Calm*: while all lanes that are wanted are there, or nothing is ready for those to come, and no other run waits,
-   there is nothing to decide between two heavy kernels. A lane then goes from one to the next with one short visit to
-   its run (`Run.go_on`), until somebody stirs it up (`_stir`): whoever changes who has a slot, who waits for one, or
-   what is in the queue, after the change. A lane says that it is calm first, and looks around then: what changes in
-   between is seen, or stirs it up. Where slots are free, no lane is calm unless the watcher is awake, which sees to
-   what a calm lane does not, or it is *lonely* and leaves nothing ready.
+6. *Calm*: while all lanes that are wanted are there, or nothing is ready for those to come, there is nothing to decide
+   between two heavy kernels. A lane then goes from one to the next with one short visit to its run (`Run.go_on`), for
+   `CALM_SECONDS`, or `TURN` if other runs wait; unless somebody stirs it up (`_stir`): whoever changes who has a slot,
+   who waits for one, or what is in the queue, after the change. A lane says that it is calm first, and looks around
+   then: what changes in between is seen, or stirs it up. Where slots are free, no lane is calm unless the watcher is
+   awake, which sees to what a calm lane does not, or it is *lonely* and leaves nothing ready.
 7. Whether a run has anything ready, who is the sweeper and how long the queue is are read without a lock where a stale
    answer only costs a turn: whoever makes a run ready offers it afterwards, under the lock.
 
@@ -65,6 +65,7 @@ from dataflow.engine.run import Run, here
 from dataflow.engine.scheduler import BATCH_SECONDS
 from dataflow.engine.segment import END, Segment, Weight
 from dataflow.engine.watcher import CALM, DELAY, GIVE_WAY, Haste, Watcher
+from dataflow.graph.costs import Costs
 from dataflow.threads.budget import LONG, Member, State
 from dataflow.threads.intraop import BIG, process_intraop
 from dataflow.threads.settings import process_settings
@@ -75,6 +76,17 @@ __all__ = ["Pool", "process_pool"]
 
 WORTH = 40e-6
 """Seconds of work that a lane leaves ready, below which it wakes no other: that one would come too late for it."""
+TURN = 400e-6
+"""Seconds for which a lane goes on in calm while other runs wait for their turn. Two runs at once of kernels of 30, 60
+and 100 microseconds were 0.48, 1.24 and 1.4 times as fast as a loop over both where each turn was one kernel, 0.9, 1.42
+and 1.49 times with 200 microseconds, 0.94, 1.5 and 1.59 with 400, 1.2, 1.52 and 1.61 with 1,000 (medians of 25, 2 CPUs,
+Python 3.11). It is also for how long a run may have to wait for each other one."""
+CALM_SECONDS = 12e-3
+"""For so long a lane goes on in calm otherwise, before it looks around and learns from a segment, which takes it 30
+microseconds and more. Beside another lane, kernels of 40 microseconds cost 7 to 9 microseconds more each than in a bare
+loop, of which the visit to the run is 5, and 22 where each came with the full round (2 CPUs, Python 3.11)."""
+LOOK_SECONDS = 4e-3
+"""The same as long as it is not settled whether several lanes are worth it."""
 REST = 10e-3
 """Seconds for which a lane rests. A process that exits waits so long at the most."""
 
@@ -489,7 +501,6 @@ class Pool:
     def _serve(self, lane: Lane, run: Run) -> None:
         """Execute segments of this run as long as there are any and no other run waits for its turn."""
         queue, lanes, core = self._queue, self._lanes, run.core
-        lane.working = False
         segment = run.claim(light=self._sweeper is lane or self._sweeper is None, lanes=self._among)
         if segment is not None:
             with self._lock:
@@ -528,22 +539,26 @@ class Pool:
             self._share(lane, run, segment)
         elif not self._watcher.awake and len(self._lanes) < self._slots and (ready or len(segment.todo) > 2):
             self._watch()
-        began, steps, work, costs = lane.ended if lane.working else 0.0, segment.claimed, run.core.work, run.plan.costs
-        lane.working = segment.weight is Weight.HEAVY
         segment.calm, segment.most = False, inf if lane.member is None else BIG
-        if lane.working:
+        heavy, costs, steps = segment.weight is Weight.HEAVY, run.plan.costs, segment.claimed
+        if heavy:
             self._be_calm(run, segment)
-            work -= sum(costs.seconds[step] for step in steps)
         if lane.member is None:
             lane.ended = execute(run, segment)
         else:
             self._execute_within_budget(lane, lane.member, run, segment)
-        if began and lane.working and steps and len(self._lanes) > 1:
+        mark, lane.mark = lane.mark, (costs, lane.ended, costs.worked) if heavy else None
+        if mark is not None and heavy and mark[0] is costs and steps and self._together(costs):
+            seconds = lane.ended - mark[1]
             each = costs.seconds[steps[0]]
-            gain = (run.core.work - work) / (lane.ended - began)
             # Two lanes may take longer than one alone.
-            if each < BATCH_SECONDS and costs.shared(each, gain, lane.ended - began):
+            if each < BATCH_SECONDS and costs.shared(each, (costs.worked - mark[2]) / seconds, seconds):
                 run.reconsider()
+
+    def _together(self, costs: Costs) -> bool:
+        """Whether there are several lanes, and all of them serve runs of this plan."""
+        lanes = list(self._lanes)
+        return len(lanes) > 1 and all((run := lane.run) is not None and run.plan.costs is costs for lane in lanes)
 
     def _be_calm(self, run: Run, segment: Segment) -> None:
         """A lane may go on with heavy steps of its run as long as no lane comes or goes and no other run has a turn."""
@@ -551,11 +566,12 @@ class Pool:
         segment.among, segment.lonely = self._among, len(self._lanes) < self._among
         if (
             len(self._lanes) > self._among
-            or len(self._queue) > run.queued
             or self._returning
             or not (self._watcher.awake or segment.lonely or self._among == self._slots)
         ):
             segment.calm = False
+        others = len(self._queue) > run.queued
+        segment.turn = TURN if others else CALM_SECONDS if run.plan.costs.settled else LOOK_SECONDS
 
     def _execute_within_budget(self, lane: Lane, member: Member, run: Run, segment: Segment) -> None:
         """Execute one segment with as many BLAS threads as there are for it; see `threads.intraop`."""

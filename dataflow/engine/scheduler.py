@@ -17,19 +17,20 @@ those of unknown cost, are *heavy*: work for as many lanes as there are.
 
 A *batch* is what one `claim` takes, to be started in its order; whoever has it may give back what has not started. It
 is worth about `BATCH_SECONDS` of expected time, or `FINE_SECONDS` of short kernels, since claiming and reporting cost
-some microseconds. Where several heavy kernels are ready, a batch takes no more than one lane's share of them. It goes
-on with steps that wait for nothing but steps of the batch, which are claimed *ahead*, before what they depend on is
-done. Where the graph forks it stops: what begins there is for other lanes, which learn of it when the batch is
-reported. So it does, beside other lanes, where a step also waits for what is not in the batch: others may wait for what
-is. A heavy batch also takes light steps ahead, which are worth no hand-over; not the other way round.
+some microseconds. It goes on with steps that wait for nothing but steps of the batch, which are claimed *ahead*, before
+what they depend on is done. Where the graph forks it stops: what begins there is for other lanes, which learn of it
+when the batch is reported. A heavy batch also takes light steps ahead, which are worth no hand-over; not the other way
+round.
 
-    ready: a c e g │ 2 lanes:  [a c]  [e g]             ready: a b │ 1 lane:   a ─▶ c ─▶ e
-                                                               [a b c d e]     b ─▶ d ─┬▶ f
-                                                                                       └▶ g
+    ready: a b │ 1 lane:   a ─▶ c ─▶ e
+            [a b c d e]    b ─▶ d ─┬▶ f
+                                   └▶ g
 
-Beside other lanes, kernels from `SINGLY` seconds on are claimed one by one, and `exchange` hands a lane the next one
-for the one it has done, or a few short ones for a few. A batch costs less, but all at once: while it is reported and
-the next one claimed, some tens of microseconds, the kernel of every other lane ends and waits for the interpreter.
+Beside other lanes heavy kernels are claimed one by one, and `exchange` hands a lane the next one for the one it has
+done, or a few short ones for a few. A batch costs less, but all at once: while it is reported and the next one claimed,
+some tens of microseconds, the kernel of every other lane ends and waits for the interpreter. Two lanes on a stencil, a
+transform or chains were 1.1 times as fast as one loop with batches of kernels of 25 to 28 microseconds, and 1.2 to 1.4
+times one by one (2 CPUs, Python 3.11).
 
 *Sweeping.* Where every step from some number on is light, and everything before is done, one lane may simply run the
 steps in order: no count is needed to know that their turn has come. While a core sweeps, its books (counts, readers,
@@ -58,7 +59,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
-from math import inf
 from typing import Any
 
 from dataflow.engine.steps import Phase, State, Steps
@@ -67,25 +67,15 @@ from dataflow.errors import InternalError
 __all__ = ["Scheduler"]
 
 BATCH_SECONDS = 200e-6
-"""Expected length of a batch. Two lanes on kernels of 20 and 45 microseconds (a stencil of width 16) were 1.15 and 1.74
-times as fast as one loop with batches of one kernel, 1.56 and 1.79 times with 100 microseconds, 1.67 and 1.86 with 200
-(medians of eight runs on 2 shared CPUs, Python 3.11): each visit to the run's lock is a chance to meet the other lane
-at the interpreter's lock."""
+"""Expected length of a batch, each of which costs some tens of microseconds more than its kernels."""
 BATCH_STEPS = 32
 """Steps of a batch outside of a sweep: the results that it holds back cost memory."""
 FINE = 40e-6
-"""Expected seconds of a kernel below which a batch may be longer, with more steps in it."""
+"""Expected seconds of a kernel below which several may be claimed, or exchanged, where otherwise one is. The results
+that this holds back cost memory: at 50 microseconds it would be twice the live results."""
 FINE_SECONDS = 1e-3
 FINE_STEPS = 64
-"""A batch of such kernels. Each visit to the core is ten microseconds and more of Python, for which the other lane has
-to wait: two lanes on kernels of 20 and 35 microseconds that need not wait for each other were 0.85 to 1.1 and 1.0 to
-1.2 times as fast as one loop with batches of 200 microseconds, 1.1 to 1.4 and 1.3 to 1.4 times with these; stencils
-and trees were as before. For longer kernels that would cost memory: at 50 microseconds twice the live results."""
-SINGLY = 12e-6
-"""Expected seconds of a kernel from which on lanes beside others claim one at a time, and exchange it for the next.
-Batches are cheaper, but while one is reported and the next one claimed, all other lanes come to wait: two lanes on a
-stencil, a transform or chains were 1.1 times as fast as one loop with batches of kernels of 25 to 28 microseconds, and
-1.2 to 1.4 times one by one. Below 15 microseconds two lanes are slower than one in either way (2 CPUs, Python 3.11)."""
+"""A batch of such kernels."""
 EXCHANGED = 8
 """Steps shorter than `FINE` that one exchange takes at the most. Two lanes on kernels of 30 microseconds (a stencil of
 width 16) were 1.33 times as fast as one loop where each was exchanged for one, 1.47 times with four, 1.5 with eight; on
@@ -134,7 +124,6 @@ class Scheduler:
         "released",
         "seconds",
         "size",
-        "work",
     )
 
     def __init__(self, steps: Steps, light_below: float) -> None:
@@ -147,8 +136,6 @@ class Scheduler:
         self._any_on_loop = 1 in steps.on_loop
         self.phase = Phase.OPEN
         self.done = 0
-        self.work = 0.0
-        """Expected seconds of all heavy steps that were claimed."""
         self.released = 0
         """Slots that `complete` has returned."""
         self._counts: list[int] = []  # copied at the first booking: a sweep from the start needs none
@@ -294,7 +281,6 @@ class Scheduler:
             self._end_sweep(marked)
             return
         self._running -= marked
-        self.work -= sum(self.seconds[step] for step in steps if self.seconds[step] < inf)
         if not self.stopped:
             ahead = self._ahead
             self._push([step for step in steps if step not in ahead] if ahead else steps)
@@ -372,11 +358,9 @@ class Scheduler:
             self._plain = True
         if taken:
             running.add(taken[0])
-            self.work += seconds[taken[0]]
         elif heavy and not light and seconds[heavy[0]] < most and not (lonely and len(heavy) > 1):
             step = heappop(heavy)
             running.add(step)
-            self.work += seconds[step]
             taken = (step,) if seconds[step] >= FINE or len(heavy) <= lanes else self._take_more(step, lanes)
         self._log.append(("exchange", (steps, taken)))
         return taken, released, due
@@ -452,28 +436,23 @@ class Scheduler:
             taken.append(step)
             budget -= seconds[step]
         if not light and budget > 0:
-            self._claim_ahead(taken, budget, BATCH_STEPS, True)
+            self._claim_ahead(taken, budget, BATCH_STEPS)
         return taken
 
     def _claim_heavy(self, lanes: int) -> list[int]:
         seconds, heavy = self.seconds, self._heavy
         cost = seconds[heavy[0]]
-        alone = lanes == 1 or not (self._running or len(heavy) > 1)
-        if cost >= BATCH_SECONDS or (cost >= SINGLY and not alone):  # or nobody knows
-            if cost < inf:
-                self.work += cost
+        if cost >= BATCH_SECONDS or (lanes > 1 and (self._running or len(heavy) > 1)):  # or nobody knows
             return [heappop(heavy)]
         budget, most = (FINE_SECONDS, FINE_STEPS) if cost < FINE else (BATCH_SECONDS, BATCH_STEPS)
-        share = (len(heavy) + len(self._running)) // lanes  # what others have claimed is theirs
         taken: list[int] = []
-        for _ in range(min(max(share, 1), len(heavy), most)):
+        while heavy and len(taken) < most:
             step = heavy[0]
             budget -= seconds[step]
             if taken and (budget < 0 or seconds[step] >= FINE > cost):
                 return taken
             taken.append(heappop(heavy))
-            self.work += seconds[step]
-        self._claim_ahead(taken, budget, most, alone)
+        self._claim_ahead(taken, budget, most)
         return taken
 
     def _take_more(self, step: int, lanes: int) -> list[int]:
@@ -486,10 +465,9 @@ class Scheduler:
                 break
             taken.append(heappop(heavy))
             self._running.add(step)
-            self.work += seconds[step]
         return taken
 
-    def _claim_ahead(self, taken: list[int], budget: float, most: int, alone: bool) -> None:
+    def _claim_ahead(self, taken: list[int], budget: float, most: int) -> None:
         """Follow the steps taken to those that wait for nothing but steps of the batch, level by level."""
         seconds, counts, on_loop, light_below = self.seconds, self._counts, self._on_loop, self.light_below
         light = seconds[taken[0]] < light_below
@@ -504,8 +482,7 @@ class Scheduler:
                     if not needs:
                         fresh.append(follower)
                         del left[follower]
-            # Some wait for others, too, and these may wait for us; or it is a fork: others should have their share.
-            if (left and not alone) or len(fresh) > len(level):
+            if len(fresh) > len(level):  # a fork: others should have their share
                 return
             for follower in fresh:
                 cost = seconds[follower]
@@ -516,7 +493,6 @@ class Scheduler:
                     return
                 taken.append(follower)
                 self._ahead.add(follower)
-                self.work += cost
             level = fresh
 
     def _book(self, steps: Sequence[int]) -> tuple[list[int], list[int]]:

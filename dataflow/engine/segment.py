@@ -47,6 +47,7 @@ class Segment:
         "stuck",
         "sweep",
         "todo",
+        "turn",
         "weight",
     )
 
@@ -60,6 +61,8 @@ class Segment:
         """Whether it is the first one since its lane came to the run: what begins now takes longer than usual."""
         self.calm = False
         """Whether its lane may go on with the next heavy step without looking around; see rule 6 of `lanes`."""
+        self.turn = 0.0
+        """For how many seconds at the most."""
         self.most = inf
         """Expected seconds from which on a step is too long for that."""
         self.among = 1

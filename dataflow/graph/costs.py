@@ -30,10 +30,11 @@ from dataflow.graph.gains import Gains
 
 __all__ = ["LIGHT", "UNKNOWN", "Costs"]
 
-LIGHT = 7e-6
+LIGHT = 12e-6
 """Seconds. Two bare loops over a kernel that releases the interpreter's lock break even with one loop at 5 to 7
-microseconds (2 CPUs, Python 3.11), two lanes a little above that: below it, passing the lock back and forth costs more
-than the second thread gains."""
+microseconds, two lanes at 15 to 20: on kernels of 9, 12 and 15 microseconds they were 0.6, 0.75 and 0.9 times as fast
+as one loop (2 CPUs, Python 3.11). Below it, passing the lock back and forth costs more than the second thread gains.
+From here to there lanes find out themselves, see `shared`."""
 
 WORTHWHILE = 1.0
 """How many times as quick as one alone lanes should be, by what their steps are expected to take. That is the least
@@ -114,6 +115,7 @@ class Costs:
         "border",
         "gains",
         "seconds",
+        "worked",
     )
 
     def __init__(self, families: Sequence[object], on_loop: bytes) -> None:
@@ -146,6 +148,8 @@ class Costs:
         """Seconds from the next time that the border is raised to when it is put back."""
         self._settled = 0.0
         """For how many seconds of lanes they were worth it, on the average, since the border was moved."""
+        self.worked = 0.0
+        """What all heavy steps that were executed were expected to take; lanes count it up."""
         self._patience = 0.0
         """Seconds of light steps until the border is put back."""
 

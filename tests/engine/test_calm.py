@@ -154,6 +154,65 @@ def test_a_run_that_comes_has_its_turn_after_the_kernels_that_run(run_async: Run
     run_async(main())
 
 
+def test_runs_at_once_take_turns_of_a_few_kernels(run_async: Runner, calm: Calm) -> None:
+    done = {1: 0, 2: 0}
+    halves = []
+
+    @flow.op
+    def kernel(which: int, i: int) -> int:
+        time.sleep(50e-6)
+        done[which] += 1
+        if done[which] == 1000:
+            halves.append((which, done[3 - which]))
+        return i
+
+    @flow.pipeline
+    def many(which: int) -> Any:
+        return [kernel(which, i) for i in range(2000)]
+
+    plan = fixed(many, 1, seconds=lambda name: lanes.TURN / 4)
+    assert fixed(many, 2, seconds=lambda name: lanes.TURN / 4) is plan  # of the same inputs but for their values
+
+    async def main() -> None:
+        await asyncio.gather(many(1), many(2))
+
+    run_async(main())
+    assert done == {1: 2000, 2: 2000}
+    assert calm.times > 2000  # most kernels came in calm
+    (_, other), _ = halves
+    assert other > 500  # when one was half way through, so was the other, more or less
+
+
+def test_lanes_are_judged_by_what_they_do_for_all_runs_of_a_plan(run_async: Runner, calm: Calm) -> None:
+    judged: list[float] = []
+
+    class Listening(Fixed):
+        __slots__ = ()
+
+        def shared(self, each: float, gain: float, seconds: float) -> bool:
+            judged.append(gain)
+            return False
+
+    @flow.op
+    def kernel(i: int) -> int:
+        time.sleep(100e-6)
+        return i
+
+    @flow.pipeline
+    def many(which: int) -> Any:
+        return [kernel(i) for i in range(1000)]
+
+    plan = fixed(many, 1, seconds=lambda name: 150e-6)  # sleeping so long takes half as long again
+    plan.costs.__class__ = Listening
+
+    async def main() -> None:
+        await asyncio.gather(*[many(which) for which in range(4)])
+
+    run_async(main())
+    assert len(judged) > 20
+    assert 1.0 < sorted(judged)[len(judged) // 2] < 3.0, judged  # of about two
+
+
 def test_a_smaller_limit_holds_from_the_next_kernel_on(run_async: Runner, calm: Calm) -> None:
     inside, most = 0, 0
     lock = threading.Lock()

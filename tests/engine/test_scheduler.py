@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow.engine.scheduler import BATCH_SECONDS, BATCH_STEPS, EXCHANGED, FINE, FINE_STEPS, SINGLY, Scheduler
+from dataflow.engine.scheduler import BATCH_SECONDS, BATCH_STEPS, EXCHANGED, FINE, FINE_STEPS, Scheduler
 from dataflow.engine.steps import Phase, State
 from dataflow.errors import InternalError
 from tests.engine.steps import LIGHT, MOST, SECONDS, Driver, FakeSteps, all_graphs
@@ -156,20 +156,20 @@ def test_a_batch_of_light_steps_is_bounded() -> None:
     assert core.claim() == list(range(BATCH_STEPS))
 
 
-def test_heavy_steps_are_shared_among_lanes() -> None:
+def test_what_heavy_steps_take_in_all_is_guessed_by_the_first() -> None:
     core = Scheduler(FakeSteps("s" * 16, ()), LIGHT)
     core.start()
     assert core.heavy_seconds() == pytest.approx(16 * 10e-6)
     assert core.heavy_seconds(2) == pytest.approx(14 * 10e-6)
-    assert core.claim(lanes=2) == [0, 1, 2, 3, 4, 5, 6, 7]
-    assert core.claim(lanes=2) == [8, 9, 10, 11, 12, 13, 14, 15]  # of all that is not done
-    core.complete(list(range(8)))
+    assert [core.claim(lanes=2), core.claim(lanes=2)] == [[0], [1]]
+    assert core.heavy_seconds(2) == pytest.approx(12 * 10e-6)
+    assert core.claim(lanes=1) == list(range(2, 16))
     assert core.heavy_seconds() == core.heavy_seconds(2) == 0.0
     core.check()
 
 
 def test_what_is_worth_a_report_of_its_own_is_claimed_singly_beside_others() -> None:
-    assert SECONDS["s"] < SINGLY < FINE < SECONDS["c"] < MOST < SECONDS["b"]
+    assert FINE < SECONDS["c"] < MOST < SECONDS["b"]
     core = Scheduler(FakeSteps("ccccbhca", ((4, 6), (4, 7))), LIGHT)
     assert core.start() == []
     assert core.claim(lanes=2) == [0]
@@ -190,7 +190,7 @@ def test_what_is_worth_a_report_of_its_own_is_claimed_singly_beside_others() -> 
 
 
 def test_short_steps_are_exchanged_a_few_at_once() -> None:
-    assert SINGLY < SECONDS["m"] < FINE
+    assert SECONDS["m"] < FINE
     assert EXCHANGED == 8
     core = Scheduler(FakeSteps("m" * 22, ()), LIGHT)
     core.start()
@@ -316,20 +316,21 @@ def test_a_batch_goes_on_with_what_waits_for_nothing_but_its_steps() -> None:
     #   0  1  2  3     a stencil: each waits for the one above, and those beside that
     #   4  5  6  7
     above = [(up, 4 + down) for down in range(4) for up in range(4) if abs(up - down) <= 1]
-    for lanes, claimed in (1, [0, 1, 2, 3, 4, 5, 6, 7]), (2, [0, 1]):
-        core = Scheduler(FakeSteps("ssssssss", tuple(above)), LIGHT)
-        core.start()
-        assert (
-            core.claim(lanes=lanes) == claimed
-        )  # for 5 and 6 another lane may wait: nothing goes before they are known
-        core.check()
-    assert core.claim(lanes=2) == [2, 3]
-    core.complete([0, 1])
+    core = Scheduler(FakeSteps("ssssssss", tuple(above)), LIGHT)
+    core.start()
+    assert core.claim() == [0, 1, 2, 3, 4, 5, 6, 7]
     core.check()
-    assert core.claim(lanes=2) == [4]
-    core.complete([2, 3])
+    core = Scheduler(FakeSteps("ssssssss", tuple(above)), LIGHT)
+    core.start()
+    assert core.claim(lanes=2) == [0]  # beside others one by one: for 4 and 5 another lane may wait
+    assert core.claim() == [1, 2, 3, 6, 7]  # 4 and 5 wait for 0 as well
     core.check()
-    assert core.claim(lanes=2) == [5, 6]
+    core.complete([0])
+    core.check()
+    assert core.claim() == []
+    core.complete([1, 2, 3, 6, 7])
+    core.check()
+    assert core.claim() == [4, 5]
     #   0 ─▶ 2 ─┬▶ 4      nobody waits for a part of this: 2 and 3 are known, and 4 is a step of both
     #   1 ─▶ 3 ─┘
     core = Scheduler(FakeSteps("sssss", ((0, 2), (1, 3), (2, 4), (3, 4))), LIGHT)
