@@ -7,7 +7,7 @@ microseconds for five arguments; unpacking what an `itemgetter` gathers costs 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -21,15 +21,23 @@ Caller = Callable[[list[Any]], Any]
 
 
 def make_call(
-    node: Node, slot_of: Numbering, constant: Callable[[Any], int], fn: Callable[..., Any] | None = None
+    node: Node,
+    slot_of: Numbering,
+    constant: Callable[[Any], int],
+    read: Sequence[int] | None = None,
+    *,
+    fn: Callable[..., Any] | None = None,
 ) -> Caller:
-    """The function that calls this node's operator, or `fn`, on values; `constant` gives a constant its slot."""
+    """The function that calls this node's operator, or `fn`, on values; `constant` gives a constant its slot.
+
+    `read` are the slots of what the node reads, for those who have them.
+    """
     fn = node.spec.fn if fn is None else fn
     if node.nested:
         return _filled(fn, node, slot_of)
     args, reads = node.args, node.reads
     if len(args) == len(reads) and not node.kwargs:  # every argument is a value, and no two are the same
-        return _positional(fn, [slot_of[number] for number in reads])
+        return _positional(fn, [slot_of[number] for number in reads] if read is None else read)
     slots = [slot_of[argument] if type(argument) is Ref else constant(argument) for argument in args]
     if node.kwargs:
         names = {name: slot_of[value] if type(value) is Ref else constant(value) for name, value in node.kwargs.items()}
@@ -37,7 +45,7 @@ def make_call(
     return _positional(fn, slots)
 
 
-def _positional(fn: Callable[..., Any], slots: list[int]) -> Callable[..., Any]:
+def _positional(fn: Callable[..., Any], slots: Sequence[int]) -> Callable[..., Any]:
     """Defaults, where one would write a closure: they take half as long to make, and are as quick to call."""
     count = len(slots)
     if count == 1:

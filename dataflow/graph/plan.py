@@ -102,7 +102,8 @@ class Plan:
 def make_plan(graph: Graph) -> Plan:
     """Compute everything that runs of this graph have in common; linear in its size, and never recursive."""
     first, nodes = len(graph.inputs), graph.nodes
-    root, deps = _dependencies(graph)
+    plain = not any(node.spec.kind is Kind.PLUMBING for node in nodes)
+    root, deps = _dependencies(graph, plain)
     order = priority_order([n for n in range(first, len(root)) if root[n] == n], deps, first)
     slot_of = _slots(root, order, first)
     steps = [nodes[number - first] for number in order]
@@ -112,8 +113,8 @@ def make_plan(graph: Graph) -> Plan:
 
     counts, successors = _successors(order, deps, slot_of)
     reads = [tuple([slot_of[number] for number in node.reads]) for node in steps]
-    calls = [make_call(node, slot_of, constants.slot) for node in steps]
-    plumbing = _plumbing(graph, root, slot_of, constants)
+    calls = [make_call(node, slot_of, constants.slot, slots) for node, slots in zip(steps, reads)]
+    plumbing = {} if plain else _plumbing(graph, root, slot_of, constants)
     output = output_template(graph.output).renumbered(slot_of)
     output_slots = frozenset(output.refs)
     readers, uses = _count_readers(reads, plumbing, output_slots, free)
@@ -129,9 +130,13 @@ def make_plan(graph: Graph) -> Plan:
 
     for step, node in enumerate(steps):
         if node.spec.writes:
-            calls[step] = make_call(node, slot_of, constants.slot, writing(node, none if retried(node) else owned))
-    of_caller = _parts_of_inputs(graph, root)
-    shared = bytes([uses[step] > 1 or of_caller[number] for step, number in enumerate(order)])
+            fn = writing(node, none if retried(node) else owned)
+            calls[step] = make_call(node, slot_of, constants.slot, fn=fn)
+    if plain:
+        shared = bytes([used > 1 for used in uses[:size]])
+    else:
+        of_caller = _parts_of_inputs(graph, root)
+        shared = bytes([uses[step] > 1 or of_caller[number] for step, number in enumerate(order)])
     on_loop = bytes([node.spec.kind is Kind.ASYNC or node.spec.options is not None for node in steps])
     releases = _last_uses(reads, output_slots, free)
     return Plan(
@@ -171,14 +176,17 @@ def retried(node: Node) -> bool:
     return options is not None and options.retries > 0
 
 
-def _dependencies(graph: Graph) -> tuple[list[int], list[Sequence[int]]]:
-    """For each number its root (see `_roots`) and, if it is a step, the numbers of the roots that it needs."""
-    root = _roots(graph)
+def _dependencies(graph: Graph, plain: bool) -> tuple[list[int], list[Sequence[int]]]:
+    """For each number its root (see `_roots`) and, if it is a step, the numbers of the roots that it needs.
+
+    In a `plain` graph there is no plumbing.
+    """
+    root = list(range(len(graph.inputs) + len(graph.nodes))) if plain else _roots(graph)
     deps: list[Sequence[int]] = [()] * len(graph.inputs)
     deps += [node.reads for node in graph.nodes]
     for number in graph.after:
         deps[number] = (*deps[number], *graph.after[number])
-    if graph.after or any(node.spec.kind is Kind.PLUMBING for node in graph.nodes):
+    if graph.after or not plain:
         deps = [
             tuple(dict.fromkeys([root[needed] for needed in deps[number]])) if root[number] == number else ()
             for number in range(len(root))

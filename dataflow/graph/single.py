@@ -42,7 +42,7 @@ def one_step(plan: Plan, step: int, around: Callable[[Caller], Caller]) -> Plan:
         return slot < len(plan) and not plan.shared[slot] and slot not in plan.output_slots and not retried(node)
 
     fn = writing(node, owned) if node.spec.writes else None
-    call = around(make_call(node, slot_of, constants.slot, fn))
+    call = around(make_call(node, slot_of, constants.slot, fn=fn))
     # Copying what only looks read-only is for the attempt's thread; all else about the result, for the outer run.
     is_output = step in plan.output_slots
     return Plan(
