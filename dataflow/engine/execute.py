@@ -57,6 +57,8 @@ def execute(run: Run, segment: Segment) -> float:
     claimed = segment.claimed  # read once: whoever has just taken the rest has yet to shorten it
     if segment.frame is None and claimed:
         cpu = thread_time() - cpu_began if cpu_began is not None else now - began
+        if weight is not Weight.HEAVY:
+            costs.worked += cpu
         if segment.stuck:
             costs.stuck(claimed[-1], STUCK)
         elif weight is Weight.UNKNOWN:
@@ -226,16 +228,15 @@ def _work_off_told(run: Run, segment: Segment) -> None:
             result = None
             seconds = perf_counter() - started
             total += seconds
+            costs.worked += seconds
             for slot in plan.releases[step]:
                 if sweep or readers[slot] == 1:
                     values[slot] = None
             if weight is Weight.UNKNOWN:
                 if costs.first_measured(step, seconds, thread_time() - cpu_began, cold=segment.cold):
                     run.reconsider()
-            elif weight is Weight.HEAVY:
-                costs.worked += costs.seconds[step]
-                if not 0.8 < seconds / costs.seconds[step] < 2.0:
-                    costs.measured(step, seconds)
+            elif weight is Weight.HEAVY and not 0.8 < seconds / costs.seconds[step] < 2.0:
+                costs.measured(step, seconds)
             run.tell_operator(step, began, seconds, None)
     except BaseException as exc:
         seconds = perf_counter() - started

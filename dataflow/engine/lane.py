@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from threading import Lock
+from typing import NamedTuple
 
 from dataflow.engine.run import Run
 from dataflow.engine.segment import Segment
 from dataflow.graph.costs import Costs
 from dataflow.threads.budget import Member
 
-__all__ = ["Lane"]
+__all__ = ["Lane", "Mark"]
+
+
+class Mark(NamedTuple):
+    """The end of a turn: what is needed to tell how lanes get on together until the end of a later one."""
+
+    costs: Costs
+    """Whose plan it was for."""
+    since: float
+    """Since when all turns of the lane have been for that plan."""
+    at: float
+    """Infinity: it has rested in between."""
+    worked: float
+    """What all lanes had `worked` for it by then."""
 
 
 class Lane:
@@ -44,8 +59,8 @@ class Lane:
         """How many segments it has begun, but for those in calm."""
         self.ended = self.gave_way = 0.0
         """When its last segment ended, and when it last let other threads have the interpreter."""
-        self.mark: tuple[Costs, float, float] | None = None
-        """If that was of heavy kernels: their plan's costs, when it was, and what lanes had `worked` for it by then."""
+        self.mark: Mark | None = None
+        """What it was about then; None: there was no turn yet."""
         self.held = False
         """Whether it has claimed a kernel that nobody is to take, as it has BLAS threads for it, or waits for them."""
         self.executor: ThreadPoolExecutor | None = None
@@ -61,7 +76,8 @@ class Lane:
 
     def rest(self) -> None:
         """From here on it waits at its bell, or is about to."""
-        self.mark = None
+        if self.mark is not None:
+            self.mark = self.mark._replace(at=inf)
         self.bell = Lock()
         self.bell.acquire()
 

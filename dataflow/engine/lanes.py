@@ -60,7 +60,7 @@ from threading import Lock
 from dataflow.engine.crowd import Crowd
 from dataflow.engine.execute import clear_frames, execute
 from dataflow.engine.executors import Executors
-from dataflow.engine.lane import Lane
+from dataflow.engine.lane import Lane, Mark
 from dataflow.engine.run import Run, here
 from dataflow.engine.scheduler import BATCH_SECONDS
 from dataflow.engine.segment import END, Segment, Weight
@@ -81,7 +81,7 @@ TURN = 400e-6
 and 100 microseconds were 0.48, 1.24 and 1.4 times as fast as a loop over both where each turn was one kernel, 0.9, 1.42
 and 1.49 times with 200 microseconds, 0.94, 1.5 and 1.59 with 400, 1.2, 1.52 and 1.61 with 1,000 (medians of 25, 2 CPUs,
 Python 3.11). It is also for how long a run may have to wait for each other one."""
-CALM_SECONDS = 12e-3
+CALM_SECONDS = 25e-3
 """For so long a lane goes on in calm otherwise, before it looks around and learns from a segment, which takes it 30
 microseconds and more. Beside another lane, kernels of 40 microseconds cost 7 to 9 microseconds more each than in a bare
 loop, of which the visit to the run is 5, and 22 where each came with the full round (2 CPUs, Python 3.11)."""
@@ -540,25 +540,36 @@ class Pool:
         elif not self._watcher.awake and len(self._lanes) < self._slots and (ready or len(segment.todo) > 2):
             self._watch()
         segment.calm, segment.most = False, inf if lane.member is None else BIG
-        heavy, costs, steps = segment.weight is Weight.HEAVY, run.plan.costs, segment.claimed
-        if heavy:
+        steps = segment.claimed
+        if segment.weight is Weight.HEAVY:
             self._be_calm(run, segment)
         if lane.member is None:
             lane.ended = execute(run, segment)
         else:
             self._execute_within_budget(lane, lane.member, run, segment)
-        mark, lane.mark = lane.mark, (costs, lane.ended, costs.worked) if heavy else None
-        if mark is not None and heavy and mark[0] is costs and steps and self._together(costs):
-            seconds = lane.ended - mark[1]
-            each = costs.seconds[steps[0]]
-            # Two lanes may take longer than one alone.
-            if each < BATCH_SECONDS and costs.shared(each, (costs.worked - mark[2]) / seconds, seconds):
+        self._appraise(lane, run, steps[0] if segment.weight is Weight.HEAVY and steps else END)
+
+    def _appraise(self, lane: Lane, run: Run, step: int) -> None:
+        """A lane has ended a turn, which began with this heavy step (or `END`): how do lanes get on together?"""
+        costs, now, before = run.plan.costs, lane.ended, lane.mark
+        if before is None or before.costs is not costs:
+            lane.mark = Mark(costs, now, now, costs.worked)
+            return
+        lane.mark = Mark(costs, before.since, now, costs.worked)
+        if step == END or costs.seconds[step] >= BATCH_SECONDS or before.at == inf:
+            return
+        lanes = list(self._lanes)
+        if len(lanes) > 1 and all(self._was_with(other, costs, before.at) for other in lanes):
+            seconds = now - before.at
+            if costs.shared(costs.seconds[step], (costs.worked - before.worked) / seconds, seconds):
                 run.reconsider()
 
-    def _together(self, costs: Costs) -> bool:
-        """Whether there are several lanes, and all of them serve runs of this plan."""
-        lanes = list(self._lanes)
-        return len(lanes) > 1 and all((run := lane.run) is not None and run.plan.costs is costs for lane in lanes)
+    def _was_with(self, lane: Lane, costs: Costs, since: float) -> bool:
+        """Whether a lane serves a run of this plan, and has served no others since then."""
+        run, mark = lane.run, lane.mark
+        if run is None or run.plan.costs is not costs:
+            return False
+        return mark is None or (mark.costs is costs and mark.since <= since)
 
     def _be_calm(self, run: Run, segment: Segment) -> None:
         """A lane may go on with heavy steps of its run as long as no lane comes or goes and no other run has a turn."""
@@ -571,7 +582,9 @@ class Pool:
         ):
             segment.calm = False
         others = len(self._queue) > run.queued
-        segment.turn = TURN if others else CALM_SECONDS if run.plan.costs.settled else LOOK_SECONDS
+        costs = run.plan.costs
+        settled = costs.settled or (bool(segment.claimed) and costs.seconds[segment.claimed[0]] >= BATCH_SECONDS)
+        segment.turn = TURN if others else CALM_SECONDS if settled else LOOK_SECONDS
 
     def _execute_within_budget(self, lane: Lane, member: Member, run: Run, segment: Segment) -> None:
         """Execute one segment with as many BLAS threads as there are for it; see `threads.intraop`."""

@@ -70,7 +70,7 @@ BATCH_SECONDS = 200e-6
 """Expected length of a batch, each of which costs some tens of microseconds more than its kernels."""
 BATCH_STEPS = 32
 """Steps of a batch outside of a sweep: the results that it holds back cost memory."""
-FINE = 40e-6
+FINE = 32e-6
 """Expected seconds of a kernel below which several may be claimed, or exchanged, where otherwise one is. The results
 that this holds back cost memory: at 50 microseconds it would be twice the live results."""
 FINE_SECONDS = 1e-3

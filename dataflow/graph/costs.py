@@ -70,6 +70,9 @@ JUDGED = 200e-6
 cost takes its lane 50 microseconds of care: when each was measured, first runs of kernels of 40 to 100 microseconds
 were 0.5 to 1.4 times as fast as one loop, and not 1.4 to 1.75 times. For longer ones BLAS threads matter."""
 
+JUDGED_AT_ONCE = 1024
+"""Steps that seem heavy and are judged by others at once. To judge 100,000 took all lanes 7 milliseconds."""
+
 SHORT = 50e-6
 """Seconds above which nothing is light, unless the border is higher."""
 
@@ -108,6 +111,7 @@ class Costs:
         "_measured",
         "_members",
         "_patience",
+        "_reached",
         "_settled",
         "_stale",
         "_sweep_from",
@@ -134,6 +138,8 @@ class Costs:
         """How many times of an operator were not counted, as their lanes had just come."""
         self._judged: dict[object, float] = {}
         """What those of an operator that nobody measured are thought to take."""
+        self._reached: dict[object, int] = {}
+        """How many of an operator's steps have been judged, or were looked at."""
         self._members: dict[object, list[int]] = {}
         for step, family in enumerate(families):
             if not on_loop[step]:
@@ -149,7 +155,7 @@ class Costs:
         self._settled = 0.0
         """For how many seconds of lanes they were worth it, on the average, since the border was moved."""
         self.worked = 0.0
-        """What all heavy steps that were executed were expected to take; lanes count it up."""
+        """Seconds of work done so far: what heavy steps were expected to take, and all others took. Lanes count it."""
         self._patience = 0.0
         """Seconds of light steps until the border is put back."""
 
@@ -177,7 +183,7 @@ class Costs:
         """A step of unknown cost took so long, and so much of that its thread had the processor.
 
         With `cold` that is more than it usually takes: it is to be judged by others, if there are enough of them.
-        Returns whether others were judged by it: heaps are out of date.
+        Returns whether others were found to be light by it: heaps are out of date.
         """
         family = self._families[step]
         if cold and seconds < WAITED and len(self._members[family]) > 2 * MORE_SAMPLES:
@@ -197,14 +203,21 @@ class Costs:
         enough = min(SAMPLES if best < LIGHT else MORE_SAMPLES, len(self._members[family]))
         if not fresh or best >= JUDGED or count < enough:
             return False
-        self._judged[family] = best
-        judged = [other for other in self._members[family] if self.seconds[other] == UNKNOWN]
-        for other in judged:
-            self.seconds[other] = self._estimates[other] = best
-        if best < self.border:
+        before, self._judged[family] = self._judged.get(family), best
+        members, light = self._members[family], best < self.border
+        # Of heavy ones only those that come next: all lanes would wait while a hundred thousand are looked at.
+        first = 0 if light else self._reached.get(family, 0)
+        last = len(members) if light else first + JUDGED_AT_ONCE
+        judged = False
+        for other in members[first:last]:
+            if self.seconds[other] == UNKNOWN or (light and self._estimates[other] == before):
+                self.seconds[other] = self._estimates[other] = best
+                judged = True
+        self._reached[family] = last
+        if light:
             self._lighten(family, best)
         self._stale = True
-        return bool(judged)
+        return judged and light
 
     def measured(self, step: int, seconds: float) -> None:
         """A step of known cost took so long, measured alone."""

@@ -11,6 +11,7 @@ from dataflow.graph.costs import (
     COLD,
     DOUBT,
     JUDGED,
+    JUDGED_AT_ONCE,
     LIGHT,
     MORE_SAMPLES,
     RISE,
@@ -108,8 +109,20 @@ def test_others_are_judged_to_be_short_and_never_to_be_slow() -> None:
     for seconds, judged in ((JUDGED, False), (0.9 * JUDGED, True)):
         costs = family(MORE_SAMPLES + 2)
         told = [costs.first_measured(step, seconds, seconds) for step in range(MORE_SAMPLES)]
-        assert told == [False] * (MORE_SAMPLES - 1) + [judged]
+        assert told == [False] * MORE_SAMPLES  # unknown or heavy: no heap is out of date
         assert known(costs) == "h" * MORE_SAMPLES + ("hh" if judged else "??")
+
+
+def test_of_heavy_steps_only_those_that_come_next_are_judged() -> None:
+    costs = family(2 * JUDGED_AT_ONCE + 10)
+    for step in range(MORE_SAMPLES):
+        costs.first_measured(step, SLOW, SLOW)
+    assert costs.seconds[:JUDGED_AT_ONCE] == [SLOW] * JUDGED_AT_ONCE
+    assert costs.seconds[JUDGED_AT_ONCE] == UNKNOWN
+    costs.first_measured(JUDGED_AT_ONCE, SLOW, SLOW)
+    assert costs.seconds.index(UNKNOWN) == 2 * JUDGED_AT_ONCE
+    assert costs.first_measured(2 * JUDGED_AT_ONCE, FAST, FAST)  # they are light: all of them
+    assert costs.seconds[MORE_SAMPLES + 1 :] == [FAST] * (len(costs.seconds) - MORE_SAMPLES - 1)
 
 
 def test_the_first_calls_are_slow_so_more_of_them_are_waited_for_if_they_seem_heavy() -> None:
@@ -350,7 +363,7 @@ def test_a_raised_border_is_put_back_for_another_trial_each_time_later() -> None
 def test_what_seemed_long_to_cold_lanes_is_as_light_as_its_kind() -> None:
     costs = Costs(["a"] * 40, bytes(40))
     for step in range(MORE_SAMPLES):
-        assert costs.first_measured(step, 6 * LIGHT, 6 * LIGHT) is (step == MORE_SAMPLES - 1)
+        assert not costs.first_measured(step, 6 * LIGHT, 6 * LIGHT)
     assert costs.seconds == [6 * LIGHT] * 40
     costs.measured(20, 0.9 * LIGHT)  # a warm one
     assert costs.seconds == [0.9 * LIGHT] * 40
