@@ -118,8 +118,8 @@ KINDS: tuple[type[Event], ...] = (RunStarted, RunEnded, OperatorEnded, LateFailu
 
 _lock = Lock()
 observers: dict[type[Event], tuple[Observer, ...]] = dict.fromkeys(KINDS, ())
-"""Who is told of what. The tuples are replaced whole, so that they are read without the lock; elsewhere they are read
-where even a call of `observed` takes too long."""
+"""Who is told of what. The tuples are replaced whole, so that they are read without the lock. The hot path reads them
+directly: there even a call of `observed` takes too long."""
 
 
 @overload

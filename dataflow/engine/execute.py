@@ -71,7 +71,7 @@ def execute(run: Run, segment: Segment) -> float:
         elif costs.batch(claimed, cpu):
             run.reconsider()
         if segment.calm:
-            until = now + segment.turn
+            until = now + segment.calm_seconds
             step = run.go_on(segment)
             while step != END:
                 step = mine.run(_work_off_calmly, run, segment, mine, step, until)
@@ -192,7 +192,7 @@ def _work_off_calmly(run: Run, segment: Segment, mine: Context, step: int, until
         now = perf_counter()
         if now - began < 0.8 * seconds[step]:
             costs.measured(step, now - began)
-        step = todo.pop() if todo else END  # others take only what is above `END`
+        step = todo.pop() if todo else END  # if it is not empty, at least `END` stays: nobody else takes that
         if step == END:
             if not segment.calm or now > until or observers[OperatorEnded]:
                 return END
@@ -228,7 +228,7 @@ def _work_off_told(run: Run, segment: Segment) -> None:
             result = None
             seconds = perf_counter() - started
             total += seconds
-            costs.worked += seconds
+            costs.worked += costs.seconds[step] if weight is Weight.HEAVY else seconds
             for slot in plan.releases[step]:
                 if sweep or readers[slot] == 1:
                     values[slot] = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from math import inf
 from threading import Lock
 from typing import NamedTuple
 
@@ -16,16 +15,15 @@ __all__ = ["Lane", "Mark"]
 
 
 class Mark(NamedTuple):
-    """The end of a turn: what is needed to tell how lanes get on together until the end of a later one."""
+    """How a lane's last turn ended: what is needed to tell, at the end of the next one, how lanes get on together."""
 
     costs: Costs
-    """Whose plan it was for."""
+    """The costs of the plan that the turn was for."""
     since: float
-    """Since when all turns of the lane have been for that plan."""
+    """From when on all turns of the lane have been for that plan; not from before it came."""
     at: float
-    """Infinity: it has rested in between."""
     worked: float
-    """What all lanes had `worked` for it by then."""
+    """What all lanes had `worked` for that plan by then."""
 
 
 class Lane:
@@ -33,6 +31,7 @@ class Lane:
 
     __slots__ = (
         "bell",
+        "came",
         "doubted",
         "ended",
         "executor",
@@ -57,10 +56,12 @@ class Lane:
         """The number of the run that it chose last."""
         self.turns = 0
         """How many segments it has begun, but for those in calm."""
+        self.came = 0.0
+        """When it got its slot."""
         self.ended = self.gave_way = 0.0
         """When its last segment ended, and when it last let other threads have the interpreter."""
         self.mark: Mark | None = None
-        """What it was about then; None: there was no turn yet."""
+        """How its last turn ended; None: it has had none since it came."""
         self.held = False
         """Whether it has claimed a kernel that nobody is to take, as it has BLAS threads for it, or waits for them."""
         self.executor: ThreadPoolExecutor | None = None
@@ -76,8 +77,7 @@ class Lane:
 
     def rest(self) -> None:
         """From here on it waits at its bell, or is about to."""
-        if self.mark is not None:
-            self.mark = self.mark._replace(at=inf)
+        self.mark = None
         self.bell = Lock()
         self.bell.acquire()
 

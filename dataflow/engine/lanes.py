@@ -7,7 +7,7 @@ ends, so an idle process has only sleeping workers.
 
     offer(run) ─▶ queue ─▶ lane: claim ─▶ execute ─▶ report + claim ─▶ … ─▶ nothing left: the lane rests, then ends
                     ▲                                      │
-                    └──── runs take turns, a segment each ─┘   (in calm: execute ─▶ exchange ─▶ execute ─▶ …)
+                    └──── runs take turns ─────────────────┘   (in calm: execute ─▶ exchange ─▶ execute ─▶ …)
 
 Rules, all under the pool's lock:
 
@@ -32,10 +32,11 @@ Rules, all under the pool's lock:
    reference to a run may go, since freeing what it holds may call user code.
 6. *Calm*: while all lanes that are wanted are there, or nothing is ready for those to come, there is nothing to decide
    between two heavy kernels. A lane then goes from one to the next with one short visit to its run (`Run.go_on`), for
-   `CALM_SECONDS`, or `TURN` if other runs wait; unless somebody stirs it up (`_stir`): whoever changes who has a slot,
-   who waits for one, or what is in the queue, after the change. A lane says that it is calm first, and looks around
-   then: what changes in between is seen, or stirs it up. Where slots are free, no lane is calm unless the watcher is
-   awake, which sees to what a calm lane does not, or it is *lonely* and leaves nothing ready.
+   `CALM_SECONDS` (`LOOK_SECONDS` while it has much to learn, `TURN` if other runs wait); unless somebody stirs it up
+   (`_stir`): whoever changes who has a slot, who waits for one, or what is in the queue, after the change. A lane says
+   that it is calm first, and looks around then: what changes in between is seen, or stirs it up. Where slots are free,
+   no lane is calm unless the watcher is awake, which sees to what a calm lane does not, or the lane is *lonely*: lanes
+   that are wanted have yet to come, and it stops as soon as something would be left for them.
 7. Whether a run has anything ready, who is the sweeper and how long the queue is are read without a lock where a stale
    answer only costs a turn: whoever makes a run ready offers it afterwards, under the lock.
 
@@ -80,13 +81,17 @@ TURN = 400e-6
 """Seconds for which a lane goes on in calm while other runs wait for their turn. Two runs at once of kernels of 30, 60
 and 100 microseconds were 0.48, 1.24 and 1.4 times as fast as a loop over both where each turn was one kernel, 0.9, 1.42
 and 1.49 times with 200 microseconds, 0.94, 1.5 and 1.59 with 400, 1.2, 1.52 and 1.61 with 1,000 (medians of 25, 2 CPUs,
-Python 3.11). It is also for how long a run may have to wait for each other one."""
+Python 3.11). A run has to wait so long for each other one, or for one kernel of it, or for one batch of light ones."""
 CALM_SECONDS = 25e-3
-"""For so long a lane goes on in calm otherwise, before it looks around and learns from a segment, which takes it 30
-microseconds and more. Beside another lane, kernels of 40 microseconds cost 7 to 9 microseconds more each than in a bare
-loop, of which the visit to the run is 5, and 22 where each came with the full round (2 CPUs, Python 3.11)."""
+"""For so long a lane goes on in calm otherwise, before it looks around and learns from a segment, which takes it 45
+microseconds. With 4 milliseconds that was one in ten kernels of 400 microseconds. Beside another lane, kernels of 40
+microseconds cost 7 to 9 microseconds more each than in a bare loop, of which the visit to the run is 5, and 22 where
+each came with the full round (2 CPUs, Python 3.11)."""
 LOOK_SECONDS = 4e-3
-"""The same as long as it is not settled whether several lanes are worth it."""
+"""The same for kernels below `BATCH_SECONDS`, as long as it is not settled whether several lanes are worth it."""
+TOGETHER = 0.75
+"""For how much of a turn, at its end, all lanes must have been with its plan, for that turn to tell how they get on. If
+it must be all, lanes that come and go are never judged; if less, one that was alone is taken for two."""
 REST = 10e-3
 """Seconds for which a lane rests. A process that exits waits so long at the most."""
 
@@ -328,6 +333,7 @@ class Pool:
             return None, True
         if core.heavy_seconds(beside) > worth or (self._sweeper is None and not beside):
             lane = self._resting.pop() if self._resting else Lane()
+            lane.came = time.perf_counter()
             self._lanes.add(lane)
             self._stir()
             return lane, False
@@ -353,6 +359,7 @@ class Pool:
                     self._give_back()
                     if executor not in self._executors and isinstance(exc, RuntimeError):
                         lane = Lane()  # a resize came in between
+                        lane.came = time.perf_counter()
                         self._lanes.add(lane)
                         continue
                     forlorn = [] if self._lanes else list(self._queue)
@@ -540,39 +547,35 @@ class Pool:
         elif not self._watcher.awake and len(self._lanes) < self._slots and (ready or len(segment.todo) > 2):
             self._watch()
         segment.calm, segment.most = False, inf if lane.member is None else BIG
-        steps = segment.claimed
-        if segment.weight is Weight.HEAVY:
-            self._be_calm(run, segment)
+        steps = segment.claimed  # read once: others may take from it
+        heavy = steps[0] if segment.weight is Weight.HEAVY and steps else END
+        if heavy != END:
+            self._be_calm(run, segment, heavy)
         if lane.member is None:
             lane.ended = execute(run, segment)
         else:
             self._execute_within_budget(lane, lane.member, run, segment)
-        self._appraise(lane, run, steps[0] if segment.weight is Weight.HEAVY and steps else END)
+        self._appraise(lane, run, heavy)
 
     def _appraise(self, lane: Lane, run: Run, step: int) -> None:
         """A lane has ended a turn, which began with this heavy step (or `END`): how do lanes get on together?"""
         costs, now, before = run.plan.costs, lane.ended, lane.mark
         if before is None or before.costs is not costs:
-            lane.mark = Mark(costs, now, now, costs.worked)
+            lane.mark = Mark(costs, lane.came if before is None else now, now, costs.worked)
             return
         lane.mark = Mark(costs, before.since, now, costs.worked)
-        if step == END or costs.seconds[step] >= BATCH_SECONDS or before.at == inf:
+        if step == END or costs.seconds[step] >= BATCH_SECONDS:
             return
-        lanes = list(self._lanes)
-        if len(lanes) > 1 and all(self._was_with(other, costs, before.at) for other in lanes):
-            seconds = now - before.at
-            if costs.shared(costs.seconds[step], (costs.worked - before.worked) / seconds, seconds):
-                run.reconsider()
+        lanes, seconds = list(self._lanes), now - before.at
+        if len(lanes) < 2 or not all(_was_with(other, costs, now - TOGETHER * seconds) for other in lanes):
+            return
+        if costs.shared(costs.seconds[step], (costs.worked - before.worked) / seconds, seconds):
+            run.reconsider()
+            with self._lock:
+                self._stir()  # lanes of other runs of the plan should see to that, too
 
-    def _was_with(self, lane: Lane, costs: Costs, since: float) -> bool:
-        """Whether a lane serves a run of this plan, and has served no others since then."""
-        run, mark = lane.run, lane.mark
-        if run is None or run.plan.costs is not costs:
-            return False
-        return mark is None or (mark.costs is costs and mark.since <= since)
-
-    def _be_calm(self, run: Run, segment: Segment) -> None:
-        """A lane may go on with heavy steps of its run as long as no lane comes or goes and no other run has a turn."""
+    def _be_calm(self, run: Run, segment: Segment, step: int) -> None:
+        """A lane may go on for a while, beginning with this step, until a lane comes or goes or a run is queued."""
         segment.calm = True  # first: if anything changes from here on, `_stir` is later
         segment.among, segment.lonely = self._among, len(self._lanes) < self._among
         if (
@@ -581,10 +584,12 @@ class Pool:
             or not (self._watcher.awake or segment.lonely or self._among == self._slots)
         ):
             segment.calm = False
-        others = len(self._queue) > run.queued
-        costs = run.plan.costs
-        settled = costs.settled or (bool(segment.claimed) and costs.seconds[segment.claimed[0]] >= BATCH_SECONDS)
-        segment.turn = TURN if others else CALM_SECONDS if settled else LOOK_SECONDS
+        if len(self._queue) > run.queued:
+            segment.calm_seconds = TURN
+        else:
+            costs = run.plan.costs
+            settled = costs.settled or costs.seconds[step] >= BATCH_SECONDS
+            segment.calm_seconds = CALM_SECONDS if settled else LOOK_SECONDS
 
     def _execute_within_budget(self, lane: Lane, member: Member, run: Run, segment: Segment) -> None:
         """Execute one segment with as many BLAS threads as there are for it; see `threads.intraop`."""
@@ -664,10 +669,11 @@ class Pool:
                     worth = worth or lane in self._lanes  # it is about to claim; a guest may wait for long
                     continue
                 met.append(run)
-                seen = (lane.turns, len(segment.todo), segment.claimed[0] if segment.claimed else END)
-                worth = worth or len(segment.todo) > 1 or len(segment.claimed) > 1
+                claimed = segment.claimed  # read once
+                seen = (lane.turns, len(segment.todo), claimed[0] if claimed else END)
+                worth = worth or len(segment.todo) > 1 or len(claimed) > 1
                 if seen == lane.looked_at and (lane.doubted or not late) and not lane.held:
-                    if len(segment.todo) > 1 or len(segment.claimed) > 1:
+                    if len(segment.todo) > 1 or len(claimed) > 1:
                         stuck.append((run, segment))
                     if self._sweeper is lane:
                         self._sweeper = None
@@ -692,6 +698,14 @@ class Pool:
             for _ in range(max(1, min(more, waiting.core.ready))):
                 self.offer(waiting)
         return go_on
+
+
+def _was_with(lane: Lane, costs: Costs, since: float) -> bool:
+    """Whether a lane serves a run of this plan, and has served no others since then, or since it came before that."""
+    run, mark = lane.run, lane.mark
+    if run is None or run.plan.costs is not costs:
+        return False
+    return lane.came <= since if mark is None else mark.costs is costs and mark.since <= since
 
 
 _process_pool: Pool | None = None

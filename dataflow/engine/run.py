@@ -186,7 +186,7 @@ class Run:
         return filled
 
     def go_on(self, segment: Segment) -> int:
-        """As `proceed`, for a lane in calm that has executed its heavy steps: reports them, and returns the next step.
+        """As `proceed`, for a lane in calm that has executed its segment: reports it, and returns the next step.
 
         That one counts as started; others may come with it. `END`: there is none, and the segment is empty.
         """

@@ -17,10 +17,10 @@ those of unknown cost, are *heavy*: work for as many lanes as there are.
 
 A *batch* is what one `claim` takes, to be started in its order; whoever has it may give back what has not started. It
 is worth about `BATCH_SECONDS` of expected time, or `FINE_SECONDS` of short kernels, since claiming and reporting cost
-some microseconds. It goes on with steps that wait for nothing but steps of the batch, which are claimed *ahead*, before
-what they depend on is done. Where the graph forks it stops: what begins there is for other lanes, which learn of it
-when the batch is reported. A heavy batch also takes light steps ahead, which are worth no hand-over; not the other way
-round.
+some tens of microseconds. It goes on with steps that wait for nothing but steps of the batch, which are claimed
+*ahead*, before what they depend on is done. Where the graph forks it stops: what begins there is for other lanes, which
+learn of it when the batch is reported. A heavy batch also takes light steps ahead, which are worth no hand-over; not
+the other way round.
 
     ready: a b │ 1 lane:   a ─▶ c ─▶ e
             [a b c d e]    b ─▶ d ─┬▶ f
@@ -67,20 +67,22 @@ from dataflow.errors import InternalError
 __all__ = ["Scheduler"]
 
 BATCH_SECONDS = 200e-6
-"""Expected length of a batch, each of which costs some tens of microseconds more than its kernels."""
+"""Expected length of a batch, each of which costs some tens of microseconds more than its kernels. Steps of this length
+and more are claimed one by one."""
 BATCH_STEPS = 32
 """Steps of a batch outside of a sweep: the results that it holds back cost memory."""
 FINE = 32e-6
-"""Expected seconds of a kernel below which several may be claimed, or exchanged, where otherwise one is. The results
-that this holds back cost memory: at 50 microseconds it would be twice the live results."""
+"""Expected seconds of a kernel below which a lone lane's batch may be longer, and an exchange takes several. The
+results that this holds back cost memory: at 50 microseconds it would be twice the live results."""
 FINE_SECONDS = 1e-3
 FINE_STEPS = 64
 """A batch of such kernels."""
 EXCHANGED = 8
 """Steps shorter than `FINE` that one exchange takes at the most. Two lanes on kernels of 30 microseconds (a stencil of
 width 16) were 1.33 times as fast as one loop where each was exchanged for one, 1.47 times with four, 1.5 with eight; on
-20 microseconds without dependencies 0.9 times with four and 1.0 with eight. The yardstick, threads on a heap, is 1.6
-and 1.1 times as fast (medians of 15 to 30 runs, interleaved, 2 CPUs, Python 3.11)."""
+20 microseconds without dependencies 0.9 times with four and 1.0 with eight. Bare threads that take steps from a heap
+under a lock, which we measure against, are 1.6 and 1.1 times as fast (medians of 15 to 30 runs, interleaved, 2 CPUs,
+Python 3.11)."""
 SWEEP_SECONDS = 1e-3
 """The length of a sweep's batch, which holds no results back. With 250 microseconds, claiming and reporting were three
 to six percent of it. A run of light kernels that comes meanwhile waits for its end."""
@@ -137,7 +139,7 @@ class Scheduler:
         self.phase = Phase.OPEN
         self.done = 0
         self.released = 0
-        """Slots that `complete` has returned."""
+        """Slots that `complete` and `exchange` have returned."""
         self._counts: list[int] = []  # copied at the first booking: a sweep from the start needs none
         self._readers: list[int] = []
         self._light: list[int] = []
@@ -251,7 +253,7 @@ class Scheduler:
         """Take what one lane should execute next, in this order; nothing if nothing is ready or the run is stopped.
 
         The list is the log's as well: do not change it. With `light=False` light kernels are left alone: another
-        lane sees to them. `lanes` is among how many heavy kernels are to be shared.
+        lane sees to them. Among several `lanes`, heavy kernels are taken one by one.
         """
         if self._sweeping:
             return self._claim_sweep() if light else []
@@ -316,24 +318,25 @@ class Scheduler:
     def exchange(
         self, steps: Sequence[int], most: float, lanes: int, *, lonely: bool = False
     ) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
-        """`complete` and `claim` of heavy steps, for a lane that goes from one to the next among so many.
+        """`complete` and `claim`, for a lane among so many that goes from one heavy step to the next, or to a few.
 
         Returns (the next steps, slots to release, steps due on the loop). There are no next steps if what comes next
         needs a closer look: nothing is ready, or light kernels are, or a step of unknown cost or of `most` seconds or
-        more; or, for a lane that is `lonely`, also work for another lane.
+        more; or, for a lane that is `lonely`, also work for another lane. But a light step that a heavy one has made
+        ready is the next, whatever else is. One long function, because it is what other lanes wait for.
         """
         taken: Sequence[int] = _NONE
         released: Sequence[int] = _NONE
         due: Sequence[int] = _NONE
         running, heavy, light, seconds = self._running, self._heavy, self._light, self.seconds
         if self._plain:
+            if len(steps) == 1 and steps[0] in running:
+                running.remove(steps[0])
+            else:
+                running -= self._must_be_running("exchange", steps)
             counts, readers = self._counts, self._readers
+            self.done += len(steps)
             for step in steps:
-                try:
-                    running.remove(step)
-                except KeyError:
-                    raise self._illegal("exchange", steps, "each step must be running, and named once") from None
-                self.done += 1
                 counts[step] = -1
                 for slot in self._reads[step]:
                     left = readers[slot] = readers[slot] - 1
@@ -355,7 +358,7 @@ class Scheduler:
             released, due = self.complete(steps)
             if self._ahead or self._swept or self.phase is not Phase.OPEN:
                 return _NONE, released, due
-            self._plain = True
+            self._plain, steps = True, _NONE
         if taken:
             running.add(taken[0])
         elif heavy and not light and seconds[heavy[0]] < most and not (lonely and len(heavy) > 1):
@@ -442,7 +445,8 @@ class Scheduler:
     def _claim_heavy(self, lanes: int) -> list[int]:
         seconds, heavy = self.seconds, self._heavy
         cost = seconds[heavy[0]]
-        if cost >= BATCH_SECONDS or (lanes > 1 and (self._running or len(heavy) > 1)):  # or nobody knows
+        # Infinity, which is of unknown cost, is more than that.
+        if cost >= BATCH_SECONDS or (lanes > 1 and (self._running or len(heavy) > 1)):
             return [heappop(heavy)]
         budget, most = (FINE_SECONDS, FINE_STEPS) if cost < FINE else (BATCH_SECONDS, BATCH_STEPS)
         taken: list[int] = []

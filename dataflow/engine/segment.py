@@ -3,7 +3,8 @@
     claimed   3 7 8 9 12            the lane:   pops 3, executes it, pops 7, … pops END: all are done
     todo      END 12 9 8 7 3        whoever takes:  pops 12, 9, … (the place behind END)
 
-Rule 3 of `run` says why nothing has to be noted for each step. Whoever takes from a segment, or reports for its lane,
+In calm the first step counts as started when it is claimed, and `todo` may be empty if it is the only one. Rule 3 of
+`run` says why nothing has to be noted for each step. Whoever takes from a segment, or reports for its lane,
 holds the run's lock; the lane itself only pops, and needs none.
 """
 
@@ -38,6 +39,7 @@ class Segment:
     __slots__ = (
         "among",
         "calm",
+        "calm_seconds",
         "claimed",
         "cold",
         "frame",
@@ -47,7 +49,6 @@ class Segment:
         "stuck",
         "sweep",
         "todo",
-        "turn",
         "weight",
     )
 
@@ -61,14 +62,14 @@ class Segment:
         """Whether it is the first one since its lane came to the run: what begins now takes longer than usual."""
         self.calm = False
         """Whether its lane may go on with the next heavy step without looking around; see rule 6 of `lanes`."""
-        self.turn = 0.0
-        """For how many seconds at the most."""
+        self.calm_seconds = 0.0
+        """For how long calm may last."""
         self.most = inf
-        """Expected seconds from which on a step is too long for that."""
+        """Expected seconds from which on a step is too long for calm."""
         self.among = 1
-        """Among how many lanes its lane shares what is ready, meanwhile."""
+        """Among how many lanes what is ready is shared in calm."""
         self.lonely = False
-        """Whether these have yet to come: it may go on only while there is nothing for another."""
+        """Whether some of these lanes have yet to come: calm ends as soon as there is something for one of them."""
         self.sweep = False
         """Whether the steps run in order from first to last, so that the plan says what each one reads last."""
         self.frame: FrameType | None = None

@@ -4,8 +4,9 @@ Times are only ever used to decide who runs what where, so any value is right an
 they measure, the scheduler core compares. A step is *light* if it is expected to take less than `border` seconds.
 
 A first run need not measure every step: once some steps of an operator were measured and were short, the others of
-that operator that nobody has measured are taken to be as short. The second look comes by itself: whoever is slower
-than expected makes its batch late, and one that holds up a lane is found out by the watcher.
+that operator that nobody has measured are taken to be as short (if that is not light, only those that come next). The
+second look comes by itself: whoever is slower than expected makes its batch late, and one that holds up a lane is found
+out by the watcher.
 
 A time may be too long for reasons that are not the step's: its thread had to wait for the interpreter, or the machine
 had other things to do. So the first time of a step, and that of a batch, should be the processor time of its thread
@@ -34,24 +35,24 @@ LIGHT = 12e-6
 """Seconds. Two bare loops over a kernel that releases the interpreter's lock break even with one loop at 5 to 7
 microseconds, two lanes at 15 to 20: on kernels of 9, 12 and 15 microseconds they were 0.6, 0.75 and 0.9 times as fast
 as one loop (2 CPUs, Python 3.11). Below it, passing the lock back and forth costs more than the second thread gains.
-From here to there lanes find out themselves, see `shared`."""
+Between this and 20 microseconds lanes find out themselves, see `shared`."""
 
 WORTHWHILE = 1.0
-"""How many times as quick as one alone lanes should be, by what their steps are expected to take. That is the least
-they took; one lane would need a tenth more, so this is a gain of a tenth. With 1.1, two lanes on kernels of 25
-microseconds (stencil, tree, no dependencies) were found wanting, and 0.96 to 1.25 times as fast as one loop; with 1.0
-they are 1.07 to 1.28 times as fast, and at 15 and 20 microseconds as before. Against lanes that never raised the
+"""How many times as quick as one alone lanes should be, by what their steps are expected to take. That is about
+the least they took; one lane would need a tenth more, so this is a gain of a tenth. With 1.1, two lanes on kernels of
+25 microseconds (stencil, tree, no dependencies) were found wanting, and 0.96 to 1.25 times as fast as one loop; with
+1.0 they are 1.07 to 1.28 times as fast, and at 15 and 20 microseconds as before. Against lanes that never raised the
 border, stencils, trees and transforms of kernels of 50 to 100 microseconds that take the lock every ten were 0.8 to
 0.95 times as fast as one loop, and not 0.55 to 0.8 (2 CPUs, Python 3.11)."""
 
 ABOVE = 1.1
-"""How many times as long as the steps for which lanes were not worth it others should at least take to be."""
+"""The border, when it is raised, is so many times the steps for which lanes were not worth it."""
 
 HOPE = 2.2
 """What is taken for the gain before anything is known."""
 
 DOUBT = 3e-3
-"""Seconds over which it is averaged how lanes get on."""
+"""Seconds over which it is averaged how lanes get on, but over two turns at the least: no single one decides."""
 
 TRIAL = 0.1
 """Seconds of light steps after which a raised border is put back, to try again; each trial takes some milliseconds, in
@@ -71,7 +72,8 @@ cost takes its lane 50 microseconds of care: when each was measured, first runs 
 were 0.5 to 1.4 times as fast as one loop, and not 1.4 to 1.75 times. For longer ones BLAS threads matter."""
 
 JUDGED_AT_ONCE = 1024
-"""Steps that seem heavy and are judged by others at once. To judge 100,000 took all lanes 7 milliseconds."""
+"""So many steps at once are judged by others that seem heavy, in their order. To judge 100,000 took 7 milliseconds, for
+which all lanes had to wait."""
 
 SHORT = 50e-6
 """Seconds above which nothing is light, unless the border is higher."""
@@ -155,7 +157,10 @@ class Costs:
         self._settled = 0.0
         """For how many seconds of lanes they were worth it, on the average, since the border was moved."""
         self.worked = 0.0
-        """Seconds of work done so far: what heavy steps were expected to take, and all others took. Lanes count it."""
+        """Seconds of work done so far: what turns of heavy steps were expected to take, and all others took.
+
+        All lanes add to it, without a lock: an addition that is lost is one kernel too few.
+        """
         self._patience = 0.0
         """Seconds of light steps until the border is put back."""
 
@@ -203,21 +208,27 @@ class Costs:
         enough = min(SAMPLES if best < LIGHT else MORE_SAMPLES, len(self._members[family]))
         if not fresh or best >= JUDGED or count < enough:
             return False
-        before, self._judged[family] = self._judged.get(family), best
         members, light = self._members[family], best < self.border
-        # Of heavy ones only those that come next: all lanes would wait while a hundred thousand are looked at.
-        first = 0 if light else self._reached.get(family, 0)
-        last = len(members) if light else first + JUDGED_AT_ONCE
-        judged = False
-        for other in members[first:last]:
-            if self.seconds[other] == UNKNOWN or (light and self._estimates[other] == before):
-                self.seconds[other] = self._estimates[other] = best
-                judged = True
-        self._reached[family] = last
-        if light:
+        judged = self._judged.setdefault(family, best)
+        if light:  # all of them, also those that are thought to be heavy by now
+            self._judged[family] = best
+            changed = False
+            for other in members:
+                if self.seconds[other] == UNKNOWN or self._estimates[other] == judged:
+                    self.seconds[other] = self._estimates[other] = best
+                    changed = True
             self._lighten(family, best)
-        self._stale = True
-        return judged and light
+            self._stale = True
+            return changed
+        if best <= judged / 2:
+            self._prove(step, best)
+        # Of heavy ones only those that come next: all lanes would wait while a hundred thousand are looked at.
+        first = self._reached.get(family, 0)
+        self._reached[family] = first + JUDGED_AT_ONCE
+        for other in members[first : first + JUDGED_AT_ONCE]:
+            if self.seconds[other] == UNKNOWN:
+                self.seconds[other] = self._estimates[other] = self._judged[family]
+        return False
 
     def measured(self, step: int, seconds: float) -> None:
         """A step of known cost took so long, measured alone."""
@@ -286,7 +297,9 @@ class Costs:
                 self._tell(other, seconds, light=True)
 
     def shared(self, each: float, gain: float, seconds: float) -> bool:
-        """For some seconds, lanes with steps of about `each` were `gain` times as quick as one would have been.
+        """For so many seconds lanes were `gain` times as quick as one would have been.
+
+        It was a turn of one of them, which began with a step of about `each`.
 
         Returns whether the border was moved: heaps are out of date.
         """

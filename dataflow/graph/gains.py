@@ -2,7 +2,8 @@
 
 A step's *gain* is its seconds with one BLAS thread over those with all CPUs: about the number of CPUs for a large
 matrix product, one for what does not use BLAS. A step of which only one is known has the gain of its operator, if
-another step of that has one. Any value is right and none needs a lock, as in `costs`.
+another step of that has one, unless no worker was at work beside it. Any value is right and none needs a lock, as in
+`costs`.
 
 A kernel beside others takes longer than alone also for other reasons, such as memory, which looks like a gain. But no
 kernel gains more from workers than the CPUs that the process used meanwhile, so that is an upper bound, and a kernel
@@ -55,12 +56,12 @@ class Gains:
         """Whether several threads are worth it for any operator, as far as is known."""
         return max(tuple(self._of_family.values()), default=0.0) >= WORTH  # a copy: other lanes add to it meanwhile
 
-    def note(self, step: int, seconds: float, *, several: bool, cpus: float = inf) -> None:
+    def note(self, step: int, seconds: float, *, several: bool, cpus: float) -> None:
         """A step took so long, with one BLAS thread or several; less counts by half, more by a quarter.
 
         Not the least time at once, as for costs: two threads that a neighbour gets in the way of take as long as ever
         now and then, and twenty times as long otherwise. `cpus` is how many CPUs the process used meanwhile, on the
-        average.
+        average; infinity if nobody looked.
         """
         times = self._several if several else self._single
         known = times.get(step, seconds)

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,11 @@ import pytest
 
 import dataflow as flow
 from dataflow.engine import lanes
+from dataflow.engine.lane import Lane
 from dataflow.engine.run import Run
+from dataflow.engine.scheduler import BATCH_SECONDS
 from dataflow.engine.segment import END, Segment
+from dataflow.events import OperatorEnded
 from dataflow.graph.costs import Costs
 from dataflow.graph.plan import Plan
 
@@ -155,15 +159,15 @@ def test_a_run_that_comes_has_its_turn_after_the_kernels_that_run(run_async: Run
 
 
 def test_runs_at_once_take_turns_of_a_few_kernels(run_async: Runner, calm: Calm) -> None:
-    done = {1: 0, 2: 0}
-    halves = []
+    done = {1: 0, 2: 0, 3: 0}
+    others: list[int] = []
 
     @flow.op
     def kernel(which: int, i: int) -> int:
         time.sleep(50e-6)
         done[which] += 1
-        if done[which] == 1000:
-            halves.append((which, done[3 - which]))
+        if done[which] == 1000 and not others:
+            others.extend(done[other] for other in done if other != which)
         return i
 
     @flow.pipeline
@@ -174,43 +178,137 @@ def test_runs_at_once_take_turns_of_a_few_kernels(run_async: Runner, calm: Calm)
     assert fixed(many, 2, seconds=lambda name: lanes.TURN / 4) is plan  # of the same inputs but for their values
 
     async def main() -> None:
-        await asyncio.gather(many(1), many(2))
+        await asyncio.gather(*[many(which) for which in done])
 
     run_async(main())
-    assert done == {1: 2000, 2: 2000}
-    assert calm.times > 2000  # most kernels came in calm
-    (_, other), _ = halves
-    assert other > 500  # when one was half way through, so was the other, more or less
+    assert set(done.values()) == {2000}
+    assert calm.times > 3000  # most kernels came in calm
+    assert min(others) > 500  # three runs on two lanes: when one is half way through, so are the others, more or less
 
 
-def test_lanes_are_judged_by_what_they_do_for_all_runs_of_a_plan(run_async: Runner, calm: Calm) -> None:
-    judged: list[float] = []
+class Judged(Fixed):
+    """Costs that note what they are told of how lanes get on."""
 
-    class Listening(Fixed):
-        __slots__ = ()
+    __slots__ = ("told",)
 
-        def shared(self, each: float, gain: float, seconds: float) -> bool:
-            judged.append(gain)
-            return False
+    def shared(self, *told: float) -> bool:
+        self.told.append(told)
+        return False
 
+
+def judged() -> Judged:
+    costs = Judged(["a"], bytes(1))
+    costs.seconds[:] = [HEAVY]
+    costs.told = []
+    return costs
+
+
+class Turns:
+    """A pool whose lanes are where the test says."""
+
+    def __init__(self) -> None:
+        self.pool = lanes.Pool(limit=2, cpus=2)
+
+    def lane(self, costs: Costs | None, came: float = 0.0) -> Lane:
+        lane = Lane()
+        lane.came = came
+        self.at(lane, costs)
+        self.pool._lanes.add(lane)
+        return lane
+
+    def at(self, lane: Lane, costs: Costs | None) -> None:
+        run: Any = None if costs is None else SimpleNamespace(plan=SimpleNamespace(costs=costs))
+        lane.run = run
+
+    def end(self, lane: Lane, at: float, step: int = 0) -> None:
+        lane.ended = at
+        assert lane.run is not None
+        self.pool._appraise(lane, lane.run, step)
+
+
+def test_lanes_are_judged_by_what_all_of_them_do_for_a_plan() -> None:
+    costs, turns = judged(), Turns()
+    one, other = turns.lane(costs), turns.lane(costs)
+    turns.end(one, 1.0)  # the first turn has no beginning
+    turns.end(other, 1.5)
+    assert not costs.told
+    costs.worked += 1.8
+    turns.end(one, 2.0)
+    assert costs.told == [(HEAVY, 1.8, 1.0)]
+    turns.end(one, 3.0, END)  # it was not of heavy steps
+    assert len(costs.told) == 1
+    costs.seconds[0] = BATCH_SECONDS  # nobody doubts that this is worth it
+    turns.end(one, 4.0)
+    assert len(costs.told) == 1
+
+
+def test_lanes_are_not_judged_where_one_is_alone_or_with_another_plan() -> None:
+    costs, others, turns = judged(), judged(), Turns()
+    one = turns.lane(costs)
+    turns.end(one, 1.0)
+    turns.end(one, 2.0)
+    assert not costs.told  # alone
+    other = turns.lane(costs, came=2.5)
+    turns.end(one, 3.0)
+    assert not costs.told  # it has just come
+    turns.end(one, 4.0)
+    assert len(costs.told) == 1  # it has yet to end a turn, but was there
+    turns.end(other, 4.5)
+    turns.at(other, others)
+    turns.end(one, 5.0)
+    assert len(costs.told) == 1  # it is elsewhere
+    turns.end(other, 5.5)
+    turns.at(other, costs)
+    turns.end(other, 5.9)
+    turns.end(one, 6.0)
+    assert len(costs.told) == 1  # it was until now
+    turns.end(other, 6.9)
+    turns.end(one, 7.0)
+    assert len(costs.told) == 3  # by both
+    one.rest()
+    assert one.mark is None  # it holds no plan meanwhile
+    turns.end(one, 9.0)
+    assert len(costs.told) == 3  # and has no turn that could tell anything
+
+
+def test_what_is_done_is_counted_whatever_it_weighs_and_whoever_listens(run_async: Runner, calm: Calm) -> None:
     @flow.op
     def kernel(i: int) -> int:
-        time.sleep(100e-6)
-        return i
+        return sum(range(2000))
 
     @flow.pipeline
-    def many(which: int) -> Any:
-        return [kernel(i) for i in range(1000)]
+    def many() -> Any:
+        return [kernel(i) for i in range(200)]
 
-    plan = fixed(many, 1, seconds=lambda name: 150e-6)  # sleeping so long takes half as long again
-    plan.costs.__class__ = Listening
+    for seconds, listening in (HEAVY, False), (HEAVY, True), (1e-6, False), (1e-6, True), (float("inf"), False):
+        plan = fixed(many, seconds=lambda name, seconds=seconds: seconds)  # type: ignore[misc]
+        before = plan.costs.worked
+        unsubscribe = flow.observe(lambda event: None, kinds=[OperatorEnded]) if listening else lambda: None
+        run_async(many())
+        unsubscribe()
+        worked = plan.costs.worked - before
+        if seconds == HEAVY:
+            assert worked == pytest.approx(200 * HEAVY)
+        else:
+            assert 200 * 2e-6 < worked < 60.0
 
-    async def main() -> None:
-        await asyncio.gather(*[many(which) for which in range(4)])
 
-    run_async(main())
-    assert len(judged) > 20
-    assert 1.0 < sorted(judged)[len(judged) // 2] < 3.0, judged  # of about two
+def test_a_lonely_lane_goes_on_in_calm(run_async: Runner, calm: Calm) -> None:
+    @flow.op
+    def kernel(i: int) -> int:
+        time.sleep(50e-6)
+        return i + 1
+
+    @flow.pipeline
+    def chain() -> Any:
+        i: Any = 0
+        for _ in range(100):
+            i = kernel(i)
+        return i
+
+    fixed(chain, seconds=lambda name: BATCH_SECONDS)
+    assert run_async(chain()) == 100
+    assert calm.times > 80  # the other lane is never there
 
 
 def test_a_smaller_limit_holds_from_the_next_kernel_on(run_async: Runner, calm: Calm) -> None:

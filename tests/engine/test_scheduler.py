@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 from itertools import product
 
 import pytest
@@ -66,10 +67,14 @@ def test_every_graph_of_four_steps_in_every_order(kinds: str) -> None:
         assert explore(FakeSteps(kinds, edges, frozenset([3])), lanes=2)
 
 
+def test_six_short_steps_in_every_order() -> None:
+    assert explore(FakeSteps("mmmmmm", ((0, 5),), frozenset([5])), lanes=2)
+
+
 @st.composite
 def graphs(draw: st.DrawFn) -> FakeSteps:
     size = draw(st.integers(1, 24))
-    kinds = draw(st.sampled_from(["l", "lh", "lmha", "m", "h", "llllllh", "mmmmml"]))
+    kinds = draw(st.sampled_from(["l", "lh", "lmha", "m", "c", "h", "llllllh", "mmmmml"]))
     edges = []
     for step in range(1, size):
         dependencies = draw(st.sets(st.integers(max(0, step - 6), step - 1), max_size=3))
@@ -168,7 +173,7 @@ def test_what_heavy_steps_take_in_all_is_guessed_by_the_first() -> None:
     core.check()
 
 
-def test_what_is_worth_a_report_of_its_own_is_claimed_singly_beside_others() -> None:
+def test_beside_others_heavy_steps_are_taken_one_by_one() -> None:
     assert FINE < SECONDS["c"] < MOST < SECONDS["b"]
     core = Scheduler(FakeSteps("ccccbhca", ((4, 6), (4, 7))), LIGHT)
     assert core.start() == []
@@ -249,9 +254,11 @@ def test_an_exchange_that_needs_a_closer_look_only_reports() -> None:
     core = Scheduler(FakeSteps("cccc", ((0, 3),)), LIGHT)
     core.start()
     assert [core.claim(lanes=2), core.claim(lanes=2)] == [[0], [1]]
-    for wrong in [2], [3], [7]:
-        with pytest.raises(InternalError, match=rf"exchange\(\[{wrong[0]}\]\) is not allowed"):
+    before = (repr(core), [core.state(step) for step in range(4)])
+    for wrong in [2], [3], [7], [0, 2], [0, 0]:
+        with pytest.raises(InternalError, match=rf"exchange\({re.escape(str(wrong))}\) is not allowed"):
             core.exchange(wrong, MOST, 2)
+        assert before == (repr(core), [core.state(step) for step in range(4)])
         core.check()
 
 

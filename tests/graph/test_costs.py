@@ -119,10 +119,11 @@ def test_of_heavy_steps_only_those_that_come_next_are_judged() -> None:
         costs.first_measured(step, SLOW, SLOW)
     assert costs.seconds[:JUDGED_AT_ONCE] == [SLOW] * JUDGED_AT_ONCE
     assert costs.seconds[JUDGED_AT_ONCE] == UNKNOWN
-    costs.first_measured(JUDGED_AT_ONCE, SLOW, SLOW)
+    costs.first_measured(JUDGED_AT_ONCE, 0.9 * SLOW, 0.9 * SLOW)
     assert costs.seconds.index(UNKNOWN) == 2 * JUDGED_AT_ONCE
+    assert costs.seconds[JUDGED_AT_ONCE + 1] == SLOW  # one value for all: they are judged anew together
     assert costs.first_measured(2 * JUDGED_AT_ONCE, FAST, FAST)  # they are light: all of them
-    assert costs.seconds[MORE_SAMPLES + 1 :] == [FAST] * (len(costs.seconds) - MORE_SAMPLES - 1)
+    assert sorted(costs.seconds)[-2:] == [FAST, 0.9 * SLOW]  # but for what was measured itself
 
 
 def test_the_first_calls_are_slow_so_more_of_them_are_waited_for_if_they_seem_heavy() -> None:
@@ -320,6 +321,8 @@ def test_lanes_that_gain_nothing_by_being_several_raise_the_border_above_what_th
         told += 1
         assert told < 100
     assert told > 5  # no single bad moment decides
+    longer = Costs(list("a"), bytes(1))
+    assert [longer.shared(2 * LIGHT, 0.7, 10 * DOUBT) for _ in range(3)] == [False, False, True]  # nor a long turn
     assert costs.border == 2 * LIGHT * ABOVE
     assert [seconds < costs.border for seconds in costs.seconds] == [True, True, False]
     costs.measured(1, 3 * LIGHT)
