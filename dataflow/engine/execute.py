@@ -192,7 +192,7 @@ def _work_off_calmly(run: Run, segment: Segment, mine: Context, step: int, until
         now = perf_counter()
         if now - began < 0.8 * seconds[step]:
             costs.measured(step, now - began)
-        step = todo.pop() if todo else END  # if it is not empty, at least `END` stays: nobody else takes that
+        step = todo.pop()
         if step == END:
             if not segment.calm or now > until or observers[OperatorEnded]:
                 return END

@@ -37,6 +37,8 @@ Rules, all under the pool's lock:
    that it is calm first, and looks around then: what changes in between is seen, or stirs it up. Where slots are free,
    no lane is calm unless the watcher is awake, which sees to what a calm lane does not, or the lane is *lonely*: lanes
    that are wanted have yet to come, and it stops as soon as something would be left for them.
+   A lane that makes something ready looks after that whether others are there to take it (`_turn`, `Run.go_on`); a lane
+   that leaves looks after that what has been made ready meanwhile. One of the two sees the other.
 7. Whether a run has anything ready, who is the sweeper and how long the queue is are read without a lock where a stale
    answer only costs a turn: whoever makes a run ready offers it afterwards, under the lock.
 
@@ -437,10 +439,16 @@ class Pool:
                 if run is None and victim is None:
                     self._leave(lane)
                     left = bool(self._queue) or self._any_unstarted()
+                    # Whoever made something ready just now, before we had left, has taken us for one who is there.
+                    late = {other.run for other in (*self._lanes, *self._guests) if other.run is not None}
             del dropped
             if run is not None:
                 return run
             if victim is None:
+                for other in late:
+                    if other.core.ready and not other.queued:
+                        self.offer(other)
+                del late
                 if left:  # light kernels of the sweeper's, or of a guest: it may be stuck, and now there is a slot
                     self._watch()
                 return None

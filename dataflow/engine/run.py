@@ -17,8 +17,7 @@ Rules:
    do), and report what is done. The lane pops the next step and whoever reaps the last one, so what the
    lane has started is a beginning of what was claimed, and all of that but its last step is done: nothing has to be
    noted for each step. When the lane pops `END`, the last one is done as well.
-   A lane keeps its segment as long as it serves the run; `proceed` reports it and fills it anew. In calm `go_on` does,
-   and the first step counts as started at once: if it is the only one, there is nothing to take.
+   A lane keeps its segment as long as it serves the run; `proceed` reports it and fills it anew, in calm `go_on`.
 4. After a stop no step starts, because every `todo` is emptied under the lock; a kernel that still runs keeps the
    run *stray* until it returns, and its result is dropped.
 5. Nobody keeps a run alive but its awaiter and the lanes that work on it: no cycle, no registry.
@@ -186,18 +185,19 @@ class Run:
         return filled
 
     def go_on(self, segment: Segment) -> int:
-        """As `proceed`, for a lane in calm that has executed its segment: reports it, and returns the next step.
+        """As `proceed`, for a lane in calm that has executed its segment: reports it, and fills it anew.
 
-        That one counts as started; others may come with it. `END`: there is none, and the segment is empty.
+        Returns the first step of what it has now, which is started by that; `END`: there is nothing.
         """
         with self.lock:
-            steps, released, due = self.core.exchange(
-                segment.claimed, segment.most, segment.among, lonely=segment.lonely
-            )
+            core = self.core
+            steps, released, due = core.exchange(segment.claimed, segment.most, segment.among, lonely=segment.lonely)
+            if steps and not segment.calm and core.ready:  # perhaps nobody is there for what it would leave
+                core.give_back(steps)
+                steps = ()
             segment.claimed = steps
-            if len(steps) > 1:
-                segment.todo += (END, *steps[:0:-1])
-            changed = self.driven and self.core.ready > 0
+            segment.todo += (END, *steps[::-1])
+            changed = self.driven and core.ready > 0
             if due or not steps:
                 changed |= self._let_go(released, due)
                 released = ()
@@ -209,7 +209,7 @@ class Run:
             self._trash = []
         if changed:
             self._changed()
-        return steps[0] if steps else END
+        return segment.todo.pop()  # last: what was released may have taken its time, and the run may be over by now
 
     def relieve(self, segment: Segment, *, stuck: bool = False, but_first: bool = False) -> None:
         """Take from a lane whatever it has claimed and not started, or done and not told.

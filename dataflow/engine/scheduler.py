@@ -421,9 +421,10 @@ class Scheduler:
 
     def _push(self, steps: Sequence[int]) -> None:
         seconds, light_below, light, heavy = self.seconds, self.light_below, self._light, self._heavy
+        # Costs change at any time, so each step is looked at once: else it could be in both heaps, or in none.
         if len(steps) > WIDE:
-            light += [step for step in steps if seconds[step] < light_below]
-            heavy += [step for step in steps if not seconds[step] < light_below]
+            for step in steps:
+                (light if seconds[step] < light_below else heavy).append(step)
             heapify(light)
             heapify(heavy)
             return

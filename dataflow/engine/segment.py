@@ -3,8 +3,7 @@
     claimed   3 7 8 9 12            the lane:   pops 3, executes it, pops 7, … pops END: all are done
     todo      END 12 9 8 7 3        whoever takes:  pops 12, 9, … (the place behind END)
 
-In calm the first step counts as started when it is claimed, and `todo` may be empty if it is the only one. Rule 3 of
-`run` says why nothing has to be noted for each step. Whoever takes from a segment, or reports for its lane,
+Rule 3 of `run` says why nothing has to be noted for each step. Whoever takes from a segment, or reports for its lane,
 holds the run's lock; the lane itself only pops, and needs none.
 """
 

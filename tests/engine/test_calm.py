@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import threading
 import time
 import weakref
@@ -404,6 +405,87 @@ def test_after_a_stop_no_kernel_starts_and_nothing_is_held(run_async: Runner, ca
         assert not [ref for ref in values if ref() is not None]
 
     run_async(main())
+
+
+def test_a_stop_while_values_are_let_go_of_is_in_time(run_async: Runner, calm: Calm) -> None:
+    freeing, freed = threading.Event(), threading.Event()
+    started: list[int] = []
+    armed = False
+
+    class Value:
+        def __init__(self, at: int) -> None:
+            self.at = at
+
+        def __del__(self) -> None:
+            if armed and self.at == 50 and not freeing.is_set():
+                freeing.set()
+                freed.wait(20)
+
+    @flow.op
+    def kernel(one: Any, other: Any, at: int) -> Value:  # of two readers, so that no lane lets go of it by itself
+        if freeing.is_set():
+            started.append(at)
+        time.sleep(50e-6)
+        return Value(at)
+
+    @flow.pipeline
+    def long() -> Any:
+        row: list[Any] = [0] * 6
+        for at in range(100):
+            row = [kernel(row[i], row[i - 1], at) for i in range(6)]
+        return row
+
+    fixed(long)
+    run_async(long())
+
+    async def main() -> None:
+        nonlocal armed
+        armed = True
+        run = asyncio.ensure_future(long())
+        assert await asyncio.to_thread(freeing.wait, 20)
+        await asyncio.sleep(20e-3)  # for the other lane to come to the end of its kernel, and on
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        begun = len(started)
+        freed.set()
+        await flow.quiet()
+        armed = False
+        assert len(started) == begun
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("interval", [5e-3, 1e-5])
+def test_two_that_wait_for_each_other_meet_whoever_is_just_leaving(
+    run_async: Runner, calm: Calm, interval: float
+) -> None:
+    meeting: list[threading.Barrier] = []
+
+    @flow.op
+    def meet(layer: int, one: Any, other: Any) -> int:
+        np.add.reduce(np.broadcast_to(1.0, 20_000))
+        meeting[layer].wait(20)
+        return layer
+
+    @flow.pipeline
+    def layers() -> Any:
+        one = other = 0
+        for layer in range(60):
+            one, other = meet(layer, one, other), meet(layer, one, other)
+        return one, other
+
+    async def main() -> None:
+        for _ in range(40):
+            meeting[:] = [threading.Barrier(2) for _ in range(60)]
+            assert await layers() == (59, 59)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(interval)
+    try:
+        run_async(main())
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_values_go_at_their_last_use(run_async: Runner, calm: Calm) -> None:

@@ -6,6 +6,7 @@ import copy
 import random
 import re
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -378,6 +379,29 @@ def test_a_light_step_after_a_heavy_one_is_not_worth_another_lane() -> None:
     core = Scheduler(FakeSteps("mlh", ((0, 1), (1, 2))), LIGHT)
     core.start()
     assert core.claim(light=False, lanes=2) == [0, 1]
+
+
+class Flickering(list[float]):
+    """Costs that another lane changes at every moment: light and heavy by turns."""
+
+    looks = 0
+
+    def __getitem__(self, step: Any) -> Any:
+        self.looks += 1
+        return (LIGHT / 2, 2 * LIGHT)[self.looks % 2]
+
+
+@pytest.mark.parametrize("size", [10, 500])
+def test_costs_that_change_meanwhile_lose_no_step_and_double_none(size: int) -> None:
+    steps = FakeSteps("m" * size, ())
+    core = Scheduler(steps, LIGHT)
+    core.seconds = Flickering(steps.costs.seconds)
+    core.start()
+    assert sorted(core._light + core._heavy) == list(range(size))
+    core.reconsider(LIGHT)
+    assert sorted(core._light + core._heavy) == list(range(size))
+    assert core._light
+    assert core._heavy
 
 
 def test_a_new_look_at_the_costs_moves_what_is_ready() -> None:
