@@ -164,8 +164,8 @@ class Run:
         """A lane has worked off its segment: report it, and fill it anew if `again`. False: the lane leaves the run."""
         with self.lock:
             done = segment.claimed
-            changed = bool(done) and self._complete(done)
-            segment.cold = False
+            changed = (bool(done) and self._complete(done)) | segment.news
+            segment.cold = segment.news = False
             filled = again and self._fill(segment, light, lanes)
             if not filled:
                 self._segments.remove(segment)
@@ -187,7 +187,8 @@ class Run:
     def go_on(self, segment: Segment) -> int:
         """As `proceed`, for a lane in calm that has executed its segment: reports it, and fills it anew.
 
-        Returns the first step of what it has now, which is started by that; `END`: there is nothing.
+        Returns the first step of what it has now, which is started by that. `END`: there is nothing, and if anybody has
+        to hear of that, `proceed` tells: before, the lane puts in order what its kernels had, such as BLAS threads.
         """
         with self.lock:
             core = self.core
@@ -207,7 +208,9 @@ class Run:
                 values[slot] = None
         elif self._trash:
             self._trash = []
-        if changed:
+        if not steps:
+            segment.news |= changed
+        elif changed:
             self._changed()
         return segment.todo.pop()  # last: what was released may have taken its time, and the run may be over by now
 

@@ -44,6 +44,7 @@ class Segment:
         "frame",
         "lonely",
         "most",
+        "news",
         "relieved",
         "stuck",
         "sweep",
@@ -69,6 +70,8 @@ class Segment:
         """Among how many lanes what is ready is shared in calm."""
         self.lonely = False
         """Whether some of these lanes have yet to come: calm ends as soon as there is something for one of them."""
+        self.news = False
+        """Whether whoever waits for the run has to hear of what was reported in calm."""
         self.sweep = False
         """Whether the steps run in order from first to last, so that the plan says what each one reads last."""
         self.frame: FrameType | None = None

@@ -41,7 +41,7 @@ from dataflow.threads.blas import Blas, Library, Reach, spin_seconds
 from dataflow.threads.budget import Budget, Member, State
 from dataflow.threads.complaints import of_flaw, of_refusal, warn
 from dataflow.threads.settings import Settings, process_settings
-from dataflow.threads.workers import wait_for_workers
+from dataflow.threads.workers import wait_for_workers, workers_awake
 
 __all__ = ["BIG", "IntraOp", "Sample", "manage_blas", "process_intraop"]
 
@@ -356,7 +356,8 @@ class IntraOp:
         finally:
             if locked:
                 self._lock.release()
-        if several or kernels or recent:
+        # The last: of a user's thread that began its call before a kernel had the number set to one.
+        if several or kernels or recent or workers_awake():
             wait_for_workers(FORK_PATIENCE if kernels else FORK_PATIENCE / 5)
 
     def after_fork_in_parent(self) -> None:

@@ -115,6 +115,28 @@ def test_zero_and_negatives_never_become_64(blas: Library, n: int) -> None:
     assert pipeline_of(kernel).run() == [2]
 
 
+def test_when_a_chain_is_over_it_is_as_it_was(blas: Library, run_async: Runner) -> None:
+    @flow.op
+    def product(a: Any, b: Any) -> Any:
+        return a @ b
+
+    @flow.pipeline
+    def chain(a: Any) -> Any:
+        x = a
+        for _ in range(6):
+            x = product(x, a)
+        return x
+
+    a = np.full((256, 256), 1 / 256, np.float32)
+
+    async def main() -> None:
+        for _ in range(50):
+            await chain(a)
+            assert blas.count() == 3
+
+    run_async(main())
+
+
 def test_after_a_failure_it_is_as_it_was(blas: Library) -> None:
     with pytest.raises(ZeroDivisionError):
         pipeline_of(lambda: 1 / 0, lambda: blas.count()).run()

@@ -391,7 +391,7 @@ class Flickering(list[float]):
         return (LIGHT / 2, 2 * LIGHT)[self.looks % 2]
 
 
-@pytest.mark.parametrize("size", [10, 500])
+@pytest.mark.parametrize("size", [10, 501])
 def test_costs_that_change_meanwhile_lose_no_step_and_double_none(size: int) -> None:
     steps = FakeSteps("m" * size, ())
     core = Scheduler(steps, LIGHT)
