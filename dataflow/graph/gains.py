@@ -31,12 +31,15 @@ WORTH = 1.1
 """The gain from which on several threads are worth it."""
 LONG = 50e-3
 """Seconds of a kernel that is too long to be tried."""
+EVIDENCE = 50e-3
+"""Seconds of kernels with several threads after which the CPUs in use meanwhile say something: the system counts what
+other threads use by ticks of some milliseconds, so of a short kernel it may have counted nothing yet."""
 
 
 class Gains:
     """The gains of the steps of one plan, shared by all its runs."""
 
-    __slots__ = ("_asked", "_cpus", "_families", "_of_family", "_several", "_single")
+    __slots__ = ("_asked", "_families", "_of_family", "_several", "_single", "_used")
 
     def __init__(self, families: Sequence[object]) -> None:
         """`families` names for each step what it has in common with others: its operator."""
@@ -44,8 +47,8 @@ class Gains:
         self._asked: dict[object, int] = {}
         self._single: dict[int, float] = {}
         self._several: dict[int, float] = {}
-        self._cpus: dict[int, float] = {}
-        """How many CPUs were in use while it had several threads."""
+        self._used: dict[object, tuple[float, float]] = {}
+        """Of each operator the seconds in which its kernels had several threads, and the CPUs' then."""
         self._of_family: dict[object, float] = {}
 
     def __repr__(self) -> str:
@@ -66,19 +69,22 @@ class Gains:
         times = self._several if several else self._single
         known = times.get(step, seconds)
         times[step] = known + (seconds - known) * (0.5 if seconds < known else 0.25)
+        family = self._families[step]
         if several and cpus < inf:
-            known = self._cpus.get(step, cpus)
-            self._cpus[step] = known + (cpus - known) * 0.25
+            had, used = self._used.get(family, (0.0, 0.0))
+            if had > 4 * EVIDENCE:
+                had, used = had / 2, used / 2
+            self._used[family] = had + seconds, used + seconds * cpus
         gain = self._gain(step)
         if gain is not None:
-            family = self._families[step]
             self._of_family[family] = (self._of_family.get(family, gain) + gain) / 2
 
     def _gain(self, step: int) -> float | None:
         single, several = self._single.get(step), self._several.get(step)
         if several is None:
             return None
-        most = max(1.0, self._cpus.get(step, inf))
+        had, used = self._used.get(self._families[step], (0.0, 0.0))
+        most = max(1.0, used / had) if had > EVIDENCE else inf
         if single is None:
             return 1.0 if most < WORTH else None
         return min(single / several, most)

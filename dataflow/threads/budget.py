@@ -10,8 +10,7 @@ It knows no clock, thread, lock, library or numpy. A *member* is a lane that ser
 Rules, for the default. (If the user gave a number it holds for all kernels, and nothing else below does.)
 
 1. A big kernel that starts while no other executes, and none is ready, gets all CPUs, unless it is known not to gain
-   from them, or is brief and there were several at once of late: workers that it wakes would be in their way. Small
-   ones get one.
+   from them. Small ones get one.
 2. If others execute or are ready it gets one BLAS thread, and so do all from then on: `threads` is 1 for everybody.
    A BLAS call that is under way keeps the threads it has; since it was alone, it is the only one with several.
 3. Never two multi-threaded BLAS calls at once: `threads` is above 1 only while at most one member executes.
@@ -50,13 +49,6 @@ LONG = 5e-3
 """Seconds that a kernel must be expected to go on for, to get all CPUs in its midst."""
 GRACE = 1e-3
 """Seconds beyond twice the expected ones for which the next kernel waits for a team's."""
-BRIEF = 1e-3
-"""Seconds with one thread below which a kernel gains less by waking workers than others lose by their spinning: where
-a product of 0.35 ms (256²) alternated with four side by side, it all took 1.5 times as long as with one thread each."""
-RECENTLY = 1.0
-"""Seconds for which it is remembered that there were several kernels at once."""
-HANDOVER = 60e-6
-"""Seconds that it takes to hand all CPUs from one kernel of a team to the next."""
 PATIENCE = 50e-3
 """Seconds that a team's kernel may have to go for another to wait. Longer ones are not teamed: a lane should not be
 held up so long, and beside them a tenth of a second of spinning workers matters little."""
@@ -104,8 +96,6 @@ class Budget:
         self.threads = 1 if fixed is None else fixed
         """BLAS threads for kernels from now on. Invariant: above 1, if adaptive, only while at most one executes."""
         self.members: set[Member] = set()
-        self._several_at = -inf
-        """When several kernels were last executed at once, or were ready."""
         self._hot_until = -inf
         """When the workers of the last multi-threaded kernel will be asleep."""
 
@@ -143,8 +133,6 @@ class Budget:
         gain of 0, and may start.
         """
         member.state = State.IDLE
-        if ready or self.executing:
-            self._several_at = now
         if self.fixed is None:
             if gain == 0.0:
                 for other in self.members:
@@ -211,9 +199,7 @@ class Budget:
     def _worth(self, seconds: float, gain: float | None, kernels: int, now: float) -> bool:
         """Whether the first of so many kernels, while none executes, should have all CPUs."""
         if kernels == 1:
-            if gain is None:
-                return True
-            return gain > 1 / WORTH and not (seconds < BRIEF and now - self._several_at < RECENTLY)
+            return gain is None or gain > 1 / WORTH
         return self._team(seconds, gain, kernels, now)
 
     def _patience(self, seconds: float, gain: float | None, kernels: int, now: float) -> float | None:
@@ -251,7 +237,7 @@ class Budget:
         slowed = max(1.0, (width + self.cpus - 1) / self.cpus)
         apart = work / width
         apart = apart * slowed if apart * slowed < hot else apart + hot * (1 - 1 / slowed)
-        return work / gain + kernels * HANDOVER < WORTH * apart
+        return work / gain < WORTH * apart
 
     def check(self) -> None:
         """Assert the invariants, for tests."""

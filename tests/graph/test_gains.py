@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
-from dataflow.graph.gains import FIRST, LONG, PROBE, RARELY, WORTH, Gains
+from dataflow.graph.gains import EVIDENCE, FIRST, LONG, PROBE, RARELY, WORTH, Gains
 
 
 def test_nothing_is_known_at_first():
@@ -41,6 +41,9 @@ def test_whether_several_threads_are_worth_it_anywhere():
 
 
 def test_what_no_worker_helped_with_has_no_gain():
+    gains = Gains(["a", "a", "b", "b"])
+    gains.note(0, 0.9 * EVIDENCE, several=True, cpus=1.0)
+    assert gains.expected(0) == (None, None)  # that may be chance
     gains = Gains(["a", "a", "b", "b"])
     gains.note(0, 4.0, several=True, cpus=1.02)
     assert gains.expected(0) == (4.0, 1.0)  # nobody was at work beside it: it takes as long with one thread

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dataflow.threads.budget import BRIEF, GRACE, HANDOVER, LONG, PATIENCE, RECENTLY, SPIN, Budget, Member, State
+from dataflow.threads.budget import GRACE, LONG, PATIENCE, SPIN, Budget, Member, State
 
 
 class Checked:
@@ -111,35 +111,6 @@ def test_a_kernel_known_not_to_gain_keeps_one_thread():
     assert b.threads == 1
     b.start(a, seconds=1.0, gain=1.5)
     assert b.threads == 2
-
-
-def test_a_brief_kernel_wakes_no_workers_where_others_came_beside_of_late():
-    b = Checked()
-    a = b.come()
-    brief = {"seconds": BRIEF / 2, "gain": 1.8}
-    b.start(a, **brief)
-    assert b.threads == 2  # of a chain
-    b.end(a)
-    b.start(a, ready=1, **brief)
-    b.end(a)
-    b.start(a, **brief)
-    assert b.threads == 1
-    b.end(a)
-    b.start(a, seconds=2 * BRIEF, gain=1.8)
-    assert b.threads == 2  # it gains enough for that
-    b.end(a)
-    b.now += RECENTLY
-    b.start(a, **brief)
-    assert b.threads == 2
-
-
-def test_brief_kernels_are_no_team():
-    b = Checked()
-    b.heat()
-    first, second = b.come(), b.come()
-    assert b.start(first, seconds=2 * HANDOVER, gain=1.8, ready=1) is None
-    assert b.start(second, seconds=2 * HANDOVER, gain=1.8) is None
-    assert b.threads == 1
 
 
 @pytest.mark.parametrize(("left", "threads"), [(2 * LONG, 2), (LONG / 2, 1)])
