@@ -446,7 +446,9 @@ class Pool:
                 return run
             if victim is None:
                 for other in late:
-                    if other.core.ready and not other.queued:
+                    with other.lock:  # else what its lane is just about to take would count
+                        ready = other.core.ready
+                    if ready and not other.queued:
                         self.offer(other)
                 del late
                 if left:  # light kernels of the sweeper's, or of a guest: it may be stuck, and now there is a slot
