@@ -408,7 +408,9 @@ def test_after_a_stop_no_kernel_starts_and_nothing_is_held(run_async: Runner, ca
         stopped.set()
         await asyncio.sleep(5e-3)
         assert not late
-        assert not [ref for ref in values if ref() is not None]
+        async with asyncio.timeout(20):  # the thread of the last kernel may be about to leave its frames
+            while any(ref() is not None for ref in values):
+                await asyncio.sleep(1e-3)
 
     run_async(main())
 
