@@ -180,7 +180,7 @@ class Attempt(Run):
             return
         self._trash = []
         self._stopped()
-        self._changed()
+        self._tell_of(segment)
 
     def crash(self, error: BaseException) -> None:
         """As `Run.crash`; it is for the outer run to crash with it, and no failure of the operator."""

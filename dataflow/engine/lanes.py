@@ -197,20 +197,23 @@ class Pool:
                             self._pass_on(lane)
                         if not run.proceed(segment, light=True, lanes=self._among, again=True):
                             break
-                lane.segment = None
-                if segment is not None and segment.frame is not None:
-                    clear_frames(segment.frame)  # as in `_serve`
-                segment = None
+                    if segment.frame is not None:
+                        clear_frames(segment.frame)  # as in `_serve`
                 with self._lock:
                     if self._sweeper is lane:
                         self._sweeper = None
+                if lane.member is not None:
+                    process_intraop.rest(lane.member)
+                lane.segment = None
+                if segment is not None:
+                    run.depart(segment)
+                segment = None
                 if not run.settled:
-                    if lane.member is not None:
-                        process_intraop.rest(lane.member)
                     self._wait(run, wait)
         except BaseException:  # a bug of ours: the kernel gets it, and nothing waits for our segment
             if lane.segment is not None:
                 run.proceed(lane.segment, light=False, lanes=1, again=False)
+                run.depart(lane.segment)
             raise
         finally:
             if lane.member is not None:
@@ -424,7 +427,10 @@ class Pool:
         try:
             run.crash(bug)
             if lane.segment is not None:
-                run.proceed(lane.segment, light=False, lanes=1, again=False)
+                try:
+                    run.proceed(lane.segment, light=False, lanes=1, again=False)
+                finally:
+                    run.depart(lane.segment)
         except BaseException:
             logger.exception("a lane could not leave %r in order", run)
 
@@ -532,7 +538,11 @@ class Pool:
                 stay = len(queue) <= run.queued and len(lanes) <= self._among and not self._returning
                 if not run.proceed(segment, light=light, lanes=self._among, again=stay):
                     break
+            if lane.member is not None:  # before whoever waits for the run hears of its end
+                process_intraop.go(lane.member)
+                lane.member = None
             lane.segment = None
+            run.depart(segment)
         if core.ready:
             self.offer(run)
         if segment is not None and segment.frame is not None:

@@ -17,10 +17,13 @@ Rules:
    do), and report what is done. The lane pops the next step and whoever reaps the last one, so what the
    lane has started is a beginning of what was claimed, and all of that but its last step is done: nothing has to be
    noted for each step. When the lane pops `END`, the last one is done as well.
-   A lane keeps its segment as long as it serves the run; `proceed` reports it and fills it anew, in calm `go_on`.
+   A lane keeps its segment as long as it serves the run; `proceed` reports it and fills it anew, in calm `go_on`;
+   `depart` gives it up.
 4. After a stop no step starts, because every `todo` is emptied under the lock; a kernel that still runs keeps the
    run *stray* until it returns, and its result is dropped.
-5. Nobody keeps a run alive but its awaiter and the lanes that work on it: no cycle, no registry.
+5. Who awaits a run that was not stopped hears of its end when all lanes have left it, and so have put in order what its
+   kernels had, such as BLAS threads; of a failure, when the lane of the kernel that failed has.
+6. Nobody keeps a run alive but its awaiter and the lanes that work on it: no cycle, no registry.
 """
 
 from __future__ import annotations
@@ -161,19 +164,35 @@ class Run:
         return segment
 
     def proceed(self, segment: Segment, *, light: bool, lanes: int, again: bool) -> bool:
-        """A lane has worked off its segment: report it, and fill it anew if `again`. False: the lane leaves the run."""
+        """A lane has worked off its segment: report it, and fill it anew if `again`.
+
+        False: the lane leaves the run, and has to `depart` as soon as it has put in order what its kernels had.
+        """
         with self.lock:
             done = segment.claimed
             changed = (bool(done) and self._complete(done)) | segment.news
-            segment.cold = segment.news = False
-            filled = again and self._fill(segment, light, lanes)
-            if not filled:
-                self._segments.remove(segment)
-            back = self._astray and not self._segments
-            if back:
-                self._astray = False
+            segment.cold = False
+            if not (again and self._fill(segment, light, lanes)):
+                segment.claimed, segment.todo, segment.news = (), [END], changed
+                return False
+            segment.news = False
             if self.driven and self.core.ready:
                 changed = True
+        if self._trash:
+            self._trash = []
+        if changed:
+            self._changed()
+        return True
+
+    def depart(self, segment: Segment) -> None:
+        """A lane leaves this run, with nothing of it begun. Of the end whoever waits hears from the lane that is last."""
+        with self.lock:
+            self._segments.remove(segment)
+            core, last = self.core, not self._segments
+            changed = last if core.done == core.size else segment.news or (self.driven and core.ready > 0)
+            back = self._astray and last
+            if back:
+                self._astray = False
         if self._trash:
             self._trash = []
         try:
@@ -182,7 +201,6 @@ class Run:
         finally:
             if back:  # last: whoever waits for it finds everything gone
                 strays.leave()
-        return filled
 
     def go_on(self, segment: Segment) -> int:
         """As `proceed`, for a lane in calm that has executed its segment: reports it, and fills it anew.
@@ -258,7 +276,7 @@ class Run:
             with self.lock:  # it saw that it was no longer wanted
                 self._fail(step, segment)
             self._trash = []
-            self._changed()
+            self._tell_of(segment)
             return
         node = self.blamed(step)
         error = self.arrived(step, exc, node)
@@ -275,7 +293,7 @@ class Run:
             self.told_late(node, error)
         if stops:
             self._stopped()
-        self._changed()
+        self._tell_of(segment)
 
     def crash(self, error: BaseException) -> None:
         """What should not happen did, outside any operator: the run ends with this error, and does not hang."""
@@ -512,6 +530,13 @@ class Run:
             values[begin:slot] = [None] * (slot - begin)
             begin = slot + 1
 
+    def _tell_of(self, segment: Segment | None) -> None:
+        """A step has failed; not under the lock. If a lane had claimed it, it tells as it comes back: see rule 5."""
+        if segment is None:
+            self._changed()
+        else:
+            segment.news = True
+
     # Hooks.
 
     def seen_by(self, step: int) -> Any:
@@ -537,8 +562,9 @@ class Run:
 
     @property
     def settled(self) -> bool:
-        """Whether the outcome stands and nothing of this run is left on the loop."""
-        return self.core.over and not self.loop_steps
+        """Whether the outcome stands and nothing of this run is left on the loop; nor, unless it was stopped, in lanes."""
+        core = self.core
+        return core.over and not self.loop_steps and not (self._segments and core.done == core.size)
 
     def _changed(self) -> None:
         """Something happened that whoever waits for this run must know: steps due, a stop, the end."""

@@ -76,6 +76,7 @@ def test_a_lane_never_starts_a_step_behind_one_that_was_taken_from_it(after: int
     assert states == [State.RUNNING] + [taken] * 9
     run.core.check()
     run.proceed(segment, light=True, lanes=1, again=False)  # its lane comes back
+    run.depart(segment)
     assert run.core.state(0) is State.DONE
     assert not run._segments
 
