@@ -620,14 +620,14 @@ class Pool:
             lane.ended = execute(run, segment)
             return
         seconds = costs.seconds[step]
-        single, gain = costs.gains.advice(step)
         others = min(run.core.heavy, self._slots - 1)
+        single, gain = costs.gains.advice(step, alone=not others)
         lane.held = True
         try:
             process_intraop.start(member, seconds=seconds if single is None else single, gain=gain, ready=others)
             lane.held = len(segment.todo) <= 2  # what it is just about to start it had better start itself
-            if member.threads > 1 or costs.gains.some:
-                segment.calm = False  # the next kernel may have other threads
+            if member.threads > 1 or costs.gains.some or gain == 0.0:
+                segment.calm = False  # the next kernel may have other threads, or this one is to be looked at
             segment.most = LONG  # whoever goes on for longer may get more of them in its midst
             try:
                 lane.ended = execute(run, segment)
@@ -636,7 +636,14 @@ class Pool:
         finally:
             lane.held = False
         if sample is not None and segment.frame is None and list(segment.claimed) == [step]:
-            costs.gains.note(step, sample.seconds, several=sample.several, cpus=sample.cpus)
+            costs.gains.note(
+                step,
+                sample.seconds,
+                several=sample.several,
+                alone=sample.alone,
+                warm=sample.warm,
+                helped=sample.helped,
+            )
 
     def _share(self, lane: Lane, run: Run, segment: Segment) -> None:
         """A lane is about to execute a segment: see that others take what it leaves, and who takes light kernels."""

@@ -185,7 +185,7 @@ class Run:
         return True
 
     def depart(self, segment: Segment) -> None:
-        """A lane leaves this run, with nothing of it begun. Of the end whoever waits hears from the lane that is last."""
+        """A lane leaves this run, with nothing of it begun. The last one tells whoever waits of the end."""
         with self.lock:
             self._segments.remove(segment)
             core, last = self.core, not self._segments
@@ -562,7 +562,7 @@ class Run:
 
     @property
     def settled(self) -> bool:
-        """Whether the outcome stands and nothing of this run is left on the loop; nor, unless it was stopped, in lanes."""
+        """Whether the outcome stands and nothing of this run is left on the loop; nor in lanes, if not stopped."""
         core = self.core
         return core.over and not self.loop_steps and not (self._segments and core.done == core.size)
 

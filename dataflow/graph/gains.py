@@ -1,55 +1,67 @@
 """What lanes have learned about how much BLAS threads do for the steps of a plan.
 
-A step's *gain* is its seconds with one BLAS thread over those with all CPUs: about the number of CPUs for a large
-matrix product, one for what does not use BLAS. A step of which only one is known has the gain of its operator, if
-another step of that has one, unless no worker was at work beside it. Any value is right and none needs a lock, as in
-`costs`.
+A step's *gain* is its seconds with one BLAS thread over those with all CPUs, alone in either case: about the number of
+CPUs for a large matrix product, one for what does not use BLAS. A step of which that is not known has the gain of its
+operator, if another step of that has one. Any value is right and none needs a lock, as in `costs`.
 
-A kernel beside others takes longer than alone also for other reasons, such as memory, which looks like a gain. But no
-kernel gains more from workers than the CPUs that the process used meanwhile, so that is an upper bound, and a kernel
-beside which nobody was at work has no gain, whatever it took.
+Who has all CPUs is alone, since that is the rule; who has one thread mostly is not, and then takes longer for other
+reasons, such as memory, or workers that spin: up to three times as long, whether it uses BLAS or not. So what is taken
+beside others is no more than an upper bound, and an operator is *asked*: one kernel of it that comes alone, and was
+seen with all CPUs, gets one thread. An operator that has had all CPUs `TRIED` times and was never alone since, so that
+it could not be asked, is taken to gain nothing.
+
+A kernel after which no worker is awake had no help: its operator gains nothing. And since workers are slow to wake (a
+512 x 512 product of 1.1 milliseconds takes 1.6 or 2.2 then), times with several count only if they were awake before.
+
+What does not tell is how many CPUs the process used meanwhile, as the system adds up what other threads use by ticks of
+some milliseconds: of pairs of such products with pauses between, 1.3 CPUs were seen in use, and not 1.9, for ever.
 
 A gain changes: a neighbour of this process that uses one of two CPUs makes two BLAS threads 3 to 6 times slower than
-one, since they wait for each other. So one kernel in `PROBE` or `RARELY` of an operator is executed in the other way
-than the gain says.
+one, since they wait for each other. So an operator is asked again after `RARELY` kernels with all CPUs; and one that
+gains nothing is tried with all, of a step that was asked: soon at first, and then once in `PROBE` kernels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
 
 __all__ = ["Gains"]
 
 PROBE = 32
-"""Of so many kernels of an operator, one is tried in the other way: at twice its time, that is 3 % of all."""
+"""Of so many kernels of an operator that gains nothing, one is tried with all CPUs: at twice its time, 3 % of all."""
+SOON = 2
+"""The same at first; each trial that comes to nothing doubles it."""
 RARELY = 128
-"""The same where several threads are worth it: that they are no more shows in what they take."""
-FIRST = 3
-"""Which one of them."""
+"""So many kernels of an operator get all CPUs before it is asked again: that it is no use shows in what they take."""
+TRIED = 32
+"""So often an operator gets all CPUs though others are ready, before anything is known of it."""
 WORTH = 1.1
 """The gain from which on several threads are worth it."""
 LONG = 50e-3
 """Seconds of a kernel that is too long to be tried."""
-EVIDENCE = 50e-3
-"""Seconds of kernels with several threads after which the CPUs in use meanwhile say something: the system counts what
-other threads use by ticks of some milliseconds, so of a short kernel it may have counted nothing yet."""
 
 
 class Gains:
     """The gains of the steps of one plan, shared by all its runs."""
 
-    __slots__ = ("_asked", "_families", "_of_family", "_several", "_single", "_used")
+    __slots__ = ("_alone", "_apart", "_families", "_of_family", "_refused", "_several", "_since", "_single")
 
     def __init__(self, families: Sequence[object]) -> None:
         """`families` names for each step what it has in common with others: its operator."""
         self._families = families
-        self._asked: dict[object, int] = {}
         self._single: dict[int, float] = {}
+        """What each step took with one BLAS thread, in whatever company."""
+        self._alone: dict[int, float] = {}
+        """The same of those that were alone."""
         self._several: dict[int, float] = {}
-        self._used: dict[object, tuple[float, float]] = {}
-        """Of each operator the seconds in which its kernels had several threads, and the CPUs' then."""
+        """What it took with several."""
         self._of_family: dict[object, float] = {}
+        self._since: dict[object, int] = {}
+        """How many kernels of an operator have had several threads since it was asked."""
+        self._refused: dict[object, int] = {}
+        """How many kernels of an operator were to have one thread, as they gain nothing, since one was tried."""
+        self._apart: dict[object, int] = {}
+        """After how many of these one is tried."""
 
     def __repr__(self) -> str:
         return f"<Gains {sorted(self._of_family.values())}>"
@@ -59,51 +71,67 @@ class Gains:
         """Whether several threads are worth it for any operator, as far as is known."""
         return max(tuple(self._of_family.values()), default=0.0) >= WORTH  # a copy: other lanes add to it meanwhile
 
-    def note(self, step: int, seconds: float, *, several: bool, cpus: float) -> None:
+    def note(self, step: int, seconds: float, *, several: bool, alone: bool, warm: bool, helped: bool = True) -> None:
         """A step took so long, with one BLAS thread or several; less counts by half, more by a quarter.
 
         Not the least time at once, as for costs: two threads that a neighbour gets in the way of take as long as ever
-        now and then, and twenty times as long otherwise. `cpus` is how many CPUs the process used meanwhile, on the
-        average; infinity if nobody looked.
+        now and then, and twenty times as long otherwise. `alone` is whether no other kernel ran meanwhile, `warm`
+        whether workers were awake as it began, and not `helped` that none was afterwards.
         """
-        times = self._several if several else self._single
-        known = times.get(step, seconds)
-        times[step] = known + (seconds - known) * (0.5 if seconds < known else 0.25)
         family = self._families[step]
-        if several and cpus < inf:
-            had, used = self._used.get(family, (0.0, 0.0))
-            if had > 4 * EVIDENCE:
-                had, used = had / 2, used / 2
-            self._used[family] = had + seconds, used + seconds * cpus
-        gain = self._gain(step)
-        if gain is not None:
-            self._of_family[family] = (self._of_family.get(family, gain) + gain) / 2
+        if not several:
+            _average(self._single, step, seconds)
+            if alone:
+                _average(self._alone, step, seconds)
+                self._since[family] = 0
+        elif not helped:
+            self._of_family[family] = min(self._of_family.get(family, 1.0), 1.0)
+        elif warm:
+            _average(self._several, step, seconds)
+            self._since[family] = self._since.get(family, 0) + 1
+        if step in self._alone and step in self._several:
+            gain = self._alone[step] / self._several[step]
+            self._of_family[family] = gain = (self._of_family.get(family, gain) + gain) / 2
+            if gain >= WORTH:
+                self._apart.pop(family, None)
 
-    def _gain(self, step: int) -> float | None:
-        single, several = self._single.get(step), self._several.get(step)
-        if several is None:
-            return None
-        had, used = self._used.get(self._families[step], (0.0, 0.0))
-        most = max(1.0, used / had) if had > EVIDENCE else inf
-        if single is None:
-            return 1.0 if most < WORTH else None
-        return min(single / several, most)
+    def advice(self, step: int, *, alone: bool) -> tuple[float | None, float | None]:
+        """As `expected`, about to start it; but now and then the gain is such that the other way is tried.
 
-    def advice(self, step: int) -> tuple[float | None, float | None]:
-        """As `expected`, about to start it; but now and then the gain is such that the other way is tried."""
+        `alone` is whether, as far as the caller knows, no other kernel is ready.
+        """
         family = self._families[step]
-        asked = self._asked[family] = self._asked.get(family, 0) + 1
         single, gain = self.expected(step)
-        several = gain is None or gain >= WORTH
-        if asked % (RARELY if several else PROBE) == FIRST and self._several.get(step, single or 0.0) < LONG:
-            return single, 0.0 if several else None
+        if gain is not None and gain < WORTH:
+            refused = self._refused[family] = self._refused.get(family, 0) + 1
+            apart = self._apart.get(family, SOON)
+            if refused >= apart and self._alone.get(step, LONG) < LONG:
+                self._refused[family], self._apart[family] = 0, min(2 * apart, PROBE)
+                return single, None
+        elif (
+            alone
+            and self._several.get(step, LONG) < LONG
+            and (self._since.get(family, 0) >= RARELY or family not in self._of_family)
+        ):
+            return single, 0.0
         return single, gain
 
     def expected(self, step: int) -> tuple[float | None, float | None]:
         """(seconds with one BLAS thread, gain); None for what is not known."""
-        single, several, gain = self._single.get(step), self._several.get(step), self._gain(step)
-        if gain is None:
-            gain = self._of_family.get(self._families[step])
+        alone, single, several = self._alone.get(step), self._single.get(step), self._several.get(step)
+        family = self._families[step]
+        gain = self._of_family.get(family)
+        if alone is not None and several is not None:
+            gain = alone / several
+        elif gain is None and self._since.get(family, 0) >= TRIED:
+            gain = 1.0
+        elif gain is not None and single is not None and several is not None:
+            gain = min(gain, single / several)
         if single is None and several is not None and gain is not None:
             single = several * gain
         return single, gain
+
+
+def _average(times: dict[int, float], step: int, seconds: float) -> None:
+    known = times.get(step, seconds)
+    times[step] = known + (seconds - known) * (0.5 if seconds < known else 0.25)

@@ -41,7 +41,7 @@ __all__ = ["LONG", "SPIN", "Budget", "Member", "State"]
 
 SPIN = 0.1
 """Seconds for which idle workers spin, unless the environment says something else."""
-GAINS = 1.3
+GAINS = 1.1
 """The gain from which on a kernel that had several threads has certainly woken workers."""
 WORTH = 0.95
 """A team must take less than this part of the time that the kernels would take side by side."""
@@ -65,19 +65,23 @@ class State(Enum):
 class Member:
     """A lane that serves a run, as the budget sees it."""
 
-    __slots__ = ("began", "gains", "lasts", "seconds", "state", "steady", "threads")
+    __slots__ = ("alone", "began", "gains", "lasts", "seconds", "state", "steady", "threads", "warm")
 
     def __init__(self) -> None:
         self.state = State.IDLE
         self.seconds = inf
         """What its kernel is expected to take with the threads it has."""
         self.began = 0.0
-        self.gains = False
-        """Whether it is known to have BLAS workers at work beside it."""
+        self.gains: bool | None = False
+        """Whether it has BLAS workers at work beside it; None: nobody knows."""
+        self.warm = False
+        """Whether workers were awake, as far as is known, when its kernel started."""
         self.threads = 1
         """With how many BLAS threads its kernel started."""
         self.steady = True
         """Whether it has had as many ever since."""
+        self.alone = True
+        """Whether nobody else has executed anything since it started."""
         self.lasts = False
         """Whether somebody has waited in vain for its small kernels to be over."""
 
@@ -120,6 +124,7 @@ class Budget:
         """From here on it executes kernels that are not worth a call each: nor are they worth waking BLAS workers."""
         if member.state is not State.SMALL:
             member.state, member.lasts = State.SMALL, False
+            self._joined(member)
         self._share()
 
     def start(
@@ -144,7 +149,9 @@ class Budget:
             else:
                 self._share()
         member.state, member.began, member.threads, member.steady = State.BIG, now, self.threads, True
-        member.gains = gain is not None and gain > GAINS and self.threads > 1
+        self._joined(member)
+        member.gains = self.threads > 1 and (gain > GAINS if gain is not None else None)
+        member.warm = self.hot(now)
         member.seconds = seconds / gain if gain and self.threads > 1 else seconds
         return None
 
@@ -161,6 +168,7 @@ class Budget:
     def resume(self, member: Member) -> None:
         """Its kernel goes on."""
         member.state, member.steady = State.BIG, False
+        self._joined(member)
         if self.executing > 1:
             self._share()
         elif member.threads > 1 and self.fixed is None:
@@ -185,6 +193,13 @@ class Budget:
         self._set(1 if fixed is None else fixed)
 
     # How it is decided.
+
+    def _joined(self, member: Member) -> None:
+        """It has begun to execute."""
+        member.alone = True
+        for other in self.members:
+            if other is not member and other.state is not State.IDLE:
+                other.alone = member.alone = False
 
     def _share(self) -> None:
         if self.fixed is None:

@@ -34,21 +34,19 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
-from time import perf_counter, process_time
+from time import perf_counter
 from typing import Any
 
 from dataflow.threads.blas import Blas, Library, Reach, spin_seconds
 from dataflow.threads.budget import Budget, Member, State
 from dataflow.threads.complaints import of_flaw, of_refusal, warn
 from dataflow.threads.settings import Settings, process_settings
-from dataflow.threads.workers import wait_for_workers, workers_awake
+from dataflow.threads.workers import SEEN, wait_for_workers, workers_awake
 
 __all__ = ["BIG", "IntraOp", "Sample", "manage_blas", "process_intraop"]
 
 BIG = 200e-6
 """Seconds from which on a kernel is worth these calls: below that they would cost more than four parts in a hundred."""
-HOT = 1.3
-"""CPUs that the process uses during a lone kernel, from which on BLAS workers must be at work beside it."""
 FORK_PATIENCE = 10.0
 """Seconds for which a fork waits at the most for a BLAS call of a kernel, and a fifth of it for any other thread."""
 
@@ -62,8 +60,12 @@ class Sample:
 
     seconds: float
     several: bool
-    cpus: float
-    """How many CPUs the process used meanwhile, on the average; infinity if nobody looked."""
+    alone: bool
+    """Whether no other kernel was executed meanwhile."""
+    warm: bool
+    """Whether BLAS workers were awake when it started."""
+    helped: bool
+    """Whether any of them may have been at work: they were awake when it was over, or nobody has looked."""
 
 
 class _Waiter:
@@ -82,8 +84,6 @@ class _Here(threading.local):
     """What this thread is about."""
 
     member: Member | None = None
-    cpu = 0.0
-    """The process's CPU time when its kernel started."""
 
 
 class IntraOp:
@@ -182,20 +182,26 @@ class IntraOp:
                         self._needed.start(member, perf_counter(), seconds=seconds, gain=0.0, ready=ready)
             with self._lock:
                 complaints += self._enforce()  # OpenMP's number is each thread's own
-        if member.threads > 1:
-            self._here.cpu = process_time()
         _warn_of(complaints)
 
     def end(self, member: Member) -> Sample | None:
         """Its kernel is over, in whatever way."""
         now = perf_counter()
-        took = now - member.began
-        cpus = (process_time() - self._here.cpu) / took if member.threads > 1 and took > 0.0 else inf
+        # The first time that one is seen, it may be so short that any other thread would seem to be a worker.
+        looks = member.gains is None and self._needed.fixed is None
+        awake = looks and (not SEEN or workers_awake())
         with self._lock:
             budget = self._needed
-            sample = Sample(took, member.threads > 1, cpus) if member.steady and budget.fixed is None else None
-            # The first time may be so short that any other thread would seem to be a worker.
-            budget.end(member, now, hot=HOT < cpus < inf and member.seconds < inf)
+            sample = None
+            if member.steady and budget.fixed is None:
+                sample = Sample(
+                    now - member.began,
+                    several=member.threads > 1,
+                    alone=member.alone,
+                    warm=member.warm,
+                    helped=awake or not looks,
+                )
+            budget.end(member, now, hot=awake)
             # If somebody waits, what its lane does next comes first if it is small; and it tells, whatever it is.
             complaints = self._enforce() if not self._waiters else []
         _warn_of(complaints)

@@ -7,7 +7,10 @@ import threading
 import time
 from time import perf_counter
 
-__all__ = ["wait_for_workers", "workers_awake"]
+__all__ = ["SEEN", "wait_for_workers", "workers_awake"]
+
+SEEN = os.path.isdir("/proc/self/task")
+"""Whether threads that Python did not start can be seen here: on Linux."""
 
 
 def wait_for_workers(patience: float) -> None:
@@ -20,7 +23,7 @@ def wait_for_workers(patience: float) -> None:
 
 
 def workers_awake() -> bool:
-    """Whether a thread that Python did not start is running, or waits for a CPU."""
+    """Whether a thread that Python did not start is running, or waits for a CPU; 15 microseconds and more."""
     pythons = {thread.native_id for thread in threading.enumerate()}
     try:
         tasks = [int(name) for name in os.listdir("/proc/self/task")]

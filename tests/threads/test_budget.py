@@ -296,6 +296,53 @@ def test_who_has_waited_starts_whatever_has_all_cpus_by_then():
     assert b.threads == 1
 
 
+def test_whether_a_kernel_was_alone():
+    b = Checked()
+    first, second, idle = b.come(), b.come(), b.come()
+    b.start(first)
+    assert first.alone
+    b.start(second, gain=1.0, seconds=1.0)
+    assert (first.alone, second.alone) == (False, False)
+    b.end(second)
+    assert not first.alone  # it was not
+    b.end(first)
+    b.start(first)
+    b.start(idle, gain=1.0, seconds=1.0)
+    b.end(first)
+    b.start(first, gain=1.0, seconds=1.0)
+    assert not first.alone
+    b.end(idle)
+    b.end(first)
+    b.start(first)
+    b.small(second)
+    assert not first.alone
+    b.end(first)
+    b.start(first)
+    assert not first.alone  # beside small ones
+    b.go(second)
+    b.end(first)
+    b.start(first)
+    b.budget.pause(first)  # it waits for an inner run
+    b.start(idle)
+    assert idle.alone
+    b.budget.resume(first)
+    assert (first.alone, idle.alone) == (False, False)
+
+
+def test_whether_workers_were_awake_when_a_kernel_began():
+    b = Checked()
+    member = b.come()
+    b.start(member)
+    assert not member.warm
+    b.end(member, hot=True)
+    b.start(member)
+    assert member.warm
+    b.end(member)
+    b.now += 2 * SPIN
+    b.start(member)
+    assert not member.warm
+
+
 def test_a_kernel_that_is_known_to_gain_leaves_hot_workers_behind():
     for gain, hot in ((2.0, True), (1.1, False), (None, False)):
         b = Checked()

@@ -53,6 +53,41 @@ def test_it_begins_as_found_and_ends_as_found():
     assert library.sets == [4, 7]
 
 
+@pytest.mark.parametrize("awake", [False, True])
+def test_after_a_kernel_of_which_nobody_knows_it_looks_for_workers(awake: bool, monkeypatch: pytest.MonkeyPatch):
+    looks: list[bool] = []
+    monkeypatch.setattr(intraop, "SEEN", True)
+    monkeypatch.setattr(intraop, "workers_awake", lambda: looks.append(awake) or awake)
+    control, settings = made(Faked(2))
+    member = control.come()
+    samples = []
+    for known in (False, False, True):
+        control.start(member, seconds=1e-3, gain=2.0 if known else None)
+        samples.append(control.end(member))
+    assert looks == [awake, awake]
+    assert [(sample.several, sample.alone, sample.warm, sample.helped) for sample in samples] == [
+        (True, True, False, awake),
+        (True, True, awake, awake),
+        (True, True, awake, True),
+    ]
+    control.start(member, seconds=1e-3, gain=1.0)
+    assert not control.end(member).several
+    settings.set_intraop(2)
+    control.start(member)
+    assert control.end(member) is None
+    assert looks == [awake, awake]
+
+
+def test_where_threads_cannot_be_seen_workers_are_taken_to_be_awake(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(intraop, "SEEN", False)
+    control, _ = made(Faked(2))
+    member = control.come()
+    for warm in (False, True):
+        control.start(member)
+        sample = control.end(member)
+        assert (sample.warm, sample.helped) == (warm, True)
+
+
 def test_two_at_once_have_one_thread_each():
     library = Faked(2)
     control, _ = made(library)
