@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from contextvars import Context
+from math import inf
 from time import perf_counter, thread_time, time_ns
 from types import FrameType
 from typing import Any
@@ -62,9 +63,9 @@ def execute(run: Run, segment: Segment) -> float:
         if segment.stuck:
             costs.stuck(claimed[-1], STUCK)
         elif weight is Weight.UNKNOWN:
-            if costs.first_measured(claimed[-1], now - began, cpu, cold=segment.cold):
+            if costs.first_measured(claimed[-1], now - began, cpu, cold=segment.cold, several=segment.gained != 1.0):
                 run.reconsider()
-        elif segment.relieved:
+        elif segment.relieved or segment.gained != 1.0:
             pass
         elif weight is Weight.HEAVY:
             costs.beside_others(claimed, now - began, cpu, cold=segment.cold)
@@ -118,7 +119,7 @@ def _work_off_timed(run: Run, segment: Segment, mine: Context) -> bool:
     """The same for kernels that are worth two looks at the clock, which tell what each of them costs."""
     plan, values, base = run.plan, run.values, run.context
     calls, usual, settled, last_read = plan.calls, plan.usual, plan.settled, plan.last_read
-    costs = plan.costs
+    costs, gained = plan.costs, segment.gained
     seconds = costs.seconds
     step, readers, apart, copy = END, plan.readers, run.apart, base.copy
     try:
@@ -142,8 +143,9 @@ def _work_off_timed(run: Run, segment: Segment, mine: Context) -> bool:
             result = None
             costs.worked += seconds[step]
             now = perf_counter()
-            if now - began < 0.8 * seconds[step]:  # else telling costs more than it would teach
-                costs.measured(step, now - began)
+            took = (now - began) * gained
+            if took < 0.8 * seconds[step]:  # else telling costs more than it would teach
+                costs.measured(step, took)
             began = now
             try:
                 if mine != base:
@@ -233,10 +235,13 @@ def _work_off_told(run: Run, segment: Segment) -> None:
                 if sweep or readers[slot] == 1:
                     values[slot] = None
             if weight is Weight.UNKNOWN:
-                if costs.first_measured(step, seconds, thread_time() - cpu_began, cold=segment.cold):
+                several, cpu = segment.gained != 1.0, thread_time() - cpu_began
+                if costs.first_measured(step, seconds, cpu, cold=segment.cold, several=several):
                     run.reconsider()
-            elif weight is Weight.HEAVY and not 0.8 < seconds / costs.seconds[step] < 2.0:
-                costs.measured(step, seconds)
+            elif weight is Weight.HEAVY and segment.gained < inf:
+                took = seconds * segment.gained
+                if not 0.8 < took / costs.seconds[step] < 2.0:
+                    costs.measured(step, took)
             run.tell_operator(step, began, seconds, None)
     except BaseException as exc:
         seconds = perf_counter() - started

@@ -20,9 +20,9 @@ Rules, all under the pool's lock:
 3. Waking by worth: a lane wakes another at once if the heavy kernels that it leaves ready are worth it, as kernels of
    unknown cost are. Light kernels (see the scheduler) are worth no second lane: one lane, the *sweeper*, takes those
    of all runs. A lane that finds nothing takes half of the heavy kernels that another has claimed and not
-   started, unless they depend on each other. Lanes tell the plan's costs how they get on together, which decides what
-   counts as light. Whatever the limit, no more lanes than CPUs come at once, besides those whose kernels wait for inner
-   runs.
+   started, unless they depend on each other. Lanes tell the plan's costs how they get on together (see `appraisal`),
+   which decides what counts as light. Whatever the limit, no more lanes than CPUs come at once, besides those whose
+   kernels wait for inner runs.
 4. Delayed, never refused: as long as anything waits while a slot is free, the watcher looks every `DELAY` seconds if
    heavy kernels are ready, and otherwise every `CALM` seconds. What is ready then gets a lane, worth it or not. A lane
    that has not come forward since the last look is stuck in a kernel: what it has claimed is taken from it, and if it
@@ -60,15 +60,15 @@ from functools import partial
 from math import inf
 from threading import Lock
 
+from dataflow.engine.appraisal import appraise
 from dataflow.engine.crowd import Crowd
 from dataflow.engine.execute import clear_frames, execute
 from dataflow.engine.executors import Executors
-from dataflow.engine.lane import Lane, Mark
+from dataflow.engine.lane import Lane
 from dataflow.engine.run import Run, here
 from dataflow.engine.scheduler import BATCH_SECONDS
 from dataflow.engine.segment import END, Segment, Weight
 from dataflow.engine.watcher import CALM, DELAY, GIVE_WAY, Haste, Watcher
-from dataflow.graph.costs import Costs
 from dataflow.threads.budget import LONG, Member, State
 from dataflow.threads.intraop import BIG, process_intraop
 from dataflow.threads.settings import process_settings
@@ -91,9 +91,6 @@ microseconds cost 7 to 9 microseconds more each than in a bare loop, of which th
 each came with the full round (2 CPUs, Python 3.11)."""
 LOOK_SECONDS = 4e-3
 """The same for kernels below `BATCH_SECONDS`, as long as it is not settled whether several lanes are worth it."""
-TOGETHER = 0.75
-"""For how much of a turn, at its end, all lanes must have been with its plan, for that turn to tell how they get on. If
-it must be all, lanes that come and go are never judged; if less, one that was alone is taken for two."""
 REST = 10e-3
 """Seconds for which a lane rests. A process that exits waits so long at the most."""
 
@@ -575,21 +572,7 @@ class Pool:
             lane.ended = execute(run, segment)
         else:
             self._execute_within_budget(lane, lane.member, run, segment)
-        self._appraise(lane, run, heavy)
-
-    def _appraise(self, lane: Lane, run: Run, step: int) -> None:
-        """A lane has ended a turn, which began with this heavy step (or `END`): how do lanes get on together?"""
-        costs, now, before = run.plan.costs, lane.ended, lane.mark
-        if before is None or before.costs is not costs:
-            lane.mark = Mark(costs, lane.came if before is None else now, now, costs.worked)
-            return
-        lane.mark = Mark(costs, before.since, now, costs.worked)
-        if step == END or costs.seconds[step] >= BATCH_SECONDS:
-            return
-        lanes, seconds = list(self._lanes), now - before.at
-        if len(lanes) < 2 or not all(_was_with(other, costs, now - TOGETHER * seconds) for other in lanes):
-            return
-        if costs.shared(costs.seconds[step], (costs.worked - before.worked) / seconds, seconds):
+        if appraise(lane, run.plan.costs, heavy, self._lanes):
             run.reconsider()
             with self._lock:
                 self._stir()  # lanes of other runs of the plan should see to that, too
@@ -628,6 +611,8 @@ class Pool:
             lane.held = len(segment.todo) <= 2  # what it is just about to start it had better start itself
             if member.threads > 1 or costs.gains.some or gain == 0.0:
                 segment.calm = False  # the next kernel may have other threads, or this one is to be looked at
+            if member.threads > 1:
+                segment.gained = gain or inf
             segment.most = LONG  # whoever goes on for longer may get more of them in its midst
             try:
                 lane.ended = execute(run, segment)
@@ -704,7 +689,8 @@ class Pool:
                         stuck.append((run, segment))
                     if self._sweeper is lane:
                         self._sweeper = None
-                lane.doubted = seen == lane.looked_at
+                # One that the budget holds back waits for another's kernel, and not for one that has yet to begin.
+                lane.doubted = seen == lane.looked_at and not (lane.member is not None and lane.member.held)
                 stalled = stalled and lane.doubted
                 lane.looked_at = seen
             more = 1
@@ -725,14 +711,6 @@ class Pool:
             for _ in range(max(1, min(more, waiting.core.ready))):
                 self.offer(waiting)
         return go_on
-
-
-def _was_with(lane: Lane, costs: Costs, since: float) -> bool:
-    """Whether a lane serves a run of this plan, and has served no others since then, or since it came before that."""
-    run, mark = lane.run, lane.mark
-    if run is None or run.plan.costs is not costs:
-        return False
-    return lane.came <= since if mark is None else mark.costs is costs and mark.since <= since
 
 
 _process_pool: Pool | None = None

@@ -42,6 +42,7 @@ class Segment:
         "claimed",
         "cold",
         "frame",
+        "gained",
         "lonely",
         "most",
         "news",
@@ -60,6 +61,8 @@ class Segment:
         self.weight = Weight.UNKNOWN
         self.cold = True
         """Whether it is the first one since its lane came to the run: what begins now takes longer than usual."""
+        self.gained = 1.0
+        """How many times less its steps take than with one BLAS thread, which is what they cost; infinity: unknown."""
         self.calm = False
         """Whether its lane may go on with the next heavy step without looking around; see rule 6 of `lanes`."""
         self.calm_seconds = 0.0
@@ -99,6 +102,7 @@ class Segment:
         self.weight = weight
         self.sweep = sweep
         self.stuck = self.relieved = False
+        self.gained = 1.0
 
     def take(self, most: int) -> list[int]:
         """Take up to so many steps out of it that have not started, from the end; they are its lane's no more."""

@@ -184,13 +184,18 @@ class Costs:
         """Whether lanes have been worth it for a while, with the border where it is."""
         return self._settled > SETTLED
 
-    def first_measured(self, step: int, seconds: float, cpu_seconds: float, *, cold: bool = False) -> bool:
+    def first_measured(
+        self, step: int, seconds: float, cpu_seconds: float, *, cold: bool = False, several: bool = False
+    ) -> bool:
         """A step of unknown cost took so long, and so much of that its thread had the processor.
 
-        With `cold` that is more than it usually takes: it is to be judged by others, if there are enough of them.
+        With `cold` that is more than it usually takes: it is to be judged by others, if there are enough of them. With
+        `several` BLAS threads it may be less than with one: if that might be too long to judge others by, it is.
         Returns whether others were found to be light by it: heaps are out of date.
         """
         family = self._families[step]
+        if several:
+            seconds, cpu_seconds = (max(took, min(2 * took, JUDGED)) for took in (seconds, cpu_seconds))
         if cold and seconds < WAITED and len(self._members[family]) > 2 * MORE_SAMPLES:
             times = self._cold[family] = self._cold.get(family, 0) + 1
             if times <= MORE_SAMPLES:  # a lane that comes anew for each step is always cold

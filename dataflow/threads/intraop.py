@@ -193,7 +193,8 @@ class IntraOp:
         with self._lock:
             budget = self._needed
             sample = None
-            if member.steady and budget.fixed is None:
+            # Beside more kernels than there are CPUs, what it takes says nothing.
+            if member.steady and budget.fixed is None and budget.executing <= budget.cpus:
                 sample = Sample(
                     now - member.began,
                     several=member.threads > 1,

@@ -91,7 +91,9 @@ def settings(cpus: int) -> dict[str, dict[str, int]]:
 
 def compare(size: int, repeats: int, pause: float) -> str:
     """A table: for each graph the milliseconds of each setting, and how many times the best fixed one's they are."""
-    a = (np.random.default_rng(0).random((size, size)) / size).astype(np.float32)
+    a = (np.random.default_rng(0).random((size, size)) / (size / 2)).astype(
+        np.float32
+    )  # so that a chain stays near one
     wanted = settings(flow.parallel_info()["cpus"]["usable"])
     rows = []
     for name, run in graphs(size).items():

@@ -9,7 +9,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ import pytest
 
 import dataflow as flow
 from dataflow.engine import lanes
-from dataflow.engine.lane import Lane
 from dataflow.engine.run import Run
 from dataflow.engine.scheduler import BATCH_SECONDS
 from dataflow.engine.segment import END, Segment
@@ -185,91 +183,6 @@ def test_runs_at_once_take_turns_of_a_few_kernels(run_async: Runner, calm: Calm)
     assert set(done.values()) == {2000}
     assert calm.times > 3000  # most kernels came in calm
     assert min(others) > 500  # three runs on two lanes: when one is half way through, so are the others, more or less
-
-
-class Judged(Fixed):
-    """Costs that note what they are told of how lanes get on."""
-
-    __slots__ = ("told",)
-
-    def shared(self, *told: float) -> bool:
-        self.told.append(told)
-        return False
-
-
-def judged() -> Judged:
-    costs = Judged(["a"], bytes(1))
-    costs.seconds[:] = [HEAVY]
-    costs.told = []
-    return costs
-
-
-class Turns:
-    """A pool whose lanes are where the test says."""
-
-    def __init__(self) -> None:
-        self.pool = lanes.Pool(limit=2, cpus=2)
-
-    def lane(self, costs: Costs | None, came: float = 0.0) -> Lane:
-        lane = Lane()
-        lane.came = came
-        self.at(lane, costs)
-        self.pool._lanes.add(lane)
-        return lane
-
-    def at(self, lane: Lane, costs: Costs | None) -> None:
-        run: Any = None if costs is None else SimpleNamespace(plan=SimpleNamespace(costs=costs))
-        lane.run = run
-
-    def end(self, lane: Lane, at: float, step: int = 0) -> None:
-        lane.ended = at
-        assert lane.run is not None
-        self.pool._appraise(lane, lane.run, step)
-
-
-def test_lanes_are_judged_by_what_all_of_them_do_for_a_plan() -> None:
-    costs, turns = judged(), Turns()
-    one, other = turns.lane(costs), turns.lane(costs)
-    turns.end(one, 1.0)  # the first turn has no beginning
-    turns.end(other, 1.5)
-    assert not costs.told
-    costs.worked += 1.8
-    turns.end(one, 2.0)
-    assert costs.told == [(HEAVY, 1.8, 1.0)]
-    turns.end(one, 3.0, END)  # it was not of heavy steps
-    assert len(costs.told) == 1
-    costs.seconds[0] = BATCH_SECONDS  # nobody doubts that this is worth it
-    turns.end(one, 4.0)
-    assert len(costs.told) == 1
-
-
-def test_lanes_are_not_judged_where_one_is_alone_or_with_another_plan() -> None:
-    costs, others, turns = judged(), judged(), Turns()
-    one = turns.lane(costs)
-    turns.end(one, 1.0)
-    turns.end(one, 2.0)
-    assert not costs.told  # alone
-    other = turns.lane(costs, came=2.5)
-    turns.end(one, 3.0)
-    assert not costs.told  # it has just come
-    turns.end(one, 4.0)
-    assert len(costs.told) == 1  # it has yet to end a turn, but was there
-    turns.end(other, 4.5)
-    turns.at(other, others)
-    turns.end(one, 5.0)
-    assert len(costs.told) == 1  # it is elsewhere
-    turns.end(other, 5.5)
-    turns.at(other, costs)
-    turns.end(other, 5.9)
-    turns.end(one, 6.0)
-    assert len(costs.told) == 1  # it was until now
-    turns.end(other, 6.9)
-    turns.end(one, 7.0)
-    assert len(costs.told) == 3  # by both
-    one.rest()
-    assert one.mark is None  # it holds no plan meanwhile
-    turns.end(one, 9.0)
-    assert len(costs.told) == 3  # and has no turn that could tell anything
 
 
 def test_what_is_done_is_counted_whatever_it_weighs_and_whoever_listens(run_async: Runner, calm: Calm) -> None:

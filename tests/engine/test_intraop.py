@@ -17,6 +17,7 @@ import pytest
 
 import dataflow as flow
 from dataflow.engine import lanes
+from dataflow.threads import intraop
 from dataflow.threads.blas import Blas, Library, Reach
 from dataflow.threads.intraop import process_intraop
 from dataflow.threads.settings import process_settings
@@ -180,6 +181,35 @@ def test_whoever_awaits_a_kernel_that_fails_finds_it_as_it_was(
                 assert blas.count() == 3
 
     run_async(main())
+
+
+@pytest.mark.parametrize("listening", [False, True])
+def test_what_takes_less_with_several_threads_does_not_cost_less(
+    listening: bool, blas: Library, run_async: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a product would seem so small after it had two threads that it gets one."""
+    monkeypatch.setattr(process_intraop._budget, "cpus", 4)
+
+    @flow.op
+    def product(x: int) -> int:
+        time.sleep(0.4e-3 / blas.count())  # as quick as its threads are many
+        return x
+
+    @flow.pipeline
+    def chain(x: int) -> int:
+        for _ in range(4):
+            x = product(x)
+        return x
+
+    with flow.threads(interop=1):
+        plan = chain._bind(chain._plans, None, (1,), {})[0]
+        unsubscribe = flow.observe(lambda event: None) if listening else lambda: None
+        with monkeypatch.context() as patch:
+            patch.setattr(intraop, "workers_awake", lambda: True)
+            for _ in range(5):
+                run_async(chain(1))
+        unsubscribe()
+    assert min(plan.costs.seconds) >= 0.99 * intraop.BIG
 
 
 def test_after_a_failure_it_is_as_it_was(blas: Library) -> None:

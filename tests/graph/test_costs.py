@@ -105,6 +105,20 @@ def test_a_sweep_may_begin_among_steps_that_were_judged_by_others() -> None:
     assert costs.sweep_from == 1
 
 
+def test_a_first_time_with_several_blas_threads_may_be_half_of_it_and_judges_nobody_by_less() -> None:
+    costs = family(2 * MORE_SAMPLES)
+    for step in range(MORE_SAMPLES):
+        assert not costs.first_measured(step, 0.8 * JUDGED, 0.8 * JUDGED, several=True)
+    assert costs.seconds[:2] == [JUDGED, JUDGED]
+    assert costs.seconds[-1] == UNKNOWN
+    costs.measured(0, 0.7 * JUDGED)  # it was no BLAS
+    assert costs.seconds[0] == 0.7 * JUDGED
+    costs = family(2)
+    costs.first_measured(0, 0.2 * JUDGED, 0.2 * JUDGED, several=True)
+    costs.first_measured(1, 3 * JUDGED, 3 * JUDGED, several=True)
+    assert costs.seconds == [0.4 * JUDGED, 3 * JUDGED]
+
+
 def test_others_are_judged_to_be_short_and_never_to_be_slow() -> None:
     for seconds, judged in ((JUDGED, False), (0.9 * JUDGED, True)):
         costs = family(MORE_SAMPLES + 2)

@@ -78,6 +78,15 @@ def test_after_a_kernel_of_which_nobody_knows_it_looks_for_workers(awake: bool, 
     assert looks == [awake, awake]
 
 
+def test_what_a_kernel_takes_beside_more_than_there_are_cpus_says_nothing():
+    control, _ = made(Faked(2))
+    members = [control.come() for _ in range(3)]
+    for member in members:
+        control.start(member, seconds=1e-3, gain=1.0)
+    assert control.end(members[0]) is None
+    assert control.end(members[1]) is not None
+
+
 def test_where_threads_cannot_be_seen_workers_are_taken_to_be_awake(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(intraop, "SEEN", False)
     control, _ = made(Faked(2))
