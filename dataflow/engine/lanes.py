@@ -209,8 +209,7 @@ class Pool:
                     self._wait(run, wait)
         except BaseException:  # a bug of ours: the kernel gets it, and nothing waits for our segment
             if lane.segment is not None:
-                run.proceed(lane.segment, light=False, lanes=1, again=False)
-                run.depart(lane.segment)
+                _give_up(run, lane.segment)
             raise
         finally:
             if lane.member is not None:
@@ -424,10 +423,7 @@ class Pool:
         try:
             run.crash(bug)
             if lane.segment is not None:
-                try:
-                    run.proceed(lane.segment, light=False, lanes=1, again=False)
-                finally:
-                    run.depart(lane.segment)
+                _give_up(run, lane.segment)
         except BaseException:
             logger.exception("a lane could not leave %r in order", run)
 
@@ -611,8 +607,7 @@ class Pool:
             lane.held = len(segment.todo) <= 2  # what it is just about to start it had better start itself
             if member.threads > 1 or costs.gains.some or gain == 0.0:
                 segment.calm = False  # the next kernel may have other threads, or this one is to be looked at
-            if member.threads > 1:
-                segment.gained = gain or inf
+            segment.gained = inf if member.gains is None else gain if member.gains and gain is not None else 1.0
             segment.most = LONG  # whoever goes on for longer may get more of them in its midst
             try:
                 lane.ended = execute(run, segment)
@@ -711,6 +706,14 @@ class Pool:
             for _ in range(max(1, min(more, waiting.core.ready))):
                 self.offer(waiting)
         return go_on
+
+
+def _give_up(run: Run, segment: Segment) -> None:
+    """A lane leaves a run after a bug of ours: nobody must wait for it."""
+    try:
+        run.proceed(segment, light=False, lanes=1, again=False)
+    finally:
+        run.depart(segment)
 
 
 _process_pool: Pool | None = None

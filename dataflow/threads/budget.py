@@ -73,7 +73,7 @@ class Member:
         """What its kernel is expected to take with the threads it has."""
         self.began = 0.0
         self.gains: bool | None = False
-        """Whether it has BLAS workers at work beside it; None: nobody knows."""
+        """Whether it has BLAS workers at work beside it, by the default; None: nobody knows."""
         self.held = False
         """Whether it is held back: it is to ask again, or is asked, before it may start."""
         self.warm = False
@@ -153,7 +153,7 @@ class Budget:
                 self._share()
         member.state, member.began, member.threads, member.steady = State.BIG, now, self.threads, True
         self._joined(member)
-        member.gains = self.threads > 1 and (gain > GAINS if gain is not None else None)
+        member.gains = self.threads > 1 and self.fixed is None and (gain > GAINS if gain is not None else None)
         member.warm = self.hot(now)
         member.seconds = seconds / gain if gain and self.threads > 1 else seconds
         return None

@@ -188,7 +188,7 @@ class IntraOp:
         """Its kernel is over, in whatever way."""
         now = perf_counter()
         # The first time that one is seen, it may be so short that any other thread would seem to be a worker.
-        looks = member.gains is None and self._needed.fixed is None
+        looks = member.gains is None
         awake = looks and (not SEEN or workers_awake())
         with self._lock:
             budget = self._needed

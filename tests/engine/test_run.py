@@ -149,3 +149,80 @@ def test_a_lane_that_comes_to_its_end_while_all_is_taken_from_it_goes_on() -> No
     run.begin()
     execute(run, Late())
     assert run.core.state(0) is State.READY
+
+
+@flow.op
+def broken(x: int) -> int:
+    raise ZeroDivisionError
+
+
+@flow.pipeline
+def pair(x: Any) -> Any:
+    return successor(x), successor(x)
+
+
+@flow.pipeline
+def broken_pair(x: Any) -> Any:
+    return broken(x), successor(x)
+
+
+class Telling(Run):
+    """Notes whenever whoever waits for it would be told, and whether it was settled then."""
+
+    __slots__ = ("told",)
+
+    def _changed(self) -> None:
+        self.told.append(self.settled)
+
+
+def begun(pipeline: Any) -> tuple[Telling, list[Segment]]:
+    """A run of two steps, each of which has a lane of its own."""
+    plan, inputs = pipeline._bind(pipeline._plans, None, (0,), {})
+    plan.costs.seconds[:] = plan.costs._estimates[:] = [1e-3] * len(plan)
+    run = Telling(plan, inputs, copy_context())
+    run.told = []
+    run.begin()
+    segments = [run.claim(light=True, lanes=2) for _ in range(2)]
+    return run, [segment for segment in segments if segment is not None]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_end_is_told_by_the_lane_that_is_last_to_leave(first: int) -> None:
+    run, segments = begun(pair)
+    for segment in segments:
+        execute(run, segment)
+        assert not run.proceed(segment, light=True, lanes=2, again=True)
+    assert run.core.over
+    assert not run.settled  # lanes may have BLAS threads to give back
+    run.depart(segments[first])
+    assert run.told == []
+    run.depart(segments[1 - first])
+    assert run.told == [True]
+    assert run.outcome() == (1, 1)
+
+
+def test_a_failure_is_told_when_its_lane_leaves_whatever_the_others_do() -> None:
+    run, (failing, other) = begun(broken_pair)
+    execute(run, failing)
+    assert run.told == []
+    assert not run.proceed(failing, light=True, lanes=2, again=True)
+    assert run.told == []
+    run.depart(failing)
+    assert run.told == [True]
+    assert run.astray
+    execute(run, other)
+    assert not run.proceed(other, light=True, lanes=2, again=True)
+    run.depart(other)
+    assert not run.astray
+    with pytest.raises(ZeroDivisionError):
+        run.outcome()
+
+
+def test_a_stop_is_told_at_once() -> None:
+    run, segments = begun(pair)
+    run.stop()
+    assert run.told == [True]
+    for segment in segments:
+        run.proceed(segment, light=True, lanes=2, again=False)
+        run.depart(segment)
+    assert not run.astray

@@ -341,6 +341,21 @@ def test_whether_a_kernel_was_alone():
     assert (first.alone, idle.alone) == (False, False)
 
 
+def test_with_a_fixed_number_nothing_is_asked_about_gains():
+    b = Checked(fixed=2)
+    member = b.come()
+    for gain in (None, 2.0):
+        b.start(member, gain=gain)
+        assert (member.threads, member.gains) == (2, False)
+        b.end(member)
+    b = Checked()
+    member = b.come()
+    for gain, gains in ((None, None), (2.0, True), (1.0, False)):
+        b.start(member, seconds=1.0, gain=gain)
+        assert member.gains is gains
+        b.end(member)
+
+
 def test_whether_workers_were_awake_when_a_kernel_began():
     b = Checked()
     member = b.come()
