@@ -34,7 +34,9 @@ class Fixed(Costs):
 
     __slots__ = ()
 
-    def first_measured(self, step: int, seconds: float, cpu_seconds: float, *, cold: bool = False) -> bool:
+    def first_measured(
+        self, step: int, seconds: float, cpu_seconds: float, *, cold: bool = False, several: bool = False
+    ) -> bool:
         return False
 
     def measured(self, step: int, seconds: float) -> None:
