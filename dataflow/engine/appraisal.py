@@ -26,8 +26,8 @@ it must be all, lanes that come and go are never judged; if less, one that was a
 def appraise(lane: Lane, costs: Costs, step: int, lanes: Iterable[Lane]) -> bool:
     """A lane has ended a turn for the plan of these costs, which began with this heavy step (`END`: light ones).
 
-    `lanes` are all that hold a slot, itself included. Returns whether it was found that the step is not worth several:
-    then heaps are out of date.
+    `lanes` are all that hold a slot of their own; the guest of a kernel is none of these. Returns whether it was found
+    that the step is not worth several: then heaps are out of date.
     """
     now, before = lane.ended, lane.mark
     if before is None or before.costs is not costs:

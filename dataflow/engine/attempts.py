@@ -172,7 +172,7 @@ class Attempt(Run):
         with self.lock:
             first = not self.core.stopped
             if first:
-                self._error = exc
+                self._error, self._failing = exc, segment
                 self._fail(step, segment)
                 self._reap_all()
         if not first:

@@ -15,9 +15,10 @@ SATURATED = 0.5
 With 64 inter-op threads on 2 CPUs, stencils and wide graphs of 10 to 1,000 microseconds a kernel took up to 4.6 times
 as long as with two, when 64 lanes came at once."""
 WAITING = 5
-"""Looks in a row without progress after which kernels are taken to wait for something else than the interpreter. It is
-by all of them that it is told how many CPUs the process uses, since the system counts that by ticks: in the two
-milliseconds of one look, two products may seem to use none."""
+"""Looks in a row without progress after which kernels are taken to wait for something else than the interpreter."""
+WINDOW = 12e-3
+"""Seconds of such looks by which it is told how many CPUs the process uses: the system counts that by ticks of up to
+four milliseconds for each thread, so in a shorter time two products may seem to use none."""
 STALLS = 50
 """Looks after which a further lane comes even so: a kernel may spin until another one has begun."""
 
@@ -30,9 +31,9 @@ class Crowd:
         self.wanted = cpus
         self._stalls = 0
         """Looks in a row that found no lane any further."""
-        self._looked = self._moved = (0.0, 0.0)
-        """When the last look was, and the last of those that found a lane any further, or of `WAITING` before; and the
-        processor time that the process had used by then."""
+        self._since: tuple[float, float] | None = None
+        """When the last look was that found a lane any further, or had a window of others behind it; and the processor
+        time that the process had used by then."""
 
     def __repr__(self) -> str:
         return f"<Crowd of {self.wanted} lanes on {self.cpus} CPUs>"
@@ -40,19 +41,22 @@ class Crowd:
     def anew(self) -> None:
         """The limit was changed."""
         self.wanted = self.cpus
+        self._since = None
 
     def look(self, limit: int, *, stalled: bool) -> None:
-        """Kernels wait while no lane may come (`stalled`: and none has got any further since the last look)."""
-        before, self._looked = self._looked, (perf_counter(), process_time())
+        """Kernels wait while no lane may come (`stalled`: and none has got any further since the last look).
+
+        Not to be called once as many are wanted as the limit allows.
+        """
+        now, before = (perf_counter(), process_time()), self._since
         self._stalls = self._stalls + 1 if stalled else 0
-        if self._stalls % WAITING == 0:
-            if stalled:
-                before = self._moved
-            self._moved = self._looked
-        elif self._stalls > WAITING:
+        if before is not None and stalled and (self._stalls < WAITING or now[0] - before[0] < WINDOW):
             return
-        if self._looked[1] - before[1] > SATURATED * self.cpus * (self._looked[0] - before[0]):
+        self._since = now
+        if before is None:
+            return
+        if now[1] - before[1] > SATURATED * self.cpus * (now[0] - before[0]):
             self.wanted = self.cpus if self._stalls < STALLS else self.wanted + 1
             self._stalls %= STALLS
-        elif self._stalls >= WAITING:  # all wait for something, and a CPU has nothing to do
+        elif stalled:  # all wait for something, and a CPU has nothing to do
             self.wanted = limit

@@ -71,7 +71,7 @@ class Lane:
         self.looked_at = (-1, -1, -1)
         """The watcher's: (turns, length of the segment's `todo`, its first step) at its last look."""
         self.doubted = False
-        """The watcher's: whether nothing had changed at its last look."""
+        """The watcher's: whether nothing had changed at its last look, though the budget did not hold the lane back."""
         self.void = False
         """It ends as soon as it comes up: the executor refused it, or is retired."""
 

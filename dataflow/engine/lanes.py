@@ -600,14 +600,14 @@ class Pool:
             return
         seconds = costs.seconds[step]
         others = min(run.core.heavy, self._slots - 1)
-        single, gain = costs.gains.advice(step, alone=not others)
+        single, gain, trial = costs.gains.advice(step, lonely=not others)
         lane.held = True
         try:
             process_intraop.start(member, seconds=seconds if single is None else single, gain=gain, ready=others)
             lane.held = len(segment.todo) <= 2  # what it is just about to start it had better start itself
-            if member.threads > 1 or costs.gains.some or gain == 0.0:
+            if member.threads > 1 or costs.gains.some or trial:
                 segment.calm = False  # the next kernel may have other threads, or this one is to be looked at
-            segment.gained = inf if member.gains is None else gain if member.gains and gain is not None else 1.0
+            segment.gained = member.gained
             segment.most = LONG  # whoever goes on for longer may get more of them in its midst
             try:
                 lane.ended = execute(run, segment)
@@ -616,14 +616,10 @@ class Pool:
         finally:
             lane.held = False
         if sample is not None and segment.frame is None and list(segment.claimed) == [step]:
-            costs.gains.note(
-                step,
-                sample.seconds,
-                several=sample.several,
-                alone=sample.alone,
-                warm=sample.warm,
-                helped=sample.helped,
-            )
+            if sample.several:
+                costs.gains.took_several(step, sample.seconds, warm=sample.warm, helped=sample.helped)
+            else:
+                costs.gains.took_one(step, sample.seconds, alone=sample.alone)
 
     def _share(self, lane: Lane, run: Run, segment: Segment) -> None:
         """A lane is about to execute a segment: see that others take what it leaves, and who takes light kernels."""
@@ -684,8 +680,8 @@ class Pool:
                         stuck.append((run, segment))
                     if self._sweeper is lane:
                         self._sweeper = None
-                # One that the budget holds back waits for another's kernel, and not for one that has yet to begin.
-                lane.doubted = seen == lane.looked_at and not (lane.member is not None and lane.member.held)
+                # One that the budget holds back is not stalled: a further one would not help it.
+                lane.doubted = seen == lane.looked_at and not (lane.member is not None and lane.member.waits)
                 stalled = stalled and lane.doubted
                 lane.looked_at = seen
             more = 1

@@ -21,8 +21,9 @@ Rules:
    `depart` gives it up.
 4. After a stop no step starts, because every `todo` is emptied under the lock; a kernel that still runs keeps the
    run *stray* until it returns, and its result is dropped.
-5. Who awaits a run that was not stopped hears of its end when all lanes have left it, and so have put in order what its
-   kernels had, such as BLAS threads; of a failure, when the lane of the kernel that failed has.
+5. A run that was not stopped is settled when all lanes have left it, and so have put in order what its kernels had,
+   such as BLAS threads; one that has failed, when the lane of the kernel that failed has; one that was stopped
+   otherwise, at once.
 6. Nobody keeps a run alive but its awaiter and the lanes that work on it: no cycle, no registry.
 """
 
@@ -87,6 +88,7 @@ class Run:
         "_due",
         "_error",
         "_failed_node",
+        "_failing",
         "_originals",
         "_segments",
         "_trash",
@@ -126,6 +128,8 @@ class Run:
         self._trash: list[Any] = []
         """What was let go of under the lock: emptied after it, since freeing values may call user code."""
         self._segments: list[Segment] = []
+        self._failing: Segment | None = None
+        """That of the lane whose kernel has failed and so stopped the run, until it departs."""
         self._astray = False
         """Whether the run was stopped while lanes were in its kernels, and they still are."""
         self._due: list[int] = []
@@ -189,7 +193,12 @@ class Run:
         with self.lock:
             self._segments.remove(segment)
             core, last = self.core, not self._segments
-            changed = last if core.done == core.size else segment.news or (self.driven and core.ready > 0)
+            if segment is self._failing:
+                self._failing = None
+            if core.over and not core.stopped:
+                changed = last
+            else:
+                changed = segment.news or (self.driven and core.ready > 0)
             back = self._astray and last
             if back:
                 self._astray = False
@@ -206,7 +215,7 @@ class Run:
         """As `proceed`, for a lane in calm that has executed its segment: reports it, and fills it anew.
 
         Returns the first step of what it has now, which is started by that. `END`: there is nothing, and if anybody has
-        to hear of that, `proceed` tells: before, the lane puts in order what its kernels had, such as BLAS threads.
+        to hear of that, `proceed` or `depart` tells.
         """
         with self.lock:
             core = self.core
@@ -265,7 +274,7 @@ class Run:
         """A step on the loop is done; its value is stored."""
         with self.lock:
             self.loop_steps -= 1
-            changed = self._complete((step,)) or self.driven or self.settled
+            changed = self._complete((step,)) or self.driven
         self._trash = []
         if changed:
             self._changed()
@@ -284,7 +293,7 @@ class Run:
             stops = self._fail(step, segment)
             late = not stops and (self._error is None)
             if stops:
-                self._error, self._failed_node = error, node
+                self._error, self._failed_node, self._failing = error, node, segment
                 self._reap_all()
             elif not late:
                 self._also.append((node, error))
@@ -453,7 +462,6 @@ class Run:
             core.reconsider(costs.border)
         steps = core.claim(light=light, lanes=lanes)
         if not steps:
-            segment.claimed, segment.todo = (), [END]
             return False
         seconds = costs.seconds[steps[0]]
         weight = Weight.HEAVY if seconds != UNKNOWN else Weight.UNKNOWN
@@ -531,7 +539,7 @@ class Run:
             begin = slot + 1
 
     def _tell_of(self, segment: Segment | None) -> None:
-        """A step has failed; not under the lock. If a lane had claimed it, it tells as it comes back: see rule 5."""
+        """A step has failed; not under the lock. If a lane had claimed it, it tells as it departs: see rule 5."""
         if segment is None:
             self._changed()
         else:
@@ -562,9 +570,11 @@ class Run:
 
     @property
     def settled(self) -> bool:
-        """Whether the outcome stands and nothing of this run is left on the loop; nor in lanes, if not stopped."""
+        """Whether the outcome stands, nothing of this run is left on the loop, and lanes have left; see rule 5."""
         core = self.core
-        return core.over and not self.loop_steps and not (self._segments and core.done == core.size)
+        if not core.over or self.loop_steps:
+            return False
+        return self._failing is None if core.stopped else not self._segments
 
     def _changed(self) -> None:
         """Something happened that whoever waits for this run must know: steps due, a stop, the end."""

@@ -62,7 +62,8 @@ class Segment:
         self.cold = True
         """Whether it is the first one since its lane came to the run: what begins now takes longer than usual."""
         self.gained = 1.0
-        """How many times less its steps take than with one BLAS thread, which is what they cost; infinity: unknown."""
+        """What its steps take is to be multiplied by this to have what they cost, which is their time with one BLAS
+        thread. Infinity: nobody knows, and they teach nothing."""
         self.calm = False
         """Whether its lane may go on with the next heavy step without looking around; see rule 6 of `lanes`."""
         self.calm_seconds = 0.0
@@ -74,7 +75,7 @@ class Segment:
         self.lonely = False
         """Whether some of these lanes have yet to come: calm ends as soon as there is something for one of them."""
         self.news = False
-        """Whether whoever waits for the run has to hear of what was reported in calm."""
+        """Whether whoever waits for the run has yet to hear of what was reported, or of a failure."""
         self.sweep = False
         """Whether the steps run in order from first to last, so that the plan says what each one reads last."""
         self.frame: FrameType | None = None

@@ -14,12 +14,12 @@ Rules, for the default. (If the user gave a number it holds for all kernels, and
 2. If others execute or are ready it gets one BLAS thread, and so do all from then on: `threads` is 1 for everybody.
    A BLAS call that is under way keeps the threads it has; since it was alone, it is the only one with several.
 3. Never two multi-threaded BLAS calls at once: `threads` is above 1 only while at most one member executes.
-4. *Teaming.* Kernels that are known to gain from BLAS threads may be run one after another with all of them, though
-   several are ready, where that is quicker than side by side. A kernel that comes then waits for the one that runs,
-   no longer than twice what that one is expected to take; then rule 2 holds. So does a kernel that takes less than what
-   is left of that one, whatever it gains: beside it, it would hold up all threads of a product, which wait for each
-   other. And one that would team waits for the one kernel with one thread that is in its way, or for small ones, if
-   they are over before half of what that saves is lost; for small ones only once, if they go on for longer.
+4. *Teaming.* Kernels that gain from BLAS threads, or of which nobody knows, may be run one after another with all of
+   them, though several are ready, where that is quicker than side by side. A kernel that comes then waits for the one
+   that runs, no longer than twice what that one is expected to take; then rule 2 holds. So does a kernel that takes
+   less than what is left of that one, whatever it gains: beside it, it would hold up all threads of a product, which
+   wait for each other. And one that would team waits for the one kernel with one thread that is in its way, or for
+   small ones, if they are over before half of what that saves is lost; for small ones only once, if they go on longer.
 5. When all others have gone, a kernel that is not about to end gets all CPUs for its next BLAS calls.
 
 Why rule 4: a switch from many threads to one is not free. Idle OpenBLAS workers do not sleep: they spin for 2**28 ticks
@@ -35,14 +35,14 @@ branches that run beside spinning workers; both times are estimated below, from 
 from __future__ import annotations
 
 from enum import Enum
-from math import ceil, inf
+from math import inf
 
 __all__ = ["LONG", "SPIN", "Budget", "Member", "State"]
 
 SPIN = 0.1
 """Seconds for which idle workers spin, unless the environment says something else."""
 GAINS = 1.1
-"""The gain from which on a kernel that had several threads has certainly woken workers."""
+"""The gain from which on a kernel that is alone is worth all CPUs, and wakes BLAS workers if it has them."""
 WORTH = 0.95
 """A team must take less than this part of the time that the kernels would take side by side."""
 LONG = 5e-3
@@ -65,16 +65,16 @@ class State(Enum):
 class Member:
     """A lane that serves a run, as the budget sees it."""
 
-    __slots__ = ("alone", "began", "gains", "held", "lasts", "seconds", "state", "steady", "threads", "warm")
+    __slots__ = ("alone", "began", "gained", "lasts", "seconds", "state", "steady", "threads", "waits", "warm")
 
     def __init__(self) -> None:
         self.state = State.IDLE
         self.seconds = inf
         """What its kernel is expected to take with the threads it has."""
         self.began = 0.0
-        self.gains: bool | None = False
-        """Whether it has BLAS workers at work beside it, by the default; None: nobody knows."""
-        self.held = False
+        self.gained = 1.0
+        """How many times as long its kernel would take with one thread, in the adaptive mode; infinity: unknown."""
+        self.waits = False
         """Whether it is held back: it is to ask again, or is asked, before it may start."""
         self.warm = False
         """Whether workers were awake, as far as is known, when its kernel started."""
@@ -130,38 +130,46 @@ class Budget:
         self._share()
 
     def start(
-        self, member: Member, now: float, *, seconds: float = inf, gain: float | None = None, ready: int = 0
+        self,
+        member: Member,
+        now: float,
+        *,
+        seconds: float = inf,
+        gain: float | None = None,
+        ready: int = 0,
+        waited: bool = False,
     ) -> float | None:
         """It is about to execute a kernel, while `ready` others could be started as well.
 
         `seconds` is what it is expected to take with one BLAS thread, `gain` how many times less with all CPUs; who
         does not know leaves them out. None: it may start, with `threads`. Otherwise it should ask again when another
-        member ends its kernel, at the latest at the time returned; a member that has waited until then asks with a
-        gain of 0, and may start.
+        member ends its kernel, at the latest at the time returned; one that has `waited` until then may start.
         """
-        member.state, member.held = State.IDLE, False
+        member.state, member.waits = State.IDLE, False
         if self.fixed is None:
-            if gain == 0.0:
+            if waited:
                 for other in self.members:
                     other.lasts = other.state is State.SMALL
-            if not self.executing and self._worth(seconds, gain, 1 + ready, now):
+                self._share()
+            elif not self.executing and self._worth(seconds, gain, 1 + ready, now):
                 self._set(self.cpus)
-            elif gain != 0.0 and (until := self._patience(seconds, gain, 2 + ready, now)) is not None:
-                member.held = True
+            elif (until := self._patience(seconds, gain, 2 + ready, now)) is not None:
+                member.waits = True
                 return until
             else:
                 self._share()
         member.state, member.began, member.threads, member.steady = State.BIG, now, self.threads, True
         self._joined(member)
-        member.gains = self.threads > 1 and self.fixed is None and (gain > GAINS if gain is not None else None)
-        member.warm = self.hot(now)
+        member.gained, member.warm = 1.0, self.hot(now)
+        if self.threads > 1 and self.fixed is None and (gain is None or gain >= GAINS):
+            member.gained = inf if gain is None else gain
         member.seconds = seconds / gain if gain and self.threads > 1 else seconds
         return None
 
     def end(self, member: Member, now: float, *, hot: bool = False) -> None:
-        """Its kernel is over; `hot`: BLAS workers were seen at work beside it."""
+        """Its kernel is over; `hot`: BLAS workers are awake, as far as can be seen."""
         member.state = State.IDLE
-        if hot or member.gains:
+        if hot or 1.0 < member.gained < inf:
             self._hot_until = now + self.spin
 
     def pause(self, member: Member) -> None:
@@ -217,7 +225,7 @@ class Budget:
     def _worth(self, seconds: float, gain: float | None, kernels: int, now: float) -> bool:
         """Whether the first of so many kernels, while none executes, should have all CPUs."""
         if kernels == 1:
-            return gain is None or gain > 1 / WORTH
+            return gain is None or gain >= GAINS
         return self._team(seconds, gain, kernels, now)
 
     def _patience(self, seconds: float, gain: float | None, kernels: int, now: float) -> float | None:
@@ -245,11 +253,11 @@ class Budget:
         """Whether so many kernels like this one take less one after another, with all CPUs, than side by side."""
         hot = max(0.0, self._hot_until - now)
         if gain is None:
-            # Nobody knows, and hot workers mean that there is BLAS in this: try once, so that one knows.
+            # Nobody knows, and hot workers mean that there is BLAS in this: try, until one knows.
             return hot > 0
         if not gain or seconds == inf:
             return False
-        gain = min(gain, self.cpus)  # more is what one thread lost to spinning workers, which is counted below
+        gain = min(gain, self.cpus)  # more is a slip of the clock, or of a neighbour
         width = min(kernels, self.cpus)
         work = seconds * kernels
         slowed = self._slowed(width)
@@ -257,13 +265,13 @@ class Budget:
         apart = apart * slowed if apart * slowed < hot else apart + hot * (1 - 1 / slowed)
         return work / gain < WORTH * apart
 
-    def _slowed(self, width: int) -> int:
+    def _slowed(self, width: int) -> float:
         """How many times longer so many kernels take that share the CPUs with all workers, while these are hot.
 
         If three threads share two CPUs, that is two on one of them, and the third, which may be a worker, on the other:
         two branches of 1024² products took 27 to 28 milliseconds a product, and 13 without.
         """
-        return ceil((width + self.cpus - 1) / self.cpus)
+        return 2.0 if width >= self.cpus > 1 else max(1.0, (width + self.cpus - 1) / self.cpus)
 
     def check(self) -> None:
         """Assert the invariants, for tests."""

@@ -17,7 +17,8 @@ What lanes call, never under a lock of theirs (these take a lock, may wait for a
     rest(member)                        the lane waits within the run, for what is not its to execute
     pause() / resume(member)            around a kernel's waiting for an inner run, in its thread
 
-A small kernel costs nothing here, a big one 7 to 9 µs, a lane that comes and goes 6 (one of two CPUs busy otherwise).
+A small kernel costs nothing here, a big one 7 to 9 µs (and 15 or more as long as nobody knows what BLAS threads do for
+it), a lane that comes and goes 6 (one of two CPUs busy otherwise).
 
 Forks. A fork while OpenBLAS workers are in a call hangs the parent, whose fork waits for them to end, or the child,
 whose first product waits for workers that are not there: 3 children and the parent within 7 forks, in the first try. So
@@ -179,7 +180,7 @@ class IntraOp:
                 with self._lock:
                     if not waiter.started:
                         self._waiters.remove(waiter)
-                        self._needed.start(member, perf_counter(), seconds=seconds, gain=0.0, ready=ready)
+                        self._needed.start(member, perf_counter(), seconds=seconds, gain=gain, waited=True)
             with self._lock:
                 complaints += self._enforce()  # OpenMP's number is each thread's own
         _warn_of(complaints)
@@ -187,9 +188,8 @@ class IntraOp:
     def end(self, member: Member) -> Sample | None:
         """Its kernel is over, in whatever way."""
         now = perf_counter()
-        # The first time that one is seen, it may be so short that any other thread would seem to be a worker.
-        looks = member.gains is None
-        awake = looks and (not SEEN or workers_awake())
+        looks = member.gained == inf  # only where nobody knows: a look takes 15 microseconds and more
+        helped = not looks or not SEEN or workers_awake()
         with self._lock:
             budget = self._needed
             sample = None
@@ -200,10 +200,10 @@ class IntraOp:
                     several=member.threads > 1,
                     alone=member.alone,
                     warm=member.warm,
-                    helped=awake or not looks,
+                    helped=helped,
                 )
-            budget.end(member, now, hot=awake)
-            # If somebody waits, what its lane does next comes first if it is small; and it tells, whatever it is.
+            budget.end(member, now, hot=looks and helped)
+            # If somebody waits, the lane's next call decides: small kernels of its go first.
             complaints = self._enforce() if not self._waiters else []
         _warn_of(complaints)
         return sample

@@ -98,3 +98,19 @@ def test_lanes_are_not_judged_where_one_is_alone_or_with_another_plan() -> None:
     assert one.mark is None  # it holds no plan meanwhile
     turns.end(one, 9.0)
     assert len(costs.told) == 3  # and has no turn that could tell anything
+
+
+def test_whether_lanes_are_worth_it_is_for_the_costs_to_say() -> None:
+    costs, turns = Costs(["a"], bytes(1)), Turns()
+    costs.measured(0, HEAVY)
+    one, other = turns.lane(costs), turns.lane(costs)
+    one.ended = other.ended = 1.0
+    for lane in one, other:
+        appraise(lane, costs, 0, turns.lanes)
+    found = []
+    for turn in range(2, 9):
+        one.ended = float(turn)
+        costs.worked += 0.3  # of the second that two lanes had
+        found.append(appraise(one, costs, 0, turns.lanes))
+    assert True in found
+    assert costs.border > HEAVY

@@ -218,6 +218,32 @@ def test_a_failure_is_told_when_its_lane_leaves_whatever_the_others_do() -> None
         run.outcome()
 
 
+def test_before_the_lane_of_a_failed_kernel_leaves_nobody_else_settles_the_run() -> None:
+    run, (failing, other) = begun(broken_pair)
+    execute(run, failing)
+    execute(run, other)
+    assert not run.proceed(other, light=True, lanes=2, again=True)
+    run.depart(other)
+    assert True not in run.told
+    assert not run.settled
+    assert not run.proceed(failing, light=True, lanes=2, again=True)
+    run.depart(failing)
+    assert run.told[-1]
+
+
+def test_a_run_that_was_cancelled_stays_settled_while_its_kernels_return() -> None:
+    run, segments = begun(pair)
+    for segment in segments:
+        assert segment.todo.pop() in (0, 1)  # they run
+    run.stop()
+    for segment in segments:
+        segment.todo.pop()
+        assert not run.proceed(segment, light=True, lanes=2, again=True)
+        assert run.settled
+        run.depart(segment)
+    assert all(run.told)
+
+
 def test_a_stop_is_told_at_once() -> None:
     run, segments = begun(pair)
     run.stop()

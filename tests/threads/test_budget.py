@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -172,7 +173,7 @@ def test_who_has_waited_long_enough_starts_beside_it():
     first, second = b.come(), b.come()
     b.start(first, seconds=10e-3, gain=1.8, ready=1)
     assert b.start(second, seconds=10e-3, gain=1.8) is not None
-    assert b.start(second, seconds=10e-3, gain=0.0) is None
+    assert b.start(second, seconds=10e-3, gain=2.0, waited=True) is None
     assert b.threads == 1
 
 
@@ -273,7 +274,7 @@ def test_who_would_team_waits_a_moment_for_light_kernels_but_not_twice_in_vain()
     assert b.start(big, seconds=10e-3, gain=2.0) == pytest.approx(b.now + GRACE)
     assert b.start(big, seconds=1e-3, gain=2.0) == pytest.approx(b.now + 0.75e-3, abs=1e-9)
     assert b.start(big, seconds=1e-3, gain=1.0) is None
-    assert b.start(big, seconds=10e-3, gain=0.0) is None  # it has waited
+    assert b.start(big, seconds=10e-3, gain=2.0, waited=True) is None
     b.small(small)
     assert b.start(big, seconds=10e-3, gain=2.0) is None
     b.start(small)
@@ -287,10 +288,10 @@ def test_who_is_held_back_can_be_told_by_it():
     first, second = b.come(), b.come()
     b.start(first, seconds=10e-3, gain=2.0)
     assert b.start(second, seconds=10e-3, gain=2.0) is not None
-    assert (first.held, second.held) == (False, True)
+    assert (first.waits, second.waits) == (False, True)
     b.end(first)
     assert b.start(second, seconds=10e-3, gain=2.0) is None
-    assert not second.held
+    assert not second.waits
 
 
 def test_who_has_waited_starts_whatever_has_all_cpus_by_then():
@@ -303,7 +304,7 @@ def test_who_has_waited_starts_whatever_has_all_cpus_by_then():
     b.end(first)
     assert b.start(second, seconds=20e-3, gain=2.0, ready=1) is None  # it was before it
     assert b.threads == 2
-    assert b.start(third, seconds=1e-3, gain=0.0) is None
+    assert b.start(third, seconds=1e-3, waited=True) is None
     assert third.state is State.BIG
     assert b.threads == 1
 
@@ -341,18 +342,18 @@ def test_whether_a_kernel_was_alone():
     assert (first.alone, idle.alone) == (False, False)
 
 
-def test_with_a_fixed_number_nothing_is_asked_about_gains():
+def test_with_a_fixed_number_it_is_not_said_what_a_kernel_gains():
     b = Checked(fixed=2)
     member = b.come()
     for gain in (None, 2.0):
         b.start(member, gain=gain)
-        assert (member.threads, member.gains) == (2, False)
+        assert (member.threads, member.gained) == (2, 1.0)
         b.end(member)
     b = Checked()
     member = b.come()
-    for gain, gains in ((None, None), (2.0, True), (1.0, False)):
+    for gain, gained in ((None, math.inf), (2.0, 2.0), (1.0, 1.0)):
         b.start(member, seconds=1.0, gain=gain)
-        assert member.gains is gains
+        assert member.gained == gained
         b.end(member)
 
 
@@ -371,7 +372,7 @@ def test_whether_workers_were_awake_when_a_kernel_began():
 
 
 def test_a_kernel_that_is_known_to_gain_leaves_hot_workers_behind():
-    for gain, hot in ((2.0, True), (1.1, False), (None, False)):
+    for gain, hot in ((2.0, True), (1.1, True), (None, False)):
         b = Checked()
         member = b.come()
         b.start(member, seconds=10e-3, gain=gain)

@@ -58,6 +58,7 @@ def test_after_a_kernel_of_which_nobody_knows_it_looks_for_workers(awake: bool, 
     looks: list[bool] = []
     monkeypatch.setattr(intraop, "SEEN", True)
     monkeypatch.setattr(intraop, "workers_awake", lambda: looks.append(awake) or awake)
+    monkeypatch.setattr(intraop, "perf_counter", lambda: 1000.0)
     control, settings = made(Faked(2))
     member = control.come()
     samples = []
@@ -89,6 +90,7 @@ def test_what_a_kernel_takes_beside_more_than_there_are_cpus_says_nothing():
 
 def test_where_threads_cannot_be_seen_workers_are_taken_to_be_awake(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(intraop, "SEEN", False)
+    monkeypatch.setattr(intraop, "perf_counter", lambda: 1000.0)
     control, _ = made(Faked(2))
     member = control.come()
     for warm in (False, True):
