@@ -56,7 +56,9 @@ class Crowd:
         if before is None:
             return
         if now[1] - before[1] > SATURATED * self.cpus * (now[0] - before[0]):
-            self.wanted = self.cpus if self._stalls < STALLS else self.wanted + 1
-            self._stalls %= STALLS
+            if not stalled:
+                self.wanted = self.cpus
+            elif self._stalls >= STALLS:
+                self.wanted, self._stalls = self.wanted + 1, 0
         elif stalled:  # all wait for something, and a CPU has nothing to do
             self.wanted = limit

@@ -54,6 +54,7 @@ def test_none_come_while_lanes_get_on_or_use_the_cpus(monkeypatch: pytest.Monkey
     assert looks.look(3 * STALLS, cpus=0.5, stalled=False) == 2  # they wait for the interpreter only
     assert looks.look(STALLS - 1, cpus=1.9, stalled=True) == 2  # long kernels that compute
     assert looks.look(WAITING, cpus=1.9, stalled=True) == 3  # or spin until another one begins: it comes in the end
+    assert looks.look(5 * (STALLS + WAITING), cpus=1.9, stalled=True) == 8  # as do all others that they may wait for
 
 
 @pytest.mark.parametrize("apart", [DELAY, CALM])
