@@ -194,8 +194,6 @@ class Pool:
                             self._pass_on(lane)
                         if not run.proceed(segment, light=True, lanes=self._among, again=True):
                             break
-                    if segment.frame is not None:
-                        clear_frames(segment.frame)  # as in `_serve`
                 with self._lock:
                     if self._sweeper is lane:
                         self._sweeper = None
@@ -204,8 +202,13 @@ class Pool:
                 lane.segment = None
                 if segment is not None:
                     run.depart(segment)
+                    if segment.frame is not None:
+                        clear_frames(segment.frame)  # as in `_serve`
                 segment = None
-                if not run.settled:
+                if run.core.over and not run.loop_steps:  # others are just about to leave it: not worth lending a slot
+                    while not run.settled:
+                        wait()
+                elif not run.settled:
                     self._wait(run, wait)
         except BaseException:  # a bug of ours: the kernel gets it, and nothing waits for our segment
             if lane.segment is not None:
@@ -387,8 +390,8 @@ class Pool:
                 if run is None:
                     continue
                 here.run = lane.run = run
-                lane.member = process_intraop.come()
                 try:
+                    lane.member = process_intraop.come()
                     self._serve(lane, run)
                 except BaseException as exc:  # a bug of ours; a kernel's exceptions end in execute()
                     self._rescue(lane, run, exc)
@@ -421,9 +424,11 @@ class Pool:
     def _rescue(self, lane: Lane, run: Run, bug: BaseException) -> None:
         """After a bug of ours the run ends with it, and the lane goes on with others."""
         try:
-            run.crash(bug)
-            if lane.segment is not None:
-                _give_up(run, lane.segment)
+            try:
+                run.crash(bug)
+            finally:
+                if lane.segment is not None:
+                    _give_up(run, lane.segment)
         except BaseException:
             logger.exception("a lane could not leave %r in order", run)
 
@@ -604,7 +609,8 @@ class Pool:
         lane.held = True
         try:
             process_intraop.start(member, seconds=seconds if single is None else single, gain=gain, ready=others)
-            lane.held = len(segment.todo) <= 2  # what it is just about to start it had better start itself
+            # With all CPUs, what it is just about to start it had better start itself.
+            lane.held = member.threads > 1 and len(segment.todo) <= 2
             if member.threads > 1 or costs.gains.some or trial:
                 segment.calm = False  # the next kernel may have other threads, or this one is to be looked at
             segment.gained = member.gained

@@ -22,8 +22,8 @@ Rules:
 4. After a stop no step starts, because every `todo` is emptied under the lock; a kernel that still runs keeps the
    run *stray* until it returns, and its result is dropped.
 5. A run that was not stopped is settled when all lanes have left it, and so have put in order what its kernels had,
-   such as BLAS threads; one that has failed, when the lane of the kernel that failed has; one that was stopped
-   otherwise, at once.
+   such as BLAS threads; but for lanes that are late, as letting go of a value may take its time. One that has failed is
+   settled when the lane of the kernel that failed has left it; one that was stopped otherwise, at once.
 6. Nobody keeps a run alive but its awaiter and the lanes that work on it: no cycle, no registry.
 """
 
@@ -90,6 +90,7 @@ class Run:
         "_failed_node",
         "_failing",
         "_originals",
+        "_present",
         "_segments",
         "_trash",
         "apart",
@@ -128,6 +129,8 @@ class Run:
         self._trash: list[Any] = []
         """What was let go of under the lock: emptied after it, since freeing values may call user code."""
         self._segments: list[Segment] = []
+        self._present = 0
+        """How many of them are not late."""
         self._failing: Segment | None = None
         """That of the lane whose kernel has failed and so stopped the run, until it departs."""
         self._astray = False
@@ -165,6 +168,7 @@ class Run:
             if not self._fill(segment, light, lanes):
                 return None
             self._segments.append(segment)
+            self._present += 1
         return segment
 
     def proceed(self, segment: Segment, *, light: bool, lanes: int, again: bool) -> bool:
@@ -173,6 +177,8 @@ class Run:
         False: the lane leaves the run, and has to `depart` as soon as it has put in order what its kernels had.
         """
         with self.lock:
+            if segment.late:
+                self._come_forward(segment)
             done = segment.claimed
             changed = (bool(done) and self._complete(done)) | segment.news
             segment.cold = False
@@ -192,14 +198,15 @@ class Run:
         """A lane leaves this run, with nothing of it begun. The last one tells whoever waits of the end."""
         with self.lock:
             self._segments.remove(segment)
-            core, last = self.core, not self._segments
+            self._present -= not segment.late
+            core = self.core
             if segment is self._failing:
                 self._failing = None
             if core.over and not core.stopped:
-                changed = last
+                changed = not self._present
             else:
                 changed = segment.news or (self.driven and core.ready > 0)
-            back = self._astray and last
+            back = self._astray and not self._segments
             if back:
                 self._astray = False
         if self._trash:
@@ -219,6 +226,8 @@ class Run:
         """
         with self.lock:
             core = self.core
+            if segment.late:
+                self._come_forward(segment)
             steps, released, due = core.exchange(segment.claimed, segment.most, segment.among, lonely=segment.lonely)
             if steps and not segment.calm and core.ready:  # perhaps nobody is there for what it would leave
                 core.give_back(steps)
@@ -233,7 +242,7 @@ class Run:
             values = self.values
             for slot in released:
                 values[slot] = None
-        elif self._trash:
+        elif self._trash and steps:  # else when the lane has left: whoever waits should not wait for this
             self._trash = []
         if not steps:
             segment.news |= changed
@@ -249,6 +258,9 @@ class Run:
         with self.lock:
             segment.stuck = stuck and segment.weight is Weight.LIGHT
             changed = segment in self._segments and self._reap(segment, but_first=but_first)
+            if stuck and segment in self._segments:
+                self._is_late(segment)
+                changed |= self.settled
         self._trash = []
         if changed:
             self._changed()
@@ -263,6 +275,8 @@ class Run:
                 return False
             segment.relieved = True
             self.core.give_back(taken)
+            if not segment.claimed:
+                self._is_late(segment)
         return True
 
     def reconsider(self) -> None:
@@ -456,6 +470,17 @@ class Run:
 
     # Under the lock.
 
+    def _is_late(self, segment: Segment) -> None:
+        """Its lane is held up, or all it had was taken, so that it is in no kernel."""
+        if not segment.late:
+            segment.late = True
+            self._present -= 1
+
+    def _come_forward(self, segment: Segment) -> None:
+        """Its lane was late."""
+        segment.late = False
+        self._present += 1
+
     def _fill(self, segment: Segment, light: bool, lanes: int) -> bool:
         core, costs = self.core, self.plan.costs
         if core.light_below != costs.border:  # another run of the plan has moved it
@@ -476,6 +501,8 @@ class Run:
         unstarted = segment.take(most - 1 if but_first and most == len(segment.claimed) else most)
         if unstarted:
             self.core.give_back(unstarted)
+            if not segment.claimed:
+                self._is_late(segment)
         done = segment.take_done(failed)
         segment.relieved = segment.relieved or bool(unstarted or done)
         return bool(unstarted) | (bool(done) and self._complete(done))
@@ -574,7 +601,7 @@ class Run:
         core = self.core
         if not core.over or self.loop_steps:
             return False
-        return self._failing is None if core.stopped else not self._segments
+        return self._failing is None if core.stopped else not self._present
 
     def _changed(self) -> None:
         """Something happened that whoever waits for this run must know: steps due, a stop, the end."""

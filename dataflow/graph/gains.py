@@ -112,7 +112,7 @@ class Gains:
     @property
     def some(self) -> bool:
         """Whether several threads are worth it for any operator, as far as is known."""
-        return max(tuple(self._of_family.values()), default=0.0) >= WORTH  # a copy: other lanes add to it meanwhile
+        return max(self._of_family.copy().values(), default=0.0) >= WORTH  # a copy: other lanes add to it meanwhile
 
     def took_one(self, step: int, seconds: float, *, alone: bool) -> None:
         """A step took so long with one BLAS thread; `alone`: no other kernel ran meanwhile."""

@@ -105,7 +105,8 @@ class IntraOp:
         self._waiters: deque[_Waiter] = deque()
         self._told: set[tuple[str, str]] = set()
         """What has been warned of."""
-        self._forking = False
+        self._forking = 0
+        """How many threads fork."""
 
     def __repr__(self) -> str:
         return f"<IntraOp {'managing' if self.managing else 'off'} {self._budget!r}>"
@@ -351,7 +352,7 @@ class IntraOp:
         # Whoever holds the lock lets go of it soon; but that may be this thread, which a signal has interrupted.
         locked = self._lock.acquire(timeout=1.0)
         try:
-            self._forking = True
+            self._forking += 1
             ours = [library for library in self._blas.libraries if library.reach is Reach.PROCESS]
             if self._found is None:
                 self._find()
@@ -371,7 +372,7 @@ class IntraOp:
         """Back to what the budget says."""
         if self._forking:
             with self._lock:
-                self._forking = False
+                self._forking -= 1
                 complaints = self._enforce()
             _warn_of(complaints)
 
@@ -383,7 +384,7 @@ class IntraOp:
         if self._budget is not None:
             self._budget.members.clear()
         if self._forking:
-            self._forking = False
+            self._forking = 0
             for library in self._blas.libraries:
                 if self._found and library.path in self._found:
                     library.put_back(self._found[library.path])

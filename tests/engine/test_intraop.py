@@ -226,6 +226,25 @@ def test_what_takes_less_with_several_threads_does_not_cost_less(
     assert min(plan.costs.seconds) >= 0.99 * intraop.BIG
 
 
+def test_what_goes_wrong_before_the_first_kernel_ends_the_run(
+    run_async: Runner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipeline = pipeline_of(lambda: 1, lambda: 2)
+
+    def come() -> None:
+        raise OSError("no budget today")
+
+    async def main() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(process_intraop, "come", come)
+            with pytest.raises(OSError, match="no budget today"):
+                await asyncio.wait_for(pipeline(), 20)
+            await flow.quiet()
+        assert await pipeline() == [1, 2]
+
+    run_async(main())
+
+
 def test_after_a_failure_it_is_as_it_was(blas: Library) -> None:
     with pytest.raises(ZeroDivisionError):
         pipeline_of(lambda: 1 / 0, lambda: blas.count()).run()

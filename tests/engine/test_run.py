@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from typing import Any
 
@@ -252,3 +256,85 @@ def test_a_stop_is_told_at_once() -> None:
         run.proceed(segment, light=True, lanes=2, again=False)
         run.depart(segment)
     assert not run.astray
+
+
+class Clinging:
+    """A value that takes its time to be let go of."""
+
+    dying = threading.Event()
+    gate = threading.Event()
+
+    def __del__(self) -> None:
+        self.dying.set()
+        assert self.gate.wait(20)
+
+
+@pytest.fixture
+def clinging() -> Iterator[type[Clinging]]:
+    Clinging.dying.clear()
+    Clinging.gate.set()
+    yield Clinging
+    Clinging.gate.set()
+
+
+@flow.op
+def make() -> Clinging:
+    return Clinging()
+
+
+@flow.op
+def use(x: Any, seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+@flow.pipeline
+def clinging_first() -> Any:
+    x = make()
+    ends = [use(x, 4e-3), use(x, 6e-3)]
+    for _ in range(5):
+        ends = [use(end, 3e-3) for end in ends]
+    return ends
+
+
+@flow.pipeline
+def clinging_last() -> Any:
+    x = make()
+    return use(x, 1e-3), use(x, 2e-3)
+
+
+def test_a_lane_that_is_held_up_by_a_value_holds_up_nobody_else(
+    run_async: Callable[[Any], Any], clinging: type[Clinging]
+) -> None:
+    flow.set_num_interop_threads(2)
+
+    async def main() -> None:
+        for _ in range(4):  # at first nothing is known, and no lane goes on in calm
+            clinging.gate.clear()
+            assert await asyncio.wait_for(clinging_first(), 15) == [3e-3, 3e-3]
+            assert clinging.dying.is_set()
+            clinging.dying.clear()
+            clinging.gate.set()
+            await flow.quiet()
+
+    run_async(main())
+
+
+def test_who_is_cancelled_does_not_wait_for_values_to_be_let_go_of(
+    run_async: Callable[[Any], Any], clinging: type[Clinging]
+) -> None:
+    flow.set_num_interop_threads(1)
+
+    async def main() -> None:
+        for _ in range(4):
+            clinging.gate.clear()
+            task = asyncio.create_task(clinging_last())
+            await asyncio.to_thread(clinging.dying.wait, 20)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(asyncio.shield(asyncio.gather(task, return_exceptions=False)), 10)
+            clinging.dying.clear()
+            clinging.gate.set()
+            await flow.quiet()
+
+    run_async(main())

@@ -467,6 +467,29 @@ def test_at_a_fork_there_is_one_thread_and_then_what_was():
     assert library.count() == 7
 
 
+def test_two_forks_at_once_have_one_thread_until_both_are_over():
+    library = Faked(7)
+    control, _ = made(library)
+    control.come()
+    control.before_fork()
+    control.before_fork()
+    control.after_fork_in_parent()
+    assert library.count() == 1
+    control.after_fork_in_parent()
+    assert library.count() == 7
+
+
+def test_the_child_of_the_second_of_two_forks_has_what_was_found():
+    library = Faked(7)
+    control, _ = made(library)
+    control.come()
+    control.before_fork()
+    control.before_fork()
+    control.after_fork_in_parent()
+    control.after_fork_in_child()
+    assert library.count() == 7
+
+
 def test_the_child_has_what_was_found_and_no_kernels():
     library = Faked(7)
     control, _ = made(library)
