@@ -604,7 +604,7 @@ class Pool:
             lane.ended = execute(run, segment)
             return
         seconds = costs.seconds[step]
-        others = min(run.core.heavy, self._slots - 1)
+        others = min(run.startable(segment), self._slots - 1)
         single, gain, trial = costs.gains.advice(step, lonely=not others)
         lane.held = True
         try:

@@ -22,8 +22,9 @@ Rules:
 4. After a stop no step starts, because every `todo` is emptied under the lock; a kernel that still runs keeps the
    run *stray* until it returns, and its result is dropped.
 5. A run that was not stopped is settled when all lanes have left it, and so have put in order what its kernels had,
-   such as BLAS threads; but for lanes that are late, as letting go of a value may take its time. One that has failed is
-   settled when the lane of the kernel that failed has left it; one that was stopped otherwise, at once.
+   such as BLAS threads; but for lanes that are letting go of values, which may take its time, while others have done
+   all the rest. One that has failed is settled when the lane of the kernel that failed has left it; one that was
+   stopped otherwise, at once.
 6. Nobody keeps a run alive but its awaiter and the lanes that work on it: no cycle, no registry.
 """
 
@@ -90,7 +91,6 @@ class Run:
         "_failed_node",
         "_failing",
         "_originals",
-        "_present",
         "_segments",
         "_trash",
         "apart",
@@ -129,8 +129,6 @@ class Run:
         self._trash: list[Any] = []
         """What was let go of under the lock: emptied after it, since freeing values may call user code."""
         self._segments: list[Segment] = []
-        self._present = 0
-        """How many of them are not late."""
         self._failing: Segment | None = None
         """That of the lane whose kernel has failed and so stopped the run, until it departs."""
         self._astray = False
@@ -168,7 +166,6 @@ class Run:
             if not self._fill(segment, light, lanes):
                 return None
             self._segments.append(segment)
-            self._present += 1
         return segment
 
     def proceed(self, segment: Segment, *, light: bool, lanes: int, again: bool) -> bool:
@@ -177,8 +174,6 @@ class Run:
         False: the lane leaves the run, and has to `depart` as soon as it has put in order what its kernels had.
         """
         with self.lock:
-            if segment.late:
-                self._come_forward(segment)
             done = segment.claimed
             changed = (bool(done) and self._complete(done)) | segment.news
             segment.cold = False
@@ -186,10 +181,12 @@ class Run:
                 segment.claimed, segment.todo, segment.news = (), [END], changed
                 return False
             segment.news = False
+            segment.letting_go = True
             if self.driven and self.core.ready:
                 changed = True
         if self._trash:
             self._trash = []
+        segment.letting_go = False
         if changed:
             self._changed()
         return True
@@ -198,12 +195,11 @@ class Run:
         """A lane leaves this run, with nothing of it begun. The last one tells whoever waits of the end."""
         with self.lock:
             self._segments.remove(segment)
-            self._present -= not segment.late
             core = self.core
             if segment is self._failing:
                 self._failing = None
             if core.over and not core.stopped:
-                changed = not self._present
+                changed = self.settled
             else:
                 changed = segment.news or (self.driven and core.ready > 0)
             back = self._astray and not self._segments
@@ -226,13 +222,11 @@ class Run:
         """
         with self.lock:
             core = self.core
-            if segment.late:
-                self._come_forward(segment)
             steps, released, due = core.exchange(segment.claimed, segment.most, segment.among, lonely=segment.lonely)
             if steps and not segment.calm and core.ready:  # perhaps nobody is there for what it would leave
                 core.give_back(steps)
                 steps = ()
-            segment.claimed = steps
+            segment.claimed, segment.letting_go = steps, bool(steps)
             segment.todo += (END, *steps[::-1])
             changed = self.driven and core.ready > 0
             if due or not steps:
@@ -244,6 +238,7 @@ class Run:
                 values[slot] = None
         elif self._trash and steps:  # else when the lane has left: whoever waits should not wait for this
             self._trash = []
+        segment.letting_go = False
         if not steps:
             segment.news |= changed
         elif changed:
@@ -258,9 +253,6 @@ class Run:
         with self.lock:
             segment.stuck = stuck and segment.weight is Weight.LIGHT
             changed = segment in self._segments and self._reap(segment, but_first=but_first)
-            if stuck and segment in self._segments:
-                self._is_late(segment)
-                changed |= self.settled
         self._trash = []
         if changed:
             self._changed()
@@ -275,8 +267,6 @@ class Run:
                 return False
             segment.relieved = True
             self.core.give_back(taken)
-            if not segment.claimed:
-                self._is_late(segment)
         return True
 
     def reconsider(self) -> None:
@@ -390,6 +380,14 @@ class Run:
             self.told_late(node, other)
         self.tell_ended(Phase.CANCELLED.value)
 
+    # For the lane that is about to start a kernel.
+
+    def startable(self, segment: Segment) -> int:
+        """How many kernels could start beside this lane's: heavy ones that are ready, and what others have claimed."""
+        with self.lock:
+            claimed = [other.unstarted for other in self._segments if other is not segment]
+            return self.core.heavy + sum(claimed)
+
     # For a host that is about to leave.
 
     @property
@@ -470,17 +468,6 @@ class Run:
 
     # Under the lock.
 
-    def _is_late(self, segment: Segment) -> None:
-        """Its lane is held up, or all it had was taken, so that it is in no kernel."""
-        if not segment.late:
-            segment.late = True
-            self._present -= 1
-
-    def _come_forward(self, segment: Segment) -> None:
-        """Its lane was late."""
-        segment.late = False
-        self._present += 1
-
     def _fill(self, segment: Segment, light: bool, lanes: int) -> bool:
         core, costs = self.core, self.plan.costs
         if core.light_below != costs.border:  # another run of the plan has moved it
@@ -501,8 +488,6 @@ class Run:
         unstarted = segment.take(most - 1 if but_first and most == len(segment.claimed) else most)
         if unstarted:
             self.core.give_back(unstarted)
-            if not segment.claimed:
-                self._is_late(segment)
         done = segment.take_done(failed)
         segment.relieved = segment.relieved or bool(unstarted or done)
         return bool(unstarted) | (bool(done) and self._complete(done))
@@ -601,7 +586,10 @@ class Run:
         core = self.core
         if not core.over or self.loop_steps:
             return False
-        return self._failing is None if core.stopped else not self._present
+        if core.stopped:
+            return self._failing is None
+        # A copy: lanes depart meanwhile. Who holds the last value of somebody's may take long to let go of it.
+        return all(segment.letting_go and not segment.claimed for segment in tuple(self._segments))
 
     def _changed(self) -> None:
         """Something happened that whoever waits for this run must know: steps due, a stop, the end."""
