@@ -22,9 +22,8 @@ Rules:
 4. After a stop no step starts, because every `todo` is emptied under the lock; a kernel that still runs keeps the
    run *stray* until it returns, and its result is dropped.
 5. A run that was not stopped is settled when all lanes have left it, and so have put in order what its kernels had,
-   such as BLAS threads; but for lanes that are letting go of values, which may take its time, while others have done
-   all the rest. One that has failed is settled when the lane of the kernel that failed has left it; one that was
-   stopped otherwise, at once.
+   such as BLAS threads; one that has failed, when the lane of the kernel that failed has; one that was stopped
+   otherwise, at once.
 6. Nobody keeps a run alive but its awaiter and the lanes that work on it: no cycle, no registry.
 """
 
@@ -181,12 +180,10 @@ class Run:
                 segment.claimed, segment.todo, segment.news = (), [END], changed
                 return False
             segment.news = False
-            segment.letting_go = True
             if self.driven and self.core.ready:
                 changed = True
         if self._trash:
             self._trash = []
-        segment.letting_go = False
         if changed:
             self._changed()
         return True
@@ -199,7 +196,7 @@ class Run:
             if segment is self._failing:
                 self._failing = None
             if core.over and not core.stopped:
-                changed = self.settled
+                changed = not self._segments
             else:
                 changed = segment.news or (self.driven and core.ready > 0)
             back = self._astray and not self._segments
@@ -226,7 +223,7 @@ class Run:
             if steps and not segment.calm and core.ready:  # perhaps nobody is there for what it would leave
                 core.give_back(steps)
                 steps = ()
-            segment.claimed, segment.letting_go = steps, bool(steps)
+            segment.claimed = steps
             segment.todo += (END, *steps[::-1])
             changed = self.driven and core.ready > 0
             if due or not steps:
@@ -238,7 +235,6 @@ class Run:
                 values[slot] = None
         elif self._trash and steps:  # else when the lane has left: whoever waits should not wait for this
             self._trash = []
-        segment.letting_go = False
         if not steps:
             segment.news |= changed
         elif changed:
@@ -583,13 +579,12 @@ class Run:
     @property
     def settled(self) -> bool:
         """Whether the outcome stands, nothing of this run is left on the loop, and lanes have left; see rule 5."""
-        core = self.core
-        if not core.over or self.loop_steps:
-            return False
-        if core.stopped:
-            return self._failing is None
-        # A copy: lanes depart meanwhile. Who holds the last value of somebody's may take long to let go of it.
-        return all(segment.letting_go and not segment.claimed for segment in tuple(self._segments))
+        return self.concluded and (self._failing is None if self.core.stopped else not self._segments)
+
+    @property
+    def concluded(self) -> bool:
+        """The same, wherever lanes are: who was cancelled waits for no more."""
+        return self.core.over and not self.loop_steps
 
     def _changed(self) -> None:
         """Something happened that whoever waits for this run must know: steps due, a stop, the end."""

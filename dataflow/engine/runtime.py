@@ -410,7 +410,7 @@ async def _settle(run: LoopRun) -> None:
         await run.waiter
     except asyncio.CancelledError:
         run.stop()
-        await _until_settled(run)
+        await _until_ended(run)
         run.abandon()
         raise
     except BaseException:  # the coroutine is closed, or the program interrupted
@@ -421,9 +421,9 @@ async def _settle(run: LoopRun) -> None:
         del run
 
 
-async def _until_settled(run: LoopRun) -> None:
+async def _until_ended(run: LoopRun) -> None:
     """Wait for the async ops of a stopped run; a second cancellation does not cut this short."""
-    while not run.settled:
+    while not run.concluded:
         try:
             if run.waiter.done():  # cancelled along with its awaiter: it needs a fresh one
                 run.waiter = run.loop.create_future()

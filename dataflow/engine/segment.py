@@ -43,7 +43,6 @@ class Segment:
         "cold",
         "frame",
         "gained",
-        "letting_go",
         "lonely",
         "most",
         "news",
@@ -83,8 +82,6 @@ class Segment:
         """After a failure: the frame of ours that the kernel's frame refers back to."""
         self.stuck = False
         """Whether its lane is held up by one step, which was thought light."""
-        self.letting_go = False
-        """Whether its lane is just letting go of values, and not in a kernel."""
         self.relieved = False
         """Whether anything was taken away, or reported by another."""
 

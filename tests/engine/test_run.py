@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -313,33 +314,38 @@ def clinging_last() -> Any:
     return use(x, 1e-3), use(x, 2e-3)
 
 
-def test_a_lane_that_is_held_up_by_a_value_holds_up_nobody_else(
-    run_async: Callable[[Any], Any], clinging: type[Clinging]
+@pytest.mark.parametrize(("pipeline", "threads"), [(clinging_first, 2), (clinging_last, 1)])
+def test_who_is_cancelled_does_not_wait_for_values_to_be_let_go_of(
+    pipeline: Any, threads: int, run_async: Callable[[Any], Any], clinging: type[Clinging]
 ) -> None:
-    flow.set_num_interop_threads(2)
+    """Whether all is done by then or not, and whether lanes go on in calm or, as at first, nothing is known."""
+    flow.set_num_interop_threads(threads)
 
     async def main() -> None:
-        for _ in range(4):  # at first nothing is known, and no lane goes on in calm
-            assert await asyncio.wait_for(clinging_first(), 15) == [3e-3, 3e-3]
-            assert clinging.dying.is_set()
+        for pause in (0.0, 0.05) * 2:
+            task = asyncio.create_task(pipeline())
+            assert await asyncio.to_thread(clinging.dying.wait, 20)
+            await asyncio.sleep(pause)
+            task.cancel()
+            done, _ = await asyncio.wait([task], timeout=10)
+            assert done
             assert not clinging.gone.is_set()
             await clinging.let_go()
 
     run_async(main())
 
 
-def test_who_is_cancelled_does_not_wait_for_values_to_be_let_go_of(
-    run_async: Callable[[Any], Any], clinging: type[Clinging]
-) -> None:
-    flow.set_num_interop_threads(1)
-
-    async def main() -> None:
-        for _ in range(4):
-            task = asyncio.create_task(clinging_last())
-            assert await asyncio.to_thread(clinging.dying.wait, 20)
-            task.cancel()
-            await asyncio.wait([task], timeout=10)
-            assert task.cancelled()
-            await clinging.let_go()
-
-    run_async(main())
+@pytest.mark.parametrize("gained", [1.0, 8.0, math.inf])
+def test_what_takes_less_with_several_blas_threads_does_not_cost_less(gained: float) -> None:
+    run, (segment, _) = begun(pair)
+    costs = run.plan.costs
+    costs.measured(0, 1e-3)
+    assert costs.seconds[0] == 1e-3
+    segment.gained = gained
+    execute(run, segment)  # in microseconds
+    step = segment.claimed[0]
+    if gained == math.inf:
+        assert costs.seconds[step] == 1e-3
+    else:
+        assert costs.seconds[step] < 1e-3
+        assert costs.seconds[step] >= gained * 1e-8
