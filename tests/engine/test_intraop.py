@@ -17,6 +17,7 @@ import pytest
 
 import dataflow as flow
 from dataflow.engine import lanes
+from dataflow.threads import intraop
 from dataflow.threads.blas import Blas, Library, Reach
 from dataflow.threads.intraop import process_intraop
 from dataflow.threads.settings import process_settings
