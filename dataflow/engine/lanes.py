@@ -205,7 +205,7 @@ class Pool:
                     if segment.frame is not None:
                         clear_frames(segment.frame)  # as in `_serve`
                 segment = None
-                if run.core.over and not run.loop_steps:  # others are just about to leave it: not worth lending a slot
+                if run.concluded:  # others are just about to leave it: not worth lending a slot
                     while not run.settled:
                         wait()
                 elif not run.settled:
