@@ -27,7 +27,7 @@ of the CPU's counter, about a tenth of a second, and compete with the lanes mean
 products on 2 CPUs took 26 ms, and 39 ms right after one two-threaded product. Measured on mixes of chains and branches
 of products (256² to 1024², 2 CPUs, OpenBLAS 0.3.31), as multiples of the best fixed setting: all CPUs when alone and
 one thread otherwise, without rule 4: 1.07 to 1.60; never more than one BLAS thread: 1.00 to 1.69; one kernel at a time
-with two: 1.00 to 1.41; with rule 4: 0.95 to 1.13 for 512² and 1024², and up to 1.4 for 256², where handing a kernel of
+with two: 1.00 to 1.41; with rule 4: 0.95 to 1.17 for 512² and 1024², and up to 1.4 for 256², where handing a kernel of
 0.2 ms from lane to lane counts. So while the workers are *hot* the choice is between a team, whose work they do, and
 branches that run beside spinning workers; both times are estimated below, from gains that lanes have measured.
 """

@@ -467,7 +467,8 @@ def test_at_a_fork_there_is_one_thread_and_then_what_was():
     assert library.count() == 7
 
 
-def test_two_forks_at_once_have_one_thread_until_both_are_over():
+@pytest.mark.parametrize("in_child", [False, True])
+def test_of_two_forks_at_once_the_second_begins_and_ends_like_the_first(in_child: bool):
     library = Faked(7)
     control, _ = made(library)
     control.come()
@@ -475,18 +476,7 @@ def test_two_forks_at_once_have_one_thread_until_both_are_over():
     control.before_fork()
     control.after_fork_in_parent()
     assert library.count() == 1
-    control.after_fork_in_parent()
-    assert library.count() == 7
-
-
-def test_the_child_of_the_second_of_two_forks_has_what_was_found():
-    library = Faked(7)
-    control, _ = made(library)
-    control.come()
-    control.before_fork()
-    control.before_fork()
-    control.after_fork_in_parent()
-    control.after_fork_in_child()
+    (control.after_fork_in_child if in_child else control.after_fork_in_parent)()
     assert library.count() == 7
 
 
