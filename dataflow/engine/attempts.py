@@ -86,6 +86,11 @@ class Attempt(Run):
     def __repr__(self) -> str:
         return f"<attempt at {self.plan.nodes[0].spec.name!r} in run {self.of}: {self.core!r}>"
 
+    @property
+    def told_as(self) -> int:
+        """As the run that it was made for."""
+        return self.of
+
     # On the loop.
 
     def go(self) -> None:
@@ -125,7 +130,8 @@ class Attempt(Run):
             succeeded = self.core.phase is Phase.OPEN
             value = self.values[0] if succeeded else error
             self._drop_values()
-        self._trash = []
+            trash = self._take_trash()
+        del trash
         return succeeded, asyncio.CancelledError() if not succeeded and value is None else value
 
     async def returned(self) -> None:
@@ -175,10 +181,11 @@ class Attempt(Run):
                 self._error, self._failing = exc, segment
                 self._fail(step, segment)
                 self._reap_all()
+                trash = self._take_trash()
         if not first:
             super().failed(step, exc, segment)
             return
-        self._trash = []
+        del trash
         self._stopped()
         self._tell_of(segment)
 

@@ -2,15 +2,29 @@
 
 A kernel that waits for its inner run keeps its thread. So while slots are lent there may be more lanes than the bounded
 executor has threads, and those beyond find theirs in the *spare* one.
+
+Threads outlive the run for which they are started. They start in an empty context: on builds where a thread inherits
+the context of who starts it (`sys.flags.thread_inherit_context`, the default of free-threaded ones), they would keep
+the first caller's context variables, such as a request and its credentials, for ever.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
+from typing import ParamSpec
 
-__all__ = ["THREAD_NAME", "Executors"]
+__all__ = ["THREAD_NAME", "Executors", "submit"]
+
+P = ParamSpec("P")
 
 THREAD_NAME = "dataflow-interop"
+
+
+def submit(executor: ThreadPoolExecutor, job: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Have a thread of the executor do a job; one that is started for it starts in an empty context."""
+    Context().run(executor.submit, job, *args, **kwargs)
 
 
 class Executors:

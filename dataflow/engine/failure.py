@@ -6,24 +6,29 @@ comes from. Five kinds would be mistaken for something else on the way and trave
 An exception that is raised again (a module-level instance, a cached one) must not grow: our notes are replaced, not
 added to, and the traceback of an earlier delivery is cut off. Nothing here keeps a frame of ours alive: the
 traceback that leaves starts in the user's function.
+
+Such an instance may be raised by several threads at the same moment, and its traceback may hold frames that another
+thread executes. So of a traceback's entries only `tb_next`, `tb_lasti`, `tb_lineno` and the frame's `f_code` are read,
+which never change: reading `f_locals` or `f_back` of a frame that runs elsewhere crashes a free-threaded interpreter.
+What an entry cannot tell, the exception itself is marked with (`_MARK`). Notes are replaced by one assignment.
 """
 
 from __future__ import annotations
 
 import asyncio
-import dis
-import inspect
 import os
 from contextlib import suppress
-from types import FrameType, TracebackType
+from types import CodeType, TracebackType
 from typing import Any
 
 import numpy as np
 
 from dataflow.errors import OperatorError, OperatorTimeout
+from dataflow.graph.diagnostics.bytecode import raises
 from dataflow.graph.nodes import Graph, Kind, Node
 
 __all__ = [
+    "NO_RUN",
     "also_failed",
     "annotate",
     "arrive",
@@ -31,6 +36,7 @@ __all__ = [
     "cut",
     "in_item",
     "in_one_line",
+    "mark",
     "timed_out",
     "trimmed",
     "wrong_result",
@@ -39,18 +45,39 @@ __all__ = [
 _PREFIX = "dataflow: "
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _NEVER_RAW = (StopIteration, asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit)
+_DELIVERS = frozenset({"outcome", "serial"})
+"""The functions of ours that raise in front of an awaiter what an operator had raised."""
+_MARK = "__dataflow_inside__"
+"""The attribute that says of a delivered exception which run the delivering one was inside of."""
 
 
-def annotate(exc: BaseException, node: Node, graph: Graph, values: Any, run: int) -> None:
-    """Only the note, unless an inner run has left one: its is nearer to the cause."""
-    inner = False
-    entry = exc.__traceback__  # begins in our caller, which still runs: its locals hold the exception
-    entry = entry.tb_next if entry is not None else None
-    while entry is not None and not inner:
-        number = _delivered(entry)
-        inner = number is not None and number > run
-        entry = entry.tb_next
-    _set_note(exc, _note(exc, node, graph, values), keep=inner)
+NO_RUN = 0
+"""The number of no run: marks what was delivered by a run that is inside of no other."""
+
+
+def mark(exc: BaseException, outer: int) -> None:
+    """An exception is about to be delivered by a run that is inside of run `outer`: say so on it.
+
+    Whoever meets the exception again can tell an inner run's failure on its way out from an instance that was raised
+    anew. The exception's own `__setattr__` is passed by: a frozen one takes the mark as well.
+    """
+    with suppress(Exception):
+        object.__setattr__(exc, _MARK, outer)
+
+
+def _marked(exc: BaseException) -> int | None:
+    """The number that `mark` left; None: no run has delivered it yet."""
+    try:
+        found = object.__getattribute__(exc, _MARK)
+    except AttributeError:
+        return None
+    return found if isinstance(found, int) else None
+
+
+def annotate(exc: BaseException, node: Node, graph: Graph, values: Any, run: int, outer: int) -> None:
+    """Only the note, unless an inner run has left one: its is nearer to the cause. For `run`, inside of `outer`."""
+    _set_note(exc, _note(exc, node, graph, values), keep=_marked(exc) == run)
+    mark(exc, outer)
 
 
 def arrive(exc: BaseException, node: Node, graph: Graph, values: Any, run: int) -> BaseException:
@@ -62,6 +89,7 @@ def arrive(exc: BaseException, node: Node, graph: Graph, values: Any, run: int) 
             f"operator {node.spec.name!r} raised {type(exc).__name__}, which cannot be passed on as it is"
         )
         error.__cause__ = exc
+        mark(exc, NO_RUN)  # it is delivered with the error
     else:
         error = exc
     _set_note(error, note, keep=nested)
@@ -97,69 +125,67 @@ def timed_out(node: Node, graph: Graph, seconds: float) -> OperatorTimeout:
 def in_item(exc: BaseException, number: int) -> None:
     """Note which item of a stream failed; what an earlier delivery said of that is replaced."""
     prefix = f"{_PREFIX}in item "
-    with suppress(Exception):
-        notes: list[Any] = exc.__notes__
-        exc.__notes__ = [note for note in notes if not (isinstance(note, str) and note.startswith(prefix))]
-    _add_note(exc, f"{prefix}{number} of the stream (the first is item 0)")
+    _replace_note(exc, prefix, f"{prefix}{number} of the stream (the first is item 0)")
 
 
 def trimmed(exc: BaseException) -> BaseException:
     """The exception without our frames at the beginning of its traceback; what was raised by no operator."""
-    traceback = exc.__traceback__
-    while traceback is not None and _ours(traceback.tb_frame) and _delivered(traceback) is None:
-        traceback = traceback.tb_next
-    return BaseException.with_traceback(exc, traceback)
+    return BaseException.with_traceback(exc, _behind_ours(exc.__traceback__))
 
 
 def cut(exc: BaseException, run: int) -> bool:
-    """Cut our frames, and those of earlier deliveries, off the traceback; returns whether an inner run's are left."""
-    traceback = exc.__traceback__
-    while traceback is not None and _ours(traceback.tb_frame) and _delivered(traceback) is None:
-        traceback = traceback.tb_next
-    entries: list[TracebackType] = []
-    border = None
-    inner = False
-    entry = traceback
-    while entry is not None:
-        delivered = _delivered(entry)
-        if delivered is not None:
-            if delivered <= run:
-                border = _border(entries)
-                break
-            inner = True
-        entries.append(entry)
-        entry = entry.tb_next
-    if border is None and entries and isinstance(exc, _NEVER_RAW):  # never delivered itself: only called frames are new
-        border = _border(entries)
-    if border is not None:
-        traceback = None
-        inner = any(_delivered(entry) is not None for entry in entries[: border + 1])
-        for entry in reversed(entries[: border + 1]):
-            traceback = TracebackType(traceback, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    """Cut our frames, and those of earlier deliveries, off the traceback; returns whether an inner run delivered it.
+
+        never delivered      ours ▸ kernel ▸ helper
+        by an inner run      ours ▸ kernel ▸ … outcome ▸ inner kernel ▸ helper
+        raised again         ours ▸ kernel ▸ helper │ earlier awaiters ▸ … outcome ▸ earlier kernel ▸ earlier helper
+
+    Entries are added in front as an exception passes through frames, so what is new ends with whoever raised.
+    """
+    traceback = _behind_ours(exc.__traceback__)
+    delivered_inside = _marked(exc)
+    inner = delivered_inside == run
+    if delivered_inside is not None and not inner:
+        traceback = _newest(traceback)
     BaseException.with_traceback(exc, traceback)
     return inner
 
 
-def _delivered(entry: TracebackType) -> int | None:
-    """The number of the run that raised here what an operator of it had raised; runs that begin later are inner."""
-    frame = entry.tb_frame
-    if frame.f_code.co_name in ("outcome", "serial") and _ours(frame):
-        return frame.f_locals.get("number")
-    return None
+def _behind_ours(traceback: TracebackType | None) -> TracebackType | None:
+    while traceback is not None and _ours(traceback.tb_frame.f_code) and not _delivers(traceback):
+        traceback = traceback.tb_next
+    return traceback
 
 
-def _border(entries: list[TracebackType]) -> int:
-    """The last entry that belongs to the raise: behind it comes an awaiter of an earlier delivery."""
-    for position in range(len(entries) - 1):
-        entry, after = entries[position], entries[position + 1].tb_frame
-        if _delivered(entry) is not None or after.f_back is entry.tb_frame:
-            continue
-        # Python 3.11 forgets who awaited a coroutine that has ended; if the one before did not raise, it awaited.
-        code = entry.tb_frame.f_code
-        awaited = after.f_back is None and after.f_code.co_flags & code.co_flags & inspect.CO_COROUTINE
-        if not awaited or dis.opname[code.co_code[entry.tb_lasti]] == "RAISE_VARARGS":
-            return position
-    return len(entries) - 1
+def _newest(traceback: TracebackType | None) -> TracebackType | None:
+    """A copy of the entries up to the one that raised the instance this time.
+
+    An instance that C code has raised (the result of a future) has no such entry: then all up to the awaiters of the
+    earlier delivery stay, and the next delivery cuts them off.
+    """
+    entries: list[TracebackType] = []
+    entry = traceback
+    while entry is not None and not _delivers(entry):
+        entries.append(entry)
+        after = entry.tb_next
+        raises_here = raises(entry.tb_frame.f_code, entry.tb_lasti)
+        # `except E as e: raise e` has two entries for its frame: the raise, and the call that it was raised by.
+        if raises_here and (after is None or after.tb_frame is not entry.tb_frame):
+            break
+        entry = after
+    else:
+        while len(entries) > 1 and _ours(entries[-1].tb_frame.f_code):
+            entries.pop()
+    copied = None
+    for entry in reversed(entries):
+        copied = TracebackType(copied, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    return copied
+
+
+def _delivers(entry: TracebackType) -> bool:
+    """Whether a run raised here what an operator of it had raised."""
+    code = entry.tb_frame.f_code
+    return code.co_name in _DELIVERS and _ours(code)
 
 
 def wrong_result(result: Any, name: str) -> TypeError | None:
@@ -179,8 +205,8 @@ def wrong_result(result: Any, name: str) -> TypeError | None:
     return None
 
 
-def _ours(frame: FrameType) -> bool:
-    return frame.f_code.co_filename.startswith(_PACKAGE)
+def _ours(code: CodeType) -> bool:
+    return code.co_filename.startswith(_PACKAGE)
 
 
 def _note(exc: BaseException, node: Node, graph: Graph, values: Any) -> str:
@@ -226,22 +252,27 @@ def _text(exc: BaseException) -> str:
         return ""
 
 
-def _has_note(exc: BaseException) -> bool:
-    notes = getattr(exc, "__notes__", None)
-    return isinstance(notes, list) and any(isinstance(note, str) and note.startswith(_PREFIX) for note in notes)
-
-
 def _set_note(exc: BaseException, note: str, *, keep: bool) -> None:
     """Our one note. What an inner run said (`keep`) is nearer to the cause than what we could add."""
-    if _has_note(exc):
-        if keep:
-            return
-        with suppress(Exception):
-            notes: list[Any] = exc.__notes__
-            exc.__notes__ = [n for n in notes if not (isinstance(n, str) and n.startswith(_PREFIX))]
-    _add_note(exc, note)
+    with suppress(Exception):
+        if not keep or not any(_begins(old, _PREFIX) for old in getattr(exc, "__notes__", [])):
+            _replace_note(exc, _PREFIX, note)
 
 
 def _add_note(exc: BaseException, note: str) -> None:
     with suppress(Exception):  # an exception may refuse attributes; it is delivered all the same
         exc.add_note(note)
+
+
+def _replace_note(exc: BaseException, prefix: str, note: str) -> None:
+    """The note in place of those that begin with the prefix.
+
+    All at once: two threads that note one instance at the same moment leave one note, not two.
+    """
+    with suppress(Exception):
+        notes: list[Any] = getattr(exc, "__notes__", [])
+        exc.__notes__ = [*(old for old in notes if not _begins(old, prefix)), note]
+
+
+def _begins(note: Any, prefix: str) -> bool:
+    return isinstance(note, str) and note.startswith(prefix)

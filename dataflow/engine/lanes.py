@@ -33,8 +33,8 @@ Rules, all under the pool's lock:
 6. *Calm*: while all lanes that are wanted are there, or nothing is ready for those to come, there is nothing to decide
    between two heavy kernels. A lane then goes from one to the next with one short visit to its run (`Run.go_on`), for
    `CALM_SECONDS` (`LOOK_SECONDS` while it has much to learn, `TURN` if other runs wait); unless somebody stirs it up
-   (`_stir`): whoever changes who has a slot, who waits for one, or what is in the queue, after the change. A lane says
-   that it is calm first, and looks around then: what changes in between is seen, or stirs it up. Where slots are free,
+   (`_stir`): whoever changes who has a slot, who waits for one, or what is in the queue, after the change. All of that
+   is done under the lock, and so is the look around by which a lane becomes calm. Where slots are free,
    no lane is calm unless the watcher is awake, which sees to what a calm lane does not, or the lane is *lonely*: lanes
    that are wanted have yet to come, and it stops as soon as something would be left for them.
    A lane that makes something ready looks after that whether others are there to take it (`_turn`, `Run.go_on`); a lane
@@ -63,7 +63,7 @@ from threading import Lock
 from dataflow.engine.appraisal import appraise
 from dataflow.engine.crowd import Crowd
 from dataflow.engine.execute import clear_frames, execute
-from dataflow.engine.executors import Executors
+from dataflow.engine.executors import Executors, submit
 from dataflow.engine.lane import Lane
 from dataflow.engine.run import Run, here
 from dataflow.engine.scheduler import BATCH_SECONDS
@@ -315,8 +315,9 @@ class Pool:
     def _stir(self) -> None:
         """Under the lock: something has changed that lanes have to see to, so none goes on in calm."""
         for lane in (*self._lanes, *self._guests):
-            if lane.segment is not None:
-                lane.segment.calm = False
+            segment = lane.segment  # read once: its lane gives it up without the lock
+            if segment is not None:
+                segment.calm = False
 
     def _spread(self, run: Run, worth: float, beside: int = 0) -> tuple[Lane | None, bool]:
         """Under the lock: what to do about the ready kernels of a run: (a lane to launch, whether to watch).
@@ -354,7 +355,7 @@ class Pool:
                     lanes=len(self._lanes), limit=self._limit, slots=self._slots
                 )
             try:
-                executor.submit(self._work, lane)
+                submit(executor, self._work, lane)
             except BaseException as exc:
                 with self._lock:
                     # Void: it may have been queued before a thread for it could not be started.
@@ -444,11 +445,13 @@ class Pool:
                     self._leave(lane)
                     left = bool(self._queue) or self._any_unstarted()
                     # Whoever made something ready just now, before we had left, has taken us for one who is there.
-                    late = {other.run for other in (*self._lanes, *self._guests) if other.run is not None}
+                    served = [other.run for other in (*self._lanes, *self._guests)]  # read once, as segments are
+                    late = {other for other in served if other is not None}
             del dropped
             if run is not None:
                 return run
             if victim is None:
+                del served
                 for other in late:
                     with other.lock:  # else what its lane is just about to take would count
                         ready = other.core.ready
@@ -580,14 +583,13 @@ class Pool:
 
     def _be_calm(self, run: Run, segment: Segment, step: int) -> None:
         """A lane may go on for a while, beginning with this step, until a lane comes or goes or a run is queued."""
-        segment.calm = True  # first: if anything changes from here on, `_stir` is later
-        segment.among, segment.lonely = self._among, len(self._lanes) < self._among
-        if (
-            len(self._lanes) > self._among
-            or self._returning
-            or not (self._watcher.awake or segment.lonely or self._among == self._slots)
-        ):
-            segment.calm = False
+        with self._lock:  # what changes after this stirs the lane up
+            segment.among, segment.lonely = self._among, len(self._lanes) < self._among
+            segment.calm = (
+                len(self._lanes) <= self._among
+                and not self._returning
+                and (self._watcher.awake or segment.lonely or self._among == self._slots)
+            )
         if len(self._queue) > run.queued:
             segment.calm_seconds = TURN
         else:

@@ -218,7 +218,7 @@ class _Step:
         coroutine = awaited(run.plan.calls[self._step], run.values, name, watch)
         try:
             # As with other async ops, not as an argument.
-            return run.context.copy().run(
+            return run.context_inside().run(
                 run.loop.create_task, coroutine, name=f"dataflow {run.plan.graph.name}.{name}"
             )
         except BaseException:  # the user's task factory failed

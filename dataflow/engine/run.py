@@ -31,13 +31,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextvars import Context
+from contextvars import Context, ContextVar
 from itertools import count
 from threading import Lock, local
 from time import time_ns
 from typing import Any
 
-from dataflow.engine.failure import also_failed, arrive, wrong_result
+from dataflow.engine.failure import NO_RUN, also_failed, arrive, mark, wrong_result
 from dataflow.engine.scheduler import Scheduler
 from dataflow.engine.segment import END, Segment, Weight
 from dataflow.engine.steps import Phase
@@ -47,11 +47,11 @@ from dataflow.engine.telling import operator_ended, tell, tell_late, told_starte
 from dataflow.errors import InternalError, RuntimeClosed
 from dataflow.events import OperatorEnded, RunEnded, RunStarted, observed
 from dataflow.graph.costs import UNKNOWN
-from dataflow.graph.guard import PLAIN_RESULT, guard, guard_result, own
+from dataflow.graph.guard import PLAIN_RESULT, guard, own
 from dataflow.graph.nodes import Kind, Node
 from dataflow.graph.plan import Plan
 
-__all__ = ["Run", "checkpoint", "here"]
+__all__ = ["Run", "checkpoint", "here", "within"]
 
 _numbers = count(1)
 
@@ -63,6 +63,9 @@ class Here(local):
 
 
 here = Here()
+
+within: ContextVar[int] = ContextVar("dataflow_within", default=NO_RUN)
+"""The number of the run whose async operator, or whose `debug`, has this context. In lanes `here` says it."""
 
 
 def checkpoint() -> None:
@@ -100,6 +103,7 @@ class Run:
         "lock",
         "loop_steps",
         "number",
+        "outer",
         "over_at",
         "plan",
         "queued",
@@ -109,6 +113,8 @@ class Run:
 
     def __init__(self, plan: Plan, inputs: list[Any], context: Context) -> None:
         self.number = next(_numbers)
+        self.outer = context.get(within, NO_RUN) if here.run is None else here.run.told_as
+        """The number of the run that this one is inside of."""
         self.plan = plan
         self.context = context
         """What each kernel and async op gets a copy of; from `begin` on that in which observers were told of it."""
@@ -120,13 +126,13 @@ class Run:
         for slot, value in zip(plan.input_slots, inputs, strict=True):
             if slot >= 0:
                 values[slot] = value if type(value) in PLAIN_RESULT else guard(value)
-        self._originals: dict[int, tuple[Any, bool]] = {}
-        """For a slot that is an output and guarded: what the caller gets instead, and whether it is locked."""
+        self._originals: dict[int, Any] = {}
+        """For a slot that is an output and guarded: what the caller gets instead."""
         for position, slot in plan.passed_on:
-            self._originals[slot] = (inputs[position], False)
+            self._originals[slot] = inputs[position]
         self._blame: dict[int, int] = {}
         self._trash: list[Any] = []
-        """What was let go of under the lock: emptied after it, since freeing values may call user code."""
+        """What was let go of under the lock, by which it is replaced, too; see `_take_trash`."""
         self._segments: list[Segment] = []
         self._failing: Segment | None = None
         """That of the lane whose kernel has failed and so stopped the run, until it departs."""
@@ -182,8 +188,8 @@ class Run:
             segment.news = False
             if self.driven and self.core.ready:
                 changed = True
-        if self._trash:
-            self._trash = []
+            trash = self._take_trash()
+        del trash
         if changed:
             self._changed()
         return True
@@ -202,8 +208,8 @@ class Run:
             back = self._astray and not self._segments
             if back:
                 self._astray = False
-        if self._trash:
-            self._trash = []
+            trash = self._take_trash()
+        del trash
         try:
             if changed:
                 self._changed()
@@ -229,12 +235,13 @@ class Run:
             if due or not steps:
                 changed |= self._let_go(released, due)
                 released = ()
+            # If the lane leaves, it empties this when it has left: whoever waits for the run should not wait for that.
+            trash = self._take_trash() if steps and self._trash else None
         if released:  # which needs no lock: nobody reads these slots any more
             values = self.values
             for slot in released:
                 values[slot] = None
-        elif self._trash and steps:  # else when the lane has left: whoever waits should not wait for this
-            self._trash = []
+        del trash
         if not steps:
             segment.news |= changed
         elif changed:
@@ -249,7 +256,8 @@ class Run:
         with self.lock:
             segment.stuck = stuck and segment.weight is Weight.LIGHT
             changed = segment in self._segments and self._reap(segment, but_first=but_first)
-        self._trash = []
+            trash = self._take_trash()
+        del trash
         if changed:
             self._changed()
 
@@ -275,7 +283,8 @@ class Run:
         with self.lock:
             self.loop_steps -= 1
             changed = self._complete((step,)) or self.driven
-        self._trash = []
+            trash = self._take_trash()
+        del trash
         if changed:
             self._changed()
 
@@ -284,7 +293,8 @@ class Run:
         if isinstance(exc, asyncio.CancelledError) and self.core.stopped:
             with self.lock:  # it saw that it was no longer wanted
                 self._fail(step, segment)
-            self._trash = []
+                trash = self._take_trash()
+            del trash
             self._tell_of(segment)
             return
         node = self.blamed(step)
@@ -297,7 +307,8 @@ class Run:
                 self._reap_all()
             elif not late:
                 self._also.append((node, error))
-        self._trash = []
+            trash = self._take_trash()
+        del trash
         if late:
             self.told_late(node, error)
         if stops:
@@ -328,7 +339,8 @@ class Run:
                 self._error = error
                 self._reap_all()
                 self._drop_values()
-        self._trash = []
+            trash = self._take_trash()
+        del trash
         if stops:
             self._stopped()
             self._changed()
@@ -346,9 +358,7 @@ class Run:
         self.tell_ended("done" if phase is Phase.OPEN else phase.value, error)
         if phase is Phase.OPEN:
             values = self.values
-            for slot, (original, locked) in self._originals.items():
-                if locked:
-                    original.setflags(write=True)
+            for slot, original in self._originals.items():
                 values[slot] = original
             result = self.plan.output.build(values)
             self._originals = {}
@@ -356,10 +366,11 @@ class Run:
             return result
         with self.lock:
             self._drop_values()
-        self._trash = []
+            trash = self._take_trash()
+        del trash
         if error is None:
             raise asyncio.CancelledError(f"the run of {self.plan.graph.name!r} was cancelled")
-        number = self.number  # noqa: F841  # by this local `failure.cut` knows the delivery again
+        mark(error, self.outer)
         try:
             raise error
         finally:
@@ -439,9 +450,9 @@ class Run:
                 node = plan.nodes[step]
                 result = own(result, self.seen_by(step), (*node.args, *node.kwargs.values()))
             if plan.shared[step]:
-                guarded, locked = guard_result(result, holders=2)
+                guarded = guard(result)
                 if step in plan.output_slots and guarded is not result:
-                    self._originals[step] = (result, locked)
+                    self._originals[step] = result
                 result = guarded
         attached = plan.plumbing.get(step)
         if attached is not None:
@@ -455,7 +466,7 @@ class Run:
                 if slot in plan.output_slots:
                     value = own(value, guarded)
                     if plan.readers[slot] > 1:  # others than the output
-                        self._originals[slot] = (value, False)
+                        self._originals[slot] = value
                         value = guard(value)
                         guarded.append(value)
                 values[slot] = value
@@ -487,6 +498,17 @@ class Run:
         done = segment.take_done(failed)
         segment.relieved = segment.relieved or bool(unstarted or done)
         return bool(unstarted) | (bool(done) and self._complete(done))
+
+    def _take_trash(self) -> list[Any]:
+        """What was let go of, for the caller to drop after the lock: freeing values may call user code.
+
+        The list is replaced, never emptied, and under the lock: another thread may be extending it otherwise, and then
+        what was taken would come back, or be freed under the lock.
+        """
+        trash = self._trash
+        if trash:
+            self._trash = []
+        return trash
 
     def _reap_all(self) -> None:
         """The run was stopped just now: nothing of it may start."""
@@ -575,6 +597,11 @@ class Run:
         number = self._blame.pop(step, None)
         graph = self.plan.graph
         return self.plan.nodes[step] if number is None else graph.nodes[number - len(graph.inputs)]
+
+    @property
+    def told_as(self) -> int:
+        """The number under which failures, events and inner runs speak of this run."""
+        return self.number
 
     @property
     def settled(self) -> bool:

@@ -29,7 +29,7 @@ from dataflow.engine.failure import annotate, attempted, trimmed
 from dataflow.engine.lanes import process_pool
 from dataflow.engine.managed import Managed, awaited
 from dataflow.engine.places import StillRunning, current_place, outlived
-from dataflow.engine.run import Run, here
+from dataflow.engine.run import Run, here, within
 from dataflow.engine.steps import Phase
 from dataflow.engine.strays import strays
 from dataflow.engine.telling import Stopwatch
@@ -124,7 +124,7 @@ class HostedRun(Run):
             outcome = self._managed.see_through(self, step)
         try:
             # In the context rather than with it as an argument, which task factories of before 3.11 do not take.
-            task = self.context.copy().run(
+            task = self.context_inside().run(
                 self.loop.create_task, outcome, name=f"dataflow {self.plan.graph.name}.{spec.name}"
             )
         except BaseException as exc:  # the user's task factory failed
@@ -133,6 +133,12 @@ class HostedRun(Run):
             return
         self.tasks[step] = task
         task.add_done_callback(partial(self._task_done, step, watch))
+
+    def context_inside(self) -> Context:
+        """For one async op: a copy of the run's context, which says that what begins in it is inside this run."""
+        context = self.context.copy()
+        context.run(within.set, self.number)
+        return context
 
     def _task_done(self, step: int, watch: Stopwatch | None, task: asyncio.Task[tuple[bool, Any]]) -> None:
         """In the loop's thread: an async op has ended, in whatever way."""
@@ -170,6 +176,23 @@ class HostedRun(Run):
         if attempts > 1:
             attempted(error, attempts)
         return error
+
+    def forsake(self) -> None:
+        """Stop it, since its awaiter is gone for good: the coroutine was closed, perhaps by the garbage collector.
+
+        The collector may do so in the middle of anything, also in a thread that holds the lock of this very run and
+        would wait for itself. So where the lock is taken, the loop does it, with no lock of ours in between.
+        """
+        if self.lock.acquire(blocking=False):
+            self.lock.release()
+            self._forsaken()
+            return
+        with suppress(RuntimeError):  # the loop is closed: nobody is left who could tell the difference
+            self.loop.call_soon_threadsafe(self._forsaken)
+
+    def _forsaken(self) -> None:
+        self.stop()
+        self.abandon()
 
     def _tell(self) -> None:
         """The run is settled; in the loop's thread."""
@@ -315,8 +338,8 @@ class Driver:
             )
         run = Run(plan, inputs, context)
         run.tell_started()
-        context = run.context
-        number = run.number  # by this local `failure` knows the delivery again
+        context = run.context.copy()
+        context.run(within.set, run.number)
         watch = Stopwatch() if observed(OperatorEnded) else None
         left = plan.readers.copy()
         came: list[tuple[bool, Any]] = []
@@ -335,7 +358,7 @@ class Driver:
                     if watch is not None:
                         watch.stop()
                     if isinstance(exc, Exception):
-                        annotate(exc, run.blamed(step), plan.graph, run.seen_by(step), number)
+                        annotate(exc, run.blamed(step), plan.graph, run.seen_by(step), run.number, run.outer)
                     if watch is not None:
                         run.tell_operator(step, watch.began, watch.seconds, exc)
                     run.tell_ended(Phase.FAILED.value, exc)
@@ -414,8 +437,7 @@ async def _settle(run: LoopRun) -> None:
         run.abandon()
         raise
     except BaseException:  # the coroutine is closed, or the program interrupted
-        run.stop()
-        run.abandon()
+        run.forsake()
         raise
     finally:
         del run

@@ -656,7 +656,7 @@ class Stream(Generic[R_co]):
             return
         assert item.run is not None
         if item.run.core.phase is Phase.OPEN:
-            item.value = item.run.outcome()  # at once: what the run has locked is unlocked, and the rest is free
+            item.value = item.run.outcome()  # at once: the run lets go of all else
             item.run = None
             self._over(item, ItemState.DONE)
         else:

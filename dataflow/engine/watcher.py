@@ -14,6 +14,7 @@ kernels give way only if it does not.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import Context
 from enum import Enum
 from threading import Event, Lock, Thread
 from time import perf_counter
@@ -85,7 +86,7 @@ class Watcher:
             self._bell = bell = Event()
         thread = Thread(target=self._keep_watch, args=(bell,), name="dataflow-watcher", daemon=True)
         try:
-            thread.start()
+            Context().run(thread.start)  # as lanes do, see `executors`
         except RuntimeError:  # no thread to be had: the interpreter is closing, or the machine is full
             with self._lock:
                 self.awake, self._bell = False, None

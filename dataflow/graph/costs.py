@@ -332,7 +332,7 @@ class Costs:
         just_light, wide = 0.99 * border, self._width if border > LIGHT else border
         # In place: the cores of runs that are under way read it.
         self.seconds[:] = [just_light if border <= known < wide else known for known in self._estimates]
-        for family, (_, best) in tuple(self._measured.items()):  # other lanes add to it meanwhile
+        for family, (_, best) in self._measured.copy().items():  # other lanes add to it meanwhile
             if LIGHT <= best < border:
                 self._lighten(family, best)
 

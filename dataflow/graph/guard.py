@@ -1,12 +1,9 @@
 """Read-only protection: a write to an array that others read is an error, not a data race.
 
-What is handed out instead of an array depends on who owns its memory:
-
-- The array owns its data and only the lane refers to it: it is locked in place (its own flag), and a view of it is
-  handed out. Nobody can lift the view's flag, because the array under it is locked.
-- Anything else (the caller's inputs, constants, a result that is a view of something, a result that somebody
-  still refers to): its flags are not ours to change. A view over a read-only memoryview of it is handed out:
-  numpy refuses to make that writable. Subclasses and dtypes without a buffer get a plain read-only view.
+Readers get a view over a read-only memoryview of the array, which numpy refuses to make writable. The flags of the
+array itself are never changed: it may be the caller's, a constant, or a result that its kernel keeps for itself, and
+how many refer to it, no interpreter tells reliably (3.14 lends references, free-threaded builds share the counts).
+Subclasses and dtypes without a buffer get a plain read-only view.
 
 Containers (tuples, lists, dicts, deques, dataclasses, and what is derived from them) are rebuilt around guarded arrays.
 Other objects are passed on as they are, also dataclasses with operators or pipelines among their methods: those are
@@ -20,14 +17,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
-from sys import getrefcount
 from typing import Any
 
 import numpy as np
 
 from dataflow.graph.nodes import Declared
 
-__all__ = ["ANY_RESULT", "PLAIN_RESULT", "guard", "guard_result", "own", "writable"]
+__all__ = ["ANY_RESULT", "PLAIN_RESULT", "guard", "own", "writable"]
 
 PLAIN_RESULT: frozenset[type] = frozenset(
     [type(None), bool, int, float, complex, str, bytes, np.bool_, np.float64, np.float32, np.int64, np.int32]
@@ -40,7 +36,7 @@ _CONTAINERS = (tuple, list, dict, deque)
 
 
 def guard(value: Any) -> Any:
-    """What readers get instead of a value that is not ours: the caller's input, or a result others refer to."""
+    """What readers get instead of a value."""
     if type(value) in PLAIN_RESULT:
         return value
     if isinstance(value, np.ndarray):
@@ -48,21 +44,6 @@ def guard(value: Any) -> Any:
     if _is_container(value):
         return _rebuild(value, guard)
     return value
-
-
-def guard_result(result: Any, holders: int) -> tuple[Any, bool]:
-    """What several readers get instead of a kernel's result, which `holders` variables of the callers refer to.
-
-    If these are all, and the array owns its data, it is locked in place; the second item says so, for the caller
-    must unlock it at the end of the run if it is an output as well.
-    """
-    if type(result) is np.ndarray:
-        # Our parameter and getrefcount's argument make two more (less where the interpreter lends references).
-        if result.flags.owndata and result.flags.writeable and getrefcount(result) <= holders + 2:
-            result.setflags(write=False)
-            return result.view(), True
-        return _view(result), False
-    return guard(result), False
 
 
 def _view(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

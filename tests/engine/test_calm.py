@@ -22,6 +22,7 @@ from dataflow.engine.segment import END, Segment
 from dataflow.events import OperatorEnded
 from dataflow.graph.costs import Costs
 from dataflow.graph.plan import Plan
+from tests.release import FREE_THREADED, let_go, settles
 
 Runner = Callable[[Any], Any]
 
@@ -452,8 +453,10 @@ def test_values_go_at_their_last_use(run_async: Runner, calm: Calm) -> None:
     plan = fixed(rows)
     assert run_async(rows()) > 0
     assert calm.times > 100
-    assert alive == 0
-    assert most <= 24 < len(plan.nodes)  # a row, and what one lane may do while the other is not on a CPU
+    assert settles(lambda: let_go() or alive == 0)
+    # A row, and what one lane may do while the other is not on a CPU. Without the interpreter's lock a value may wait
+    # for the thread that made it, and nobody collects here in between.
+    assert most <= (len(plan.nodes) if FREE_THREADED else 24)
 
 
 def test_no_kernel_sees_what_the_one_before_has_set(run_async: Runner, calm: Calm) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import dataflow as flow
+from dataflow.engine.run import here
 from dataflow.events import LateFailure
 
 Runner = Callable[[Any], Any]
@@ -1102,3 +1103,43 @@ def test_a_run_that_outlives_its_loop_is_not_waited_for_ever(run_async: Runner) 
     run_async(flow.quiet())
     assert flow.parallel_info()["interop_threads"]["overrunning"] == 0
     assert run_async(flow.pipeline(lambda x: x + 1)(1)) == 2
+
+
+def test_a_coroutine_that_the_collector_closes_in_the_thread_that_has_the_runs_lock(run_async: Runner) -> None:
+    """Collection may begin in the middle of anything; a coroutine that is driven by hand is nobody's but ours."""
+    flow.set_num_interop_threads(1)
+    begun, go_on = threading.Event(), threading.Event()
+    runs: list[Any] = []
+    started: list[int] = []
+
+    @flow.op
+    def first() -> int:
+        runs.append(here.run)
+        begun.set()
+        assert go_on.wait(20)
+        return 1
+
+    @flow.op
+    def second(x: int) -> int:
+        started.append(x)
+        return x
+
+    p = flow.pipeline(lambda: second(first()))
+
+    async def main() -> None:
+        coroutine = p()
+        coroutine.send(None)
+        assert await asyncio.to_thread(begun.wait, 20)
+        run = runs.pop()
+        with run.lock:
+            coroutine.close()  # must not wait for itself
+            assert not run.core.stopped
+        while not run.core.stopped:
+            await asyncio.sleep(0)
+        del run
+        go_on.set()
+        await flow.quiet()
+        assert started == []
+        assert flow.parallel_info()["runs"]["in_progress"] == 0
+
+    run_async(main())

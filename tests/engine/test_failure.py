@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -1043,3 +1044,124 @@ def test_debug_tells_observers_and_names_plumbing() -> None:
     end()
     assert "operator 'getitem'" in caught.value.__notes__[0]
     assert [getattr(event, "outcome", "started") for event in told] == ["started", "done", "started", "failed"]
+
+
+# An instance that is raised again: what is new of its traceback, and by several threads at once.
+
+
+def test_a_stored_instance_that_is_caught_and_raised_in_one_function_keeps_both_ends(run_async: Runner) -> None:
+    stored = ValueError("stored")
+
+    def helper() -> None:
+        raise stored
+
+    @flow.op
+    def raises(x: Any) -> Any:
+        try:
+            helper()
+        except ValueError as exc:
+            raise exc  # as people write it: the frame has two entries
+
+    p = flow.pipeline(lambda x: raises(x))
+
+    async def main() -> set[tuple[str, ...]]:
+        told = set()
+        for _ in range(5):
+            try:
+                await p(1)
+            except ValueError as exc:
+                told.add(tuple(frames(exc)))
+        return told
+
+    (names,) = run_async(main())
+    assert names[-3:] == ("raises", "raises", "helper")
+
+
+def test_a_stored_instance_that_c_code_raises_does_not_grow(run_async: Runner) -> None:
+    stored = ValueError("stored")
+
+    @flow.op
+    def raises(x: Any) -> Any:
+        return next(iter([]), None) or asyncio.Future.result(future)
+
+    p = flow.pipeline(lambda x: raises(x))
+
+    async def main() -> set[tuple[int, int]]:
+        nonlocal future
+        future = asyncio.get_running_loop().create_future()
+        future.set_exception(stored)
+        sizes = set()
+        for _ in range(12):
+            try:
+                await p(1)
+            except ValueError as exc:
+                assert exc is stored
+                sizes.add((len(ours(exc)), len(frames(exc))))
+        return sizes
+
+    future: Any = None
+    sizes = run_async(main())
+    assert all(notes == 1 and length < 12 for notes, length in sizes), sizes
+
+
+@pytest.mark.parametrize("which", ENDS)
+def test_one_instance_raised_from_four_loops_in_four_threads(which: str) -> None:
+    found = hammered(Stored(ValueError("stored")).pipelines[which], seconds=0.3)
+    assert found.runs > 20
+    assert found.notes <= 1
+    assert found.strangers == 0
+    # An awaiter may meet what other threads have added meanwhile, but none of it stays.
+    assert found.longest < 200
+    assert len(found.settled_frames) < 12
+    assert found.settled_frames[-2:] == ENDS[which]
+    assert found.settled_notes == 1
+
+
+@dataclass
+class Hammered:
+    """What awaiters in four threads saw of one instance, and one alone after them."""
+
+    runs: int = 0
+    notes: int = 0
+    longest: int = 0
+    strangers: int = 0
+    settled_frames: tuple[str, ...] | list[str] = ()
+    settled_notes: int = 0
+
+
+def hammered(p: Any, seconds: float) -> Hammered:
+    """Await a pipeline that fails with one and the same instance, from four loops in four threads."""
+    found, lock, begin = Hammered(), threading.Lock(), threading.Barrier(4)
+
+    async def main() -> None:
+        begin.wait(10)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            try:
+                await p(1)
+            except ValueError as exc:
+                length, entry = 0, exc.__traceback__
+                while entry is not None:
+                    length, entry = length + 1, entry.tb_next
+                notes = len(ours(exc))
+                del entry
+                with lock:
+                    found.runs += 1
+                    found.notes = max(found.notes, notes)
+                    found.longest = max(found.longest, length)
+            except BaseException:
+                found.strangers += 1
+                raise
+
+    threads = [threading.Thread(target=asyncio.run, args=(main(),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(seconds + 60)
+        assert not thread.is_alive()
+    for _ in range(3):
+        try:
+            p.run(1)
+        except ValueError as exc:
+            found.settled_frames, found.settled_notes = frames(exc), len(ours(exc))
+    return found

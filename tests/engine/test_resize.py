@@ -271,7 +271,7 @@ def test_a_thousand_random_resizes_lose_and_repeat_nothing(run_async: Runner) ->
     def resize(seed: int) -> None:
         rng = random.Random(seed)
         for turn in range(125):
-            while started.total() < 16 * turn:  # all along the first run
+            while started.copy().total() < 16 * turn:  # all along the first run
                 time.sleep(0)
             flow.set_num_interop_threads(rng.randint(1, 8))
 

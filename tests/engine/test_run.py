@@ -349,3 +349,48 @@ def test_what_takes_less_with_several_blas_threads_does_not_cost_less(gained: fl
     else:
         assert costs.seconds[step] < 1e-3
         assert costs.seconds[step] >= gained * 1e-8
+
+
+class Freed:
+    """A value that says, when it goes, whether it went under its run's lock."""
+
+    seen: list[bool]
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __del__(self) -> None:
+        self.seen.append(self.run.lock.locked())
+
+
+@pytest.mark.parametrize("end", ["proceed", "go_on", "completed", "relieve", "failed", "stop"])
+def test_what_is_let_go_of_goes_without_the_lock_and_does_not_come_back(end: str) -> None:
+    """The list of it is replaced, not emptied: another thread that holds the lock may be extending it."""
+    Freed.seen = []
+    plan, inputs = chain._bind(chain._plans, None, (0,), {})
+    plan.costs.seconds[:] = [20e-6] * len(plan)
+    run = Silent(plan, inputs, copy_context())
+    run.begin()
+    segment = run.claim(light=True, lanes=1)
+    assert segment is not None
+    while segment.todo.pop() != END:
+        pass
+    moves: dict[str, Callable[[], object]] = {
+        "proceed": lambda: run.proceed(segment, light=True, lanes=1, again=True) or run.depart(segment),
+        "go_on": lambda: (run.go_on(segment), run.depart(segment)),
+        "completed": lambda: run.completed(0),
+        "relieve": lambda: run.relieve(segment),
+        "failed": lambda: run.failed(segment.claimed[-1], ValueError("x"), segment),
+        "stop": run.stop,
+    }
+    if end == "completed":
+        run.core.give_back(segment.claimed[1:])
+        segment.claimed, run.loop_steps = [], 1
+    with run.lock:
+        run._trash.append(Freed(run))
+        taken = id(run._trash)
+    moves[end]()
+    assert Freed.seen, "it is still held"
+    assert not any(Freed.seen), "it went under the lock"
+    assert id(run._trash) != taken or not run._trash
+    run.stop()

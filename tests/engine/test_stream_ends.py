@@ -18,6 +18,7 @@ import dataflow as flow
 from dataflow.engine import stream as engine
 from dataflow.engine.items import StreamRun
 from dataflow.events import RunEnded, RunStarted
+from tests.release import let_go
 
 Runner = Callable[[Any], Any]
 
@@ -67,6 +68,7 @@ class Left:
         """Wait until nothing is left; a lane, or the finaliser of a generator, may need a moment."""
         async with asyncio.timeout(20):
             while len(asyncio.all_tasks()) > tasks or self.runs:
+                let_go()
                 await asyncio.sleep(0)
             await flow.quiet()
         assert self.closed >= self.opened, "the source is closed"
@@ -1041,6 +1043,7 @@ def test_memory_is_flat(run_async: Runner, left: Left, held: Any) -> None:
     async def main() -> None:
         most = 0
         async for y in held.stream((x % 20 for x in range(2000)), in_flight=5):
+            let_go()
             most = max(most, len(left.runs))
             del y
         assert most <= 5 + 4  # and one that a lane, or the loop's queue, is about to let go of

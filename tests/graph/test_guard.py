@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dataflow.graph.guard import guard, guard_result, own
+from dataflow.graph.guard import guard, own
 
 Array = np.ndarray[Any, Any]
 Pair = namedtuple("Pair", "left right")
@@ -93,7 +93,6 @@ def test_a_view_that_was_handed_out_is_handed_on_as_it_is() -> None:
 @pytest.mark.parametrize("value", [None, 3, 2.5, "text", b"bytes", np.float64(1), np.int32(3), object(), range(3)])
 def test_what_holds_no_array_is_passed_on(value: Any) -> None:
     assert guard(value) is value
-    assert guard_result(value, holders=1) == (value, False)
     assert own(value, ()) is value
 
 
@@ -112,39 +111,6 @@ def test_containers_are_rebuilt_around_their_arrays() -> None:
     assert not any(array.flags.writeable for array in found)
     assert x.flags.writeable
     assert value[0] is x
-
-
-def test_a_result_that_only_the_lane_holds_is_locked_in_place() -> None:
-    result = np.arange(3)
-    seen, locked = guard_result(result, holders=1)
-    assert locked
-    assert not result.flags.writeable
-    assert seen.base is result
-    assert locked_for_good(seen)
-
-
-def test_a_result_that_somebody_keeps_is_seen_through_a_view() -> None:
-    result = np.arange(3)
-    kept = [result]
-    seen, locked = guard_result(result, holders=1)
-    assert not locked
-    assert kept[0].flags.writeable
-    assert locked_for_good(seen)
-
-
-def test_a_result_that_is_a_view_is_seen_through_another() -> None:
-    base = np.arange(6)
-    seen, locked = guard_result(base[::2], holders=1)
-    assert not locked
-    assert base.flags.writeable
-    assert locked_for_good(seen)
-
-
-def test_a_result_that_its_kernel_made_read_only_is_left_so() -> None:
-    result = _locked(np.arange(3))
-    seen, locked = guard_result(result, holders=1)
-    assert not locked
-    assert not seen.flags.writeable
 
 
 @pytest.mark.parametrize("view", [lambda x: x, lambda x: x[1:], lambda x: x.T, lambda x: x.reshape(-1)[::2]])

@@ -1,0 +1,1 @@
+"""What went wrong in a body, in the user's words: bytecode, blame and advice."""

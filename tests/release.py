@@ -1,0 +1,33 @@
+"""When values go, on builds with and without the interpreter's lock."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import Callable
+
+FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
+"""Whether this interpreter runs without its lock."""
+
+
+def let_go() -> bool:
+    """On a free-threaded build, free what only waits for the thread that made it; elsewhere there is no such thing.
+
+    There, a value whose last reference another thread drops is freed when its maker's thread comes by, or by a
+    collection. What this promises on such builds is so: nothing is kept after a collection.
+    """
+    if FREE_THREADED:
+        for _ in range(3):  # what a value held may have been made by yet another thread
+            gc.collect()
+    return False
+
+
+def settles(holds: Callable[[], bool]) -> bool:
+    """Whether it holds; on a free-threaded build, within seconds: a lane goes on beside whoever it has told."""
+    if FREE_THREADED:
+        for _ in range(10_000):
+            if holds():
+                return True
+            time.sleep(0.001)  # the lane's turn, not a length of time that anything depends on
+    return holds()
