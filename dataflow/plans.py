@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections import OrderedDict
@@ -19,16 +20,21 @@ CACHED_PLANS = 128
 class Plans:
     """A bounded cache of plans, and the lock under which new ones are traced."""
 
-    __slots__ = ("_lock", "_owners", "_plans", "generation", "tracing")
+    __slots__ = ("__weakref__", "_lock", "_owners", "_plans", "generation", "tracing")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.renew_locks()
         self._plans: OrderedDict[Hashable, Plan] = OrderedDict()
         self._owners: dict[int, tuple[weakref.ref[Any], Plans]] = {}
         """By id, since instances need be neither hashable nor different from their equals."""
-        self.tracing = threading.RLock()
         self.generation = 0
         """How often everything was forgotten."""
+        _caches.add(self)
+
+    def renew_locks(self) -> None:
+        """Also in the child of a fork: another thread of the parent may have held them, and is not there."""
+        self._lock = threading.Lock()
+        self.tracing = threading.RLock()
 
     def get(self, key: Hashable) -> Plan | None:
         """The plan kept under this key, which is now the one used last."""
@@ -79,3 +85,15 @@ class Plans:
     def forget(self, owner: Any) -> None:
         """Let go of the plans of one instance."""
         self._owners.pop(id(owner), None)
+
+
+_caches: weakref.WeakSet[Plans] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for plans in list(_caches):
+        plans.renew_locks()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -414,7 +414,7 @@ def test_two_that_wait_for_each_other_meet_whoever_is_just_leaving(
 
 def test_values_go_at_their_last_use(run_async: Runner, calm: Calm) -> None:
     alive, most = 0, 0
-    lock = threading.Lock()
+    lock = threading.RLock()  # a collection may free one in the middle of this
 
     class Counted(np.ndarray):
         pass
