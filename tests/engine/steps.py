@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations, product
@@ -95,7 +96,23 @@ class Driver:
         self.started: list[int] = []
         self.ended: set[int] = set()
         self.released: list[int] = []
+        self.finished: dict[int, list[int]] = {}  # what each lane has done of its batch, and not reported
         self.stopped = False
+
+    def copy(self) -> Driver:
+        """This situation once more, to go on from in another way. The plan is nobody's to change, so all share it."""
+        other = object.__new__(Driver)
+        other.steps, other.share, other.stopped = self.steps, self.share, self.stopped
+        other.core = object.__new__(Scheduler)
+        for name in Scheduler.__slots__:
+            value = getattr(self.core, name)
+            own = type(value) in (list, set, deque) and name not in ("seconds", "_reads", "_successors")
+            setattr(other.core, name, value.copy() if own else value)
+        other.lanes = [claimed.copy() for claimed in self.lanes]
+        other.sweeps, other.loop = self.sweeps.copy(), self.loop.copy()
+        other.started, other.ended, other.released = self.started.copy(), self.ended.copy(), self.released.copy()
+        other.finished = {lane: done.copy() for lane, done in self.finished.items()}
+        return other
 
     def start(self) -> None:
         self._due(self.core.start())
@@ -135,11 +152,11 @@ class Driver:
         self._end(done)
         if self.sweeps[lane]:
             self.released += self.steps.releases[done]
-        self._finished.setdefault(lane, []).append(done)
+        self.finished.setdefault(lane, []).append(done)
         if claimed:
             self._begin(claimed[0])
             return
-        reported = self._finished.pop(lane)
+        reported = self.finished.pop(lane)
         self._leave(lane)
         self._report(reported)
 
@@ -149,7 +166,7 @@ class Driver:
         self._end(last)
         if self.sweeps[lane]:
             self.released += self.steps.releases[last]
-        done = [*self._finished.pop(lane, []), last]
+        done = [*self.finished.pop(lane, []), last]
         following, released, due = self.core.exchange(done, MOST, self.share, lonely=lonely)
         self.released += released
         if not following:
@@ -171,7 +188,7 @@ class Driver:
         rest = claimed[1:]
         del claimed[1:]
         self.core.give_back(rest)
-        done = self._finished.pop(lane, [])
+        done = self.finished.pop(lane, [])
         if done:
             self._report(done)
 
@@ -185,7 +202,7 @@ class Driver:
         self._stop_others(lane)
         if rest:
             self.core.give_back(rest)
-        done = self._finished.pop(lane, [])
+        done = self.finished.pop(lane, [])
         if done:
             self._report(done)
         self._leave(lane)
@@ -210,10 +227,6 @@ class Driver:
 
     # The story from outside.
 
-    @property
-    def _finished(self) -> dict[int, list[int]]:
-        return self.__dict__.setdefault("finished", {})
-
     def _stop_others(self, but: int) -> None:
         for lane, claimed in enumerate(self.lanes):
             rest = claimed[1:]
@@ -223,7 +236,7 @@ class Driver:
 
     def _leave(self, lane: int) -> None:
         del self.lanes[lane], self.sweeps[lane]
-        self.__dict__["finished"] = {n - (n > lane): done for n, done in self._finished.items()}
+        self.finished = {n - (n > lane): done for n, done in self.finished.items()}
 
     def _begin(self, step: int) -> None:
         assert step not in self.started, "a step starts once"

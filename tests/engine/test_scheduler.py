@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 import re
 from itertools import product
@@ -32,12 +31,10 @@ def explore(steps: FakeSteps, lanes: int) -> int:
             driver.check_end()
             ends += 1
         for what, which in moves:
-            later = copy.deepcopy(driver)
-            later.steps = later.core._steps = steps
-            later.core._successors, later.core._reads = steps.successors, steps.reads
+            later = driver.copy()
             later.move(what, which)
             situation = repr(
-                (later.lanes, later.sweeps, later.loop, later.stopped, sorted(later.ended), later._finished)
+                (later.lanes, later.sweeps, later.loop, later.stopped, sorted(later.ended), later.finished)
             )
             situation += repr(
                 (
