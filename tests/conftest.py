@@ -28,11 +28,17 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(params=LOOPS)
-def run_async(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], Any]:
+def loop_name(request: pytest.FixtureRequest) -> str:
+    """The kind of event loop that `run_async` makes."""
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def run_async(loop_name: str) -> Callable[[Coroutine[Any, Any, Any]], Any]:
     """Runs a coroutine to its end on a fresh event loop, of each kind in turn."""
 
     def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
+        with asyncio.Runner(loop_factory=LOOPS[loop_name]) as runner:
             return runner.run(coroutine)
 
     return run

@@ -8,6 +8,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,7 +38,19 @@ NEEDS = {
 """What a demo imports beyond numpy and dataflow."""
 
 
-def run(demo: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], tuple[subprocess.CompletedProcess[str], Path]]:
+    """Runs a demo, once for all tests, and tells the folder that it had."""
+
+    @cache
+    def run(demo: Path) -> tuple[subprocess.CompletedProcess[str], Path]:
+        folder = tmp_path_factory.mktemp(demo.stem)
+        return run_in(folder, demo), folder
+
+    return run
+
+
+def run_in(folder: Path, demo: Path) -> subprocess.CompletedProcess[str]:
     """In another folder than the repository's, temporary files in it, every warning an error."""
     path = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"PYTHONPATH": path, "TMPDIR": str(folder), "MPLCONFIGDIR": str(folder)}
@@ -47,20 +61,20 @@ def run(demo: Path, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("demo", DEMOS, ids=lambda demo: demo.stem)
-def test_a_demo_runs_and_says_what_it_found(demo, tmp_path):
+def test_a_demo_runs_and_says_what_it_found(demo, run):
     for package in NEEDS.get(demo.stem, []):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
-    done = run(demo, tmp_path)
+    done, _ = run(demo)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(PRINTS[demo.stem], done.stdout), done.stdout
 
 
-def test_the_photographs_leave_pictures_behind(tmp_path):
+def test_the_photographs_leave_pictures_behind(run):
     pytest.importorskip("matplotlib")
     pytest.importorskip("PIL")
-    run(REPO / "demos" / "02_photo_features.py", tmp_path)
-    pictures = list(tmp_path.glob("features_*.png"))
+    _, folder = run(REPO / "demos" / "02_photo_features.py")
+    pictures = list(folder.glob("features_*.png"))
     assert len(pictures) == 3
     assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
 
