@@ -45,11 +45,19 @@ def in_child(check):
 def wait_for(child):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
-def healthy():
-    info = flow.parallel_info()["interop_threads"]
-    assert (info["busy"], info["queued"], info["live"], info["overrunning"]) == (0, 0, 0, 0), info
+def runs_as_it_should():
     assert diamond.run(1) == 5
     assert asyncio.run(diamond(2)) == 7
+
+def runs_on_a_bare_loop():
+    loop = asyncio.new_event_loop()
+    assert loop.run_until_complete(diamond(2)) == 7
+    loop.close()
+
+def healthy(runs=runs_as_it_should):
+    info = flow.parallel_info()["interop_threads"]
+    assert (info["busy"], info["queued"], info["live"], info["overrunning"]) == (0, 0, 0, 0), info
+    runs()
 """
 
 
