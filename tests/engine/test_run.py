@@ -394,3 +394,6 @@ def test_what_is_let_go_of_goes_without_the_lock_and_does_not_come_back(end: str
     assert not any(Freed.seen), "it went under the lock"
     assert id(run._trash) != taken or not run._trash
     run.stop()
+    if segment in run._segments:
+        run.depart(segment)
+    assert not run.astray  # else whoever waits for `flow.quiet` would do so for ever
