@@ -21,8 +21,8 @@ from typing import Any, cast
 import numpy as np
 
 from dataflow.errors import TraceError
-from dataflow.graph import remedies
 from dataflow.graph.asking import asks_for_type
+from dataflow.graph.diagnostics import advice
 from dataflow.graph.freeze import LEAVES, Scan
 from dataflow.graph.nodes import OpSpec, Ref
 from dataflow.graph.operations import (
@@ -150,8 +150,8 @@ def _refused(doing: str, remedy: str | Callable[[], str]) -> Callable[..., Any]:
         if not self._trace.here:
             raise stranger(self)
         shown = doing.format(self, name=args[0] if args else "")
-        advice = remedy if isinstance(remedy, str) else remedy()
-        raise refusal(f"{shown} while {self._trace.name!r} is traced", advice)
+        instead = remedy if isinstance(remedy, str) else remedy()
+        raise refusal(f"{shown} while {self._trace.name!r} is traced", instead)
 
     return refused
 
@@ -162,8 +162,8 @@ def _writes_in_place(what: str, frame: FrameType | None) -> TraceError:
     while frame is not None and frame.f_code.co_filename.startswith(NUMPY):
         asked, frame = frame.f_code.co_name, frame.f_back
     if asked:
-        return refusal(f"numpy.{asked} takes no placeholder here: inside, {what}", remedies.BY_VALUE)
-    return refusal(what, remedies.NOT_IN_PLACE)
+        return refusal(f"numpy.{asked} takes no placeholder here: inside, {what}", advice.BY_VALUE)
+    return refusal(what, advice.NOT_IN_PLACE)
 
 
 # ------------------------------------------------------------------------------------------------ placeholders
@@ -278,36 +278,36 @@ class Placeholder(Traced):
             parts.append(_pending(whole, CONSTANT_GETITEM, (place,)))  # noqa: PERF401
         return iter(parts)
 
-    __hash__ = _refused("hash() of {!r}", remedies.NO_KEY)
-    __bool__ = _refused("bool() of {!r}", remedies.CHOOSE)
-    _refuse_type = _refused("isinstance() or the class of {!r}", remedies.UNKNOWN_TYPE)
-    _refuse_callable = _refused("numpy took {!r} for a function", remedies.ASK_NOT)
-    _refuse_iteration = _refused("iteration over {!r}", remedies.INDEX_IT)
-    __next__ = _refused("next() of {!r}", remedies.INDEX_IT)
+    __hash__ = _refused("hash() of {!r}", advice.NO_KEY)
+    __bool__ = _refused("bool() of {!r}", advice.CHOOSE)
+    _refuse_type = _refused("isinstance() or the class of {!r}", advice.UNKNOWN_TYPE)
+    _refuse_callable = _refused("numpy took {!r} for a function", advice.ASK_NOT)
+    _refuse_iteration = _refused("iteration over {!r}", advice.INDEX_IT)
+    __next__ = _refused("next() of {!r}", advice.INDEX_IT)
     __reversed__ = _refused("reversed() of {!r}", "its length is not known yet; index it: node[::-1]")
     __len__ = _refused("len() of {!r}", "its length is not known yet; use node.shape[0], or a static= argument")
     __contains__ = _refused("`in` {!r}", "its value is not known yet; use (node == item).any(), or np.isin")
-    __float__ = _refused("float() of {!r}", remedies.convert)
-    __int__ = _refused("int() of {!r}", remedies.convert)
-    __complex__ = _refused("complex() of {!r}", remedies.convert)
-    __index__ = _refused("{!r} as an index or a count", remedies.as_index)
-    __array__ = _refused("conversion of {!r} to an array", remedies.as_array)
-    __buffer__ = _refused("the buffer of {!r}", remedies.as_array)
-    __setitem__ = _refused("assignment to an item of {!r}", remedies.NO_ITEMS)
-    __delitem__ = _refused("deletion of an item of {!r}", remedies.NO_ITEMS)
-    __setattr__ = _refused("assignment to the attribute {name!r} of {!r}", remedies.NO_ATTRIBUTES)
-    __delattr__ = _refused("deletion of the attribute {name!r} of {!r}", remedies.NO_ATTRIBUTES)
-    __str__ = _refused("str() of {!r}", remedies.AS_TEXT)
-    __format__ = _refused("format() of {!r}", remedies.AS_TEXT + " (in an f-string: {node!r})")
-    __bytes__ = _refused("bytes() of {!r}", remedies.convert)
-    __reduce_ex__ = _refused("pickling of {!r}", remedies.NO_COPY)
-    __copy__ = _refused("copying of {!r}", remedies.NO_COPY)
-    __deepcopy__ = _refused("copying of {!r}", remedies.NO_COPY)
-    __await__ = _refused("await of {!r}", remedies.NO_AWAIT)
-    __enter__ = _refused("`with` {!r}", remedies.NO_WITH)
-    __exit__ = _refused("`with` {!r}", remedies.NO_WITH)
-    __aenter__ = _refused("`async with` {!r}", remedies.NO_WITH)
-    __aexit__ = _refused("`async with` {!r}", remedies.NO_WITH)
+    __float__ = _refused("float() of {!r}", advice.convert)
+    __int__ = _refused("int() of {!r}", advice.convert)
+    __complex__ = _refused("complex() of {!r}", advice.convert)
+    __index__ = _refused("{!r} as an index or a count", advice.as_index)
+    __array__ = _refused("conversion of {!r} to an array", advice.as_array)
+    __buffer__ = _refused("the buffer of {!r}", advice.as_array)
+    __setitem__ = _refused("assignment to an item of {!r}", advice.NO_ITEMS)
+    __delitem__ = _refused("deletion of an item of {!r}", advice.NO_ITEMS)
+    __setattr__ = _refused("assignment to the attribute {name!r} of {!r}", advice.NO_ATTRIBUTES)
+    __delattr__ = _refused("deletion of the attribute {name!r} of {!r}", advice.NO_ATTRIBUTES)
+    __str__ = _refused("str() of {!r}", advice.AS_TEXT)
+    __format__ = _refused("format() of {!r}", advice.AS_TEXT + " (in an f-string: {node!r})")
+    __bytes__ = _refused("bytes() of {!r}", advice.convert)
+    __reduce_ex__ = _refused("pickling of {!r}", advice.NO_COPY)
+    __copy__ = _refused("copying of {!r}", advice.NO_COPY)
+    __deepcopy__ = _refused("copying of {!r}", advice.NO_COPY)
+    __await__ = _refused("await of {!r}", advice.NO_AWAIT)
+    __enter__ = _refused("`with` {!r}", advice.NO_WITH)
+    __exit__ = _refused("`with` {!r}", advice.NO_WITH)
+    __aenter__ = _refused("`async with` {!r}", advice.NO_WITH)
+    __aexit__ = _refused("`async with` {!r}", advice.NO_WITH)
 
 
 class PendingPlaceholder(Placeholder):
@@ -326,7 +326,7 @@ class PendingPlaceholder(Placeholder):
         if rest:  # an index
             return record(CALL, (self, *args), kwargs)
         if spec.name in CHANGES_ITSELF:
-            raise refusal(f".{spec.name}() of {source!r} changes it", remedies.NOT_IN_PLACE)
+            raise refusal(f".{spec.name}() of {source!r} changes it", advice.NOT_IN_PLACE)
         return record(method_call(spec.name), (source, *args), kwargs)
 
     def _read(self) -> Ref:

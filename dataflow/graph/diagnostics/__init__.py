@@ -1,0 +1,1 @@
+"""What a refusal says: whose fault it was, what to do instead, and what bytecode tells of either."""
