@@ -1,13 +1,7 @@
-"""Whether somebody asks for the type of a placeholder: `isinstance`, `match`, `__class__`, `singledispatch`.
-
-`isinstance(node, T)` reads `node.__class__`, and so does numpy, in C, to sort the types of a call's arguments; only the
-first goes another way for it. The caller's bytecode tells them apart.
-"""
+"""Whether somebody asks for the type of a placeholder: `isinstance`, `match`, `__class__`, `singledispatch`."""
 
 from __future__ import annotations
 
-import dis
-from functools import lru_cache
 from types import CodeType, FrameType
 from typing import Final
 
@@ -20,34 +14,16 @@ _ONLY_LOOK: Final = frozenset(
 )
 """Modules that ask for the type of what they are about to show, and go no other way because of it."""
 
-_CALLS: Final = frozenset({"CALL", "PRECALL"})
-"""Python 3.11 calls a specialised `isinstance` in its first half."""
 
+def asks_for_type(frame: FrameType | None, dispatching: tuple[CodeType, int] | None) -> bool:
+    """Whether `__class__` is read to decide by it: by whoever this frame runs, or through it `isinstance`.
 
-def asks_for_type(frame: FrameType | None) -> bool:
-    """Whether this frame, or who called `isinstance` through it, reads `__class__` to decide by it."""
+    All who read it do so to decide, by whatever way they came to `isinstance`, but for two: those who only show the
+    object, and numpy's dispatch of functions, which sorts the types of the arguments. `dispatching` is the instruction
+    that called the latter, if it is at work.
+    """
     while frame is not None and frame.f_globals.get("__name__") in _BETWEEN:
         frame = frame.f_back
     if frame is None or str(frame.f_globals.get("__name__")).partition(".")[0] in _ONLY_LOOK:
         return False
-    return _asks(frame.f_code, frame.f_lasti)
-
-
-@lru_cache(maxsize=4096)
-def _asks(code: CodeType, lasti: int) -> bool:
-    instructions = list(dis.get_instructions(code))
-    asking = next((each for each in instructions if each.offset == lasti), None)
-    if asking is None:
-        return False
-    if asking.opname == "MATCH_CLASS":
-        return True
-    if asking.opname == "LOAD_ATTR":
-        return bool(asking.argval == "__class__")
-    if asking.opname not in _CALLS or asking.positions is None or asking.positions.col_offset is None:
-        return False  # without columns (python -X no_debug_ranges) nobody knows what is called
-    begin = asking.positions.lineno, asking.positions.col_offset
-    return any(
-        each.argval == "isinstance" and each.positions and begin == (each.positions.lineno, each.positions.col_offset)
-        for each in instructions
-        if each.opname.startswith("LOAD_")
-    )
+    return (frame.f_code, frame.f_lasti) != dispatching

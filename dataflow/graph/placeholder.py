@@ -15,7 +15,7 @@ import operator
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from threading import get_ident
-from types import CodeType, FrameType
+from types import CodeType, FrameType, MethodType
 from typing import Any, cast
 
 import numpy as np
@@ -166,6 +166,29 @@ def _writes_in_place(what: str, frame: FrameType | None) -> TraceError:
     return refusal(what, advice.NOT_IN_PLACE)
 
 
+class _Dispatch:
+    """The method `__array_function__`, which notes where numpy looks it up.
+
+    numpy's dispatch looks it up in the type of an argument, asks of the argument whether it is an instance of the types
+    before it (`np.stack([array, node])`: of ndarray), and calls the method; all in C, at one instruction of its caller.
+    Only so can `__class__` know that question from any other `isinstance`.
+    """
+
+    __slots__ = ("_method",)
+
+    def __init__(self, method: Callable[..., Placeholder]) -> None:
+        self._method = method
+
+    def __get__(self, instance: Placeholder | None, owner: type | None = None) -> Callable[..., Placeholder]:
+        if instance is not None:
+            return MethodType(self._method, instance)
+        recording = _trace_here()
+        if recording is not None:
+            frame = sys._getframe(1)
+            recording.dispatching = frame.f_code, frame.f_lasti
+        return self._method
+
+
 # ------------------------------------------------------------------------------------------------ placeholders
 
 
@@ -190,9 +213,13 @@ class Placeholder(Traced):
     @property  # type: ignore[misc]  # mypy's object lets it be assigned
     def __class__(self) -> type[Any]:
         """What `isinstance` asks after the true type: on values a body would go the way of the value's type."""
-        if not self._trace.here or not asks_for_type(sys._getframe(1)):
+        if not self._trace.here or not asks_for_type(sys._getframe(1), self._trace.dispatching):
             return type(self)
         raise self._refuse_type()
+
+    def __dir__(self) -> list[str]:
+        """The names of its class, in which object.__dir__ would look after asking for `__class__`."""
+        return dir(type(self))
 
     def _read(self) -> Ref:
         return self._ref
@@ -257,9 +284,11 @@ class Placeholder(Traced):
         spec = function_call(ufunc) if method == "__call__" else ufunc_method_call(ufunc, method)
         return record(spec, inputs, kwargs)
 
+    @_Dispatch
     def __array_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Placeholder:
+        self._trace.dispatching = None
         spec = function_call(function)
         if function in CHANGES_ITS_ARGUMENT:
             raise _writes_in_place(f"numpy.{spec.name} writes into its argument", sys._getframe(1))
