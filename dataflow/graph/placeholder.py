@@ -21,8 +21,8 @@ from typing import Any, cast
 import numpy as np
 
 from dataflow.errors import TraceError
-from dataflow.graph.asking import asks_for_type
 from dataflow.graph.diagnostics import advice
+from dataflow.graph.diagnostics.bytecode import asks_for_type, names_to_unpack
 from dataflow.graph.freeze import LEAVES, Scan
 from dataflow.graph.nodes import OpSpec, Ref
 from dataflow.graph.operations import (
@@ -53,7 +53,6 @@ from dataflow.graph.recording import (
     stranger,
     trace_of_context,
 )
-from dataflow.graph.unpacking import names_to_unpack
 
 __all__ = ["Placeholder", "input_placeholder", "is_placeholder", "record"]
 

@@ -5,8 +5,8 @@
     constants.py     the user's arrays among them, watched while the body runs
     operations.py    what can be done with a placeholder, as OpSpecs
     placeholder.py   Placeholder: what records it, what is refused
-    asking.py, unpacking.py    what the caller's bytecode tells
-    diagnostics/     advice.py: what to do instead; blame.py: whether a placeholder provoked an error
+    diagnostics/     advice.py: what to do instead; blame.py: whether a placeholder provoked an error; bytecode.py: what
+                     the user's instruction says
     marks.py         after, label, scope        splice.py   a graph as a part of another
 
 Every recorded call stays in the graph, read or not, and no two are merged; only unread plumbing is dropped.
