@@ -23,6 +23,8 @@ from enum import Enum
 from types import CodeType
 from typing import Any, NamedTuple
 
+from dataflow.graph.diagnostics.bytecode import line_of
+
 __all__ = ["Declared", "Graph", "Kind", "Node", "OpSpec", "Options", "Ref"]
 
 
@@ -104,10 +106,8 @@ class Node(NamedTuple):
         """The user's line that recorded this node, `file:line`."""
         if self.code is None:
             return "?"
-        for number, (line, *_) in enumerate(self.code.co_positions()):
-            if number * 2 == self.lasti and line is not None:
-                return f"{self.code.co_filename}:{line}"
-        return f"{self.code.co_filename}:{self.code.co_firstlineno}"
+        line = line_of(self.code, self.lasti)
+        return f"{self.code.co_filename}:{self.code.co_firstlineno if line is None else line}"
 
     def __repr__(self) -> str:
         arguments = [repr(a) for a in self.args] + [f"{k}={v!r}" for k, v in self.kwargs.items()]

@@ -17,7 +17,6 @@ from typing import Any, Final
 import numpy as np
 
 from dataflow.graph.nodes import Kind, OpSpec
-from dataflow.graph.unpacking import unpack
 
 __all__ = [
     "CALL",
@@ -34,6 +33,7 @@ __all__ = [
     "place_of_out",
     "recorded",
     "ufunc_method_call",
+    "unpack",
     "unpacking",
 ]
 
@@ -101,6 +101,22 @@ def function_call(fn: Callable[..., Any]) -> OpSpec:
 def ufunc_method_call(ufunc: np.ufunc, name: str) -> OpSpec:
     """`np.add.reduce` and its like."""
     return recorded(getattr(ufunc, name), f"{ufunc.__name__}.{name}")
+
+
+def unpack(value: object, count: int) -> tuple[object, ...]:
+    """What `a, b = value` does at run time: exactly `count` items, or the ValueError of the statement.
+
+    >>> unpack("ab", 2)
+    ('a', 'b')
+    """
+    items: list[object] = []
+    for item in value:  # type: ignore[attr-defined]  # TypeError if it cannot be iterated, as the statement's
+        if len(items) == count:
+            raise ValueError(f"too many values to unpack (expected {count})")
+        items.append(item)
+    if len(items) < count:
+        raise ValueError(f"not enough values to unpack (expected {count}, got {len(items)})")
+    return tuple(items)
 
 
 @lru_cache(maxsize=64)

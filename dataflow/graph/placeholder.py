@@ -15,14 +15,14 @@ import operator
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from threading import get_ident
-from types import CodeType, FrameType
+from types import CodeType, FrameType, MethodType
 from typing import Any, cast
 
 import numpy as np
 
 from dataflow.errors import TraceError
-from dataflow.graph import remedies
-from dataflow.graph.asking import asks_for_type
+from dataflow.graph.diagnostics import advice
+from dataflow.graph.diagnostics.bytecode import asks_for_type, names_to_unpack
 from dataflow.graph.freeze import LEAVES, Scan
 from dataflow.graph.nodes import OpSpec, Ref
 from dataflow.graph.operations import (
@@ -53,7 +53,6 @@ from dataflow.graph.recording import (
     stranger,
     trace_of_context,
 )
-from dataflow.graph.unpacking import names_to_unpack
 
 __all__ = ["Placeholder", "input_placeholder", "is_placeholder", "record"]
 
@@ -150,8 +149,8 @@ def _refused(doing: str, remedy: str | Callable[[], str]) -> Callable[..., Any]:
         if not self._trace.here:
             raise stranger(self)
         shown = doing.format(self, name=args[0] if args else "")
-        advice = remedy if isinstance(remedy, str) else remedy()
-        raise refusal(f"{shown} while {self._trace.name!r} is traced", advice)
+        instead = remedy if isinstance(remedy, str) else remedy()
+        raise refusal(f"{shown} while {self._trace.name!r} is traced", instead)
 
     return refused
 
@@ -162,8 +161,31 @@ def _writes_in_place(what: str, frame: FrameType | None) -> TraceError:
     while frame is not None and frame.f_code.co_filename.startswith(NUMPY):
         asked, frame = frame.f_code.co_name, frame.f_back
     if asked:
-        return refusal(f"numpy.{asked} takes no placeholder here: inside, {what}", remedies.BY_VALUE)
-    return refusal(what, remedies.NOT_IN_PLACE)
+        return refusal(f"numpy.{asked} takes no placeholder here: inside, {what}", advice.BY_VALUE)
+    return refusal(what, advice.NOT_IN_PLACE)
+
+
+class _Dispatch:
+    """The method `__array_function__`, which notes where numpy looks it up.
+
+    numpy's dispatch looks it up in the type of an argument, asks of the argument whether it is an instance of the types
+    before it (`np.stack([array, node])`: of ndarray), and calls the method; all in C, at one instruction of its caller.
+    Only so can `__class__` know that question from any other `isinstance`.
+    """
+
+    __slots__ = ("_method",)
+
+    def __init__(self, method: Callable[..., Placeholder]) -> None:
+        self._method = method
+
+    def __get__(self, instance: Placeholder | None, owner: type | None = None) -> Callable[..., Placeholder]:
+        if instance is not None:
+            return MethodType(self._method, instance)
+        recording = _trace_here()
+        if recording is not None:
+            frame = sys._getframe(1)
+            recording.dispatching = frame.f_code, frame.f_lasti
+        return self._method
 
 
 # ------------------------------------------------------------------------------------------------ placeholders
@@ -190,9 +212,13 @@ class Placeholder(Traced):
     @property  # type: ignore[misc]  # mypy's object lets it be assigned
     def __class__(self) -> type[Any]:
         """What `isinstance` asks after the true type: on values a body would go the way of the value's type."""
-        if not self._trace.here or not asks_for_type(sys._getframe(1)):
+        if not self._trace.here or not asks_for_type(sys._getframe(1), self._trace.dispatching):
             return type(self)
         raise self._refuse_type()
+
+    def __dir__(self) -> list[str]:
+        """The names of its class, in which object.__dir__ would look after asking for `__class__`."""
+        return dir(type(self))
 
     def _read(self) -> Ref:
         return self._ref
@@ -257,9 +283,11 @@ class Placeholder(Traced):
         spec = function_call(ufunc) if method == "__call__" else ufunc_method_call(ufunc, method)
         return record(spec, inputs, kwargs)
 
+    @_Dispatch
     def __array_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Placeholder:
+        self._trace.dispatching = None
         spec = function_call(function)
         if function in CHANGES_ITS_ARGUMENT:
             raise _writes_in_place(f"numpy.{spec.name} writes into its argument", sys._getframe(1))
@@ -278,36 +306,36 @@ class Placeholder(Traced):
             parts.append(_pending(whole, CONSTANT_GETITEM, (place,)))  # noqa: PERF401
         return iter(parts)
 
-    __hash__ = _refused("hash() of {!r}", remedies.NO_KEY)
-    __bool__ = _refused("bool() of {!r}", remedies.CHOOSE)
-    _refuse_type = _refused("isinstance() or the class of {!r}", remedies.UNKNOWN_TYPE)
-    _refuse_callable = _refused("numpy took {!r} for a function", remedies.ASK_NOT)
-    _refuse_iteration = _refused("iteration over {!r}", remedies.INDEX_IT)
-    __next__ = _refused("next() of {!r}", remedies.INDEX_IT)
+    __hash__ = _refused("hash() of {!r}", advice.NO_KEY)
+    __bool__ = _refused("bool() of {!r}", advice.CHOOSE)
+    _refuse_type = _refused("isinstance() or the class of {!r}", advice.UNKNOWN_TYPE)
+    _refuse_callable = _refused("numpy took {!r} for a function", advice.ASK_NOT)
+    _refuse_iteration = _refused("iteration over {!r}", advice.INDEX_IT)
+    __next__ = _refused("next() of {!r}", advice.INDEX_IT)
     __reversed__ = _refused("reversed() of {!r}", "its length is not known yet; index it: node[::-1]")
     __len__ = _refused("len() of {!r}", "its length is not known yet; use node.shape[0], or a static= argument")
     __contains__ = _refused("`in` {!r}", "its value is not known yet; use (node == item).any(), or np.isin")
-    __float__ = _refused("float() of {!r}", remedies.convert)
-    __int__ = _refused("int() of {!r}", remedies.convert)
-    __complex__ = _refused("complex() of {!r}", remedies.convert)
-    __index__ = _refused("{!r} as an index or a count", remedies.as_index)
-    __array__ = _refused("conversion of {!r} to an array", remedies.as_array)
-    __buffer__ = _refused("the buffer of {!r}", remedies.as_array)
-    __setitem__ = _refused("assignment to an item of {!r}", remedies.NO_ITEMS)
-    __delitem__ = _refused("deletion of an item of {!r}", remedies.NO_ITEMS)
-    __setattr__ = _refused("assignment to the attribute {name!r} of {!r}", remedies.NO_ATTRIBUTES)
-    __delattr__ = _refused("deletion of the attribute {name!r} of {!r}", remedies.NO_ATTRIBUTES)
-    __str__ = _refused("str() of {!r}", remedies.AS_TEXT)
-    __format__ = _refused("format() of {!r}", remedies.AS_TEXT + " (in an f-string: {node!r})")
-    __bytes__ = _refused("bytes() of {!r}", remedies.convert)
-    __reduce_ex__ = _refused("pickling of {!r}", remedies.NO_COPY)
-    __copy__ = _refused("copying of {!r}", remedies.NO_COPY)
-    __deepcopy__ = _refused("copying of {!r}", remedies.NO_COPY)
-    __await__ = _refused("await of {!r}", remedies.NO_AWAIT)
-    __enter__ = _refused("`with` {!r}", remedies.NO_WITH)
-    __exit__ = _refused("`with` {!r}", remedies.NO_WITH)
-    __aenter__ = _refused("`async with` {!r}", remedies.NO_WITH)
-    __aexit__ = _refused("`async with` {!r}", remedies.NO_WITH)
+    __float__ = _refused("float() of {!r}", advice.convert)
+    __int__ = _refused("int() of {!r}", advice.convert)
+    __complex__ = _refused("complex() of {!r}", advice.convert)
+    __index__ = _refused("{!r} as an index or a count", advice.as_index)
+    __array__ = _refused("conversion of {!r} to an array", advice.as_array)
+    __buffer__ = _refused("the buffer of {!r}", advice.as_array)
+    __setitem__ = _refused("assignment to an item of {!r}", advice.NO_ITEMS)
+    __delitem__ = _refused("deletion of an item of {!r}", advice.NO_ITEMS)
+    __setattr__ = _refused("assignment to the attribute {name!r} of {!r}", advice.NO_ATTRIBUTES)
+    __delattr__ = _refused("deletion of the attribute {name!r} of {!r}", advice.NO_ATTRIBUTES)
+    __str__ = _refused("str() of {!r}", advice.AS_TEXT)
+    __format__ = _refused("format() of {!r}", advice.AS_TEXT + " (in an f-string: {node!r})")
+    __bytes__ = _refused("bytes() of {!r}", advice.convert)
+    __reduce_ex__ = _refused("pickling of {!r}", advice.NO_COPY)
+    __copy__ = _refused("copying of {!r}", advice.NO_COPY)
+    __deepcopy__ = _refused("copying of {!r}", advice.NO_COPY)
+    __await__ = _refused("await of {!r}", advice.NO_AWAIT)
+    __enter__ = _refused("`with` {!r}", advice.NO_WITH)
+    __exit__ = _refused("`with` {!r}", advice.NO_WITH)
+    __aenter__ = _refused("`async with` {!r}", advice.NO_WITH)
+    __aexit__ = _refused("`async with` {!r}", advice.NO_WITH)
 
 
 class PendingPlaceholder(Placeholder):
@@ -326,7 +354,7 @@ class PendingPlaceholder(Placeholder):
         if rest:  # an index
             return record(CALL, (self, *args), kwargs)
         if spec.name in CHANGES_ITSELF:
-            raise refusal(f".{spec.name}() of {source!r} changes it", remedies.NOT_IN_PLACE)
+            raise refusal(f".{spec.name}() of {source!r} changes it", advice.NOT_IN_PLACE)
         return record(method_call(spec.name), (source, *args), kwargs)
 
     def _read(self) -> Ref:

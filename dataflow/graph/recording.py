@@ -56,6 +56,7 @@ class Trace:
         "after",
         "afters",
         "constants",
+        "dispatching",
         "first",
         "inputs",
         "labels",
@@ -78,6 +79,8 @@ class Trace:
         """What was refused so far. If the body goes on after that, it goes a way that it would not go on values."""
         self.nodes: list[Node] = []
         self.constants = Constants()
+        self.dispatching: tuple[CodeType, int] | None = None
+        """The instruction at which numpy's dispatch of functions is looking at the types of its arguments."""
         self.owner = owner
         self.after: tuple[int, ...] = ()
         """What is recorded now starts after these, too."""
@@ -132,6 +135,7 @@ class Trace:
         self.constants = Constants()
         self.afters, self.labels, self.names, self.scopes = {}, {}, {}, {}
         self.owner = None
+        self.dispatching = None
 
     def __repr__(self) -> str:
         return f"<Trace {self.name}: {len(self.nodes)} nodes>" if self.open else f"<Trace {self.name}: closed>"

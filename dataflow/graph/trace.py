@@ -5,7 +5,8 @@
     constants.py     the user's arrays among them, watched while the body runs
     operations.py    what can be done with a placeholder, as OpSpecs
     placeholder.py   Placeholder: what records it, what is refused
-    remedies.py      what to do instead; asking.py, provoked.py, unpacking.py: what bytecode and tracebacks tell
+    diagnostics/     advice.py: what to do instead; blame.py: whether a placeholder provoked an error; bytecode.py: what
+                     the user's instruction says
     marks.py         after, label, scope        splice.py   a graph as a part of another
 
 Every recorded call stays in the graph, read or not, and no two are merged; only unread plumbing is dropped.
@@ -19,10 +20,10 @@ from collections.abc import Callable
 from typing import Any
 
 from dataflow.errors import TraceError
+from dataflow.graph.diagnostics.blame import provoked_at
 from dataflow.graph.freeze import Scan
 from dataflow.graph.nodes import Graph
 from dataflow.graph.placeholder import Placeholder, input_placeholder, is_placeholder, record
-from dataflow.graph.provoked import provoked_at
 from dataflow.graph.recording import PASSED_OVER, Trace, array_changed, current, refusal, trace_of_context
 
 __all__ = ["Placeholder", "Trace", "current", "is_placeholder", "record", "trace"]

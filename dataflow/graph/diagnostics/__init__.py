@@ -1,1 +1,1 @@
-"""What went wrong in a body, in the user's words: bytecode, blame and advice."""
+"""What a refusal says: whose fault it was, what to do instead, and what bytecode tells of either."""

@@ -1,13 +1,271 @@
-"""What the interpreter's bytecode tells of an instruction."""
+"""What the interpreter's bytecode says of a user's instruction; no other module reads bytecode.
+
+    a, b = node            names_to_unpack    2
+    E[ids]                 reads_item
+    y[mask] = 0            writes_item
+    np.zeros(x.shape)      variables_read     np, x
+    raise error            raises
+    isinstance(node, T)    asks_for_type
+
+An instruction is a code object and an offset into it, `lasti`, as frames, tracebacks and nodes keep them. What is read
+there holds on every Python from 3.11 on, for four reasons:
+
+1. `co_code` is the code as it was compiled: without the interpreter's specialisations, and without what debuggers,
+   coverage and `sys.monitoring` have put there.
+2. `lasti` may lie behind the instruction, in one of its caches: Python 3.11 and 3.12 leave a caller there while a
+   function of Python runs that they have called without a call in C.
+3. The upper bytes of a large argument stand before the instruction, as EXTENDED_ARG.
+4. Where an instruction is in the source may be unknown: `python -X no_debug_ranges` keeps its line only.
+
+What differs from version to version stands in `OPCODES`. Sources: CPython's `Python/bytecodes.c`, and the documentation
+of `dis`.
+"""
 
 from __future__ import annotations
 
 import dis
-from types import CodeType
+from collections.abc import Iterator, Mapping
+from enum import Enum, auto
+from itertools import islice
+from types import CodeType, FrameType
+from typing import Final
 
-__all__ = ["raises"]
+__all__ = [
+    "OPCODES",
+    "Use",
+    "asks_for_type",
+    "instruction_of",
+    "line_of",
+    "names_to_unpack",
+    "raises",
+    "reads_item",
+    "variables_read",
+    "writes_item",
+]
+
+# ------------------------------------------------------------------------------------------------ what differs
+
+
+class Use(Enum):
+    """What an instruction is looked for."""
+
+    ENCODING = auto()
+    """A part of the instruction that comes before or after it."""
+    UNPACKS = auto()
+    RAISES = auto()
+    READS_ITEM = auto()
+    """BINARY_OP only if its argument says so."""
+    WRITES_ITEM = auto()
+    """Or deletes it."""
+    READS_VARIABLE = auto()
+    """Its names are one, or two where the compiler joins instructions."""
+    SAVES_VARIABLE = auto()
+    """At the beginning of a comprehension that runs in its function's frame: the variable is the comprehension's until
+    its end, also if the end is an exception."""
+
+
+OPCODES: Final[Mapping[str, tuple[Use, int, int | None]]] = {
+    # The first Python 3.x that has it, and the first that has it no more.
+    "CACHE": (Use.ENCODING, 11, None),
+    "EXTENDED_ARG": (Use.ENCODING, 11, None),
+    "UNPACK_SEQUENCE": (Use.UNPACKS, 11, None),
+    "RAISE_VARARGS": (Use.RAISES, 11, None),
+    "BINARY_SUBSCR": (Use.READS_ITEM, 11, 14),
+    "BINARY_OP": (Use.READS_ITEM, 11, None),  # since 3.14, with the argument SUBSCRIPT
+    "BINARY_SLICE": (Use.READS_ITEM, 12, None),
+    "STORE_SUBSCR": (Use.WRITES_ITEM, 11, None),
+    "STORE_SLICE": (Use.WRITES_ITEM, 12, None),
+    "DELETE_SUBSCR": (Use.WRITES_ITEM, 11, None),
+    "LOAD_NAME": (Use.READS_VARIABLE, 11, None),
+    "LOAD_GLOBAL": (Use.READS_VARIABLE, 11, None),
+    "LOAD_FAST": (Use.READS_VARIABLE, 11, None),
+    "LOAD_FAST_CHECK": (Use.READS_VARIABLE, 12, None),
+    "LOAD_FAST_LOAD_FAST": (Use.READS_VARIABLE, 13, None),
+    "LOAD_FAST_BORROW": (Use.READS_VARIABLE, 14, None),
+    "LOAD_FAST_BORROW_LOAD_FAST_BORROW": (Use.READS_VARIABLE, 14, None),
+    "STORE_FAST_LOAD_FAST": (Use.READS_VARIABLE, 13, None),
+    "LOAD_DEREF": (Use.READS_VARIABLE, 11, None),
+    "LOAD_CLOSURE": (Use.READS_VARIABLE, 11, None),  # since 3.13, the compiler turns it into LOAD_FAST
+    "LOAD_CLASSDEREF": (Use.READS_VARIABLE, 11, 12),
+    "LOAD_FROM_DICT_OR_DEREF": (Use.READS_VARIABLE, 12, None),
+    "LOAD_FROM_DICT_OR_GLOBALS": (Use.READS_VARIABLE, 12, None),
+    "LOAD_FAST_AND_CLEAR": (Use.SAVES_VARIABLE, 12, None),
+}
+
+SUBSCRIPT: Final = 26
+"""The argument with which BINARY_OP reads an item (CPython's NB_SUBSCR); before 3.14 no operator had it."""
+
+
+def _named(use: Use) -> frozenset[str]:
+    return frozenset(name for name, (used, *_) in OPCODES.items() if used is use)
+
+
+_READS_ITEM: Final = _named(Use.READS_ITEM)
+_WRITES_ITEM: Final = _named(Use.WRITES_ITEM)
+_READS_VARIABLE: Final = _named(Use.READS_VARIABLE)
+_SAVES_VARIABLE: Final = _named(Use.SAVES_VARIABLE)
+_CACHE: Final = dis.opmap["CACHE"]
+_EXTENDED: Final = dis.opmap["EXTENDED_ARG"]
+_UNPACK: Final = dis.opmap["UNPACK_SEQUENCE"]
+
+# ------------------------------------------------------------------------------------------------ one instruction
+
+
+def names_to_unpack(frame: FrameType | None) -> int | None:
+    """How many names the instruction of this frame unpacks into; None if it does not unpack.
+
+    `a, b = node` asks for an iterator while its frame executes UNPACK_SEQUENCE 2. Anything else that iterates (`for`,
+    `list(node)`, `f(*node)`, `a, *b = node`) does not know beforehand how many items it will take.
+    """
+    if frame is None:
+        return None
+    units, at = frame.f_code.co_code, frame.f_lasti
+    # The interpreter calls `__iter__` at the instruction itself, never behind it: there is no cache to step over.
+    return _argument(units, at) if at >= 0 and units[at] == _UNPACK else None
 
 
 def raises(code: CodeType, lasti: int) -> bool:
-    """Whether the instruction there raises by itself (`raise ...`), rather than calls something that raised."""
-    return 0 <= lasti < len(code.co_code) and dis.opname[code.co_code[lasti]] == "RAISE_VARARGS"
+    """Whether this instruction raises by itself (`raise`, `assert`), rather than calls something that raised."""
+    return instruction_of(code, lasti)[0] == "RAISE_VARARGS"
+
+
+def reads_item(code: CodeType, lasti: int) -> bool:
+    """Whether this instruction is `a[b]`, to be read."""
+    name, argument = instruction_of(code, lasti)
+    return name in _READS_ITEM and (name != "BINARY_OP" or argument == SUBSCRIPT)
+
+
+def writes_item(code: CodeType, lasti: int) -> bool:
+    """Whether this instruction assigns to `a[b]`, or deletes it."""
+    return instruction_of(code, lasti)[0] in _WRITES_ITEM
+
+
+def instruction_of(code: CodeType, lasti: int) -> tuple[str, int]:
+    """The name and the argument of the instruction at `lasti`; ("", 0) if `lasti` is none of this code's offsets."""
+    units = code.co_code  # the interpreter makes it once a code object
+    if lasti % 2 or not 0 <= lasti < len(units):
+        return "", 0
+    while lasti and units[lasti] == _CACHE:
+        lasti -= 2
+    return dis.opname[units[lasti]], _argument(units, lasti)
+
+
+def _argument(units: bytes, at: int) -> int:
+    argument, shift = units[at + 1], 8
+    while at >= 2 and units[at - 2] == _EXTENDED:
+        at -= 2
+        argument |= units[at + 1] << shift
+        shift += 8
+    return argument
+
+
+# ------------------------------------------------------------------------------------------------ the source of it
+
+_Span = tuple[int | None, int | None, int | None, int | None]
+"""First and last line, first and last column."""
+
+
+def line_of(code: CodeType, lasti: int) -> int | None:
+    """The line of this instruction; None if it has none."""
+    span = _span(code, lasti)
+    return None if span is None else span[0]
+
+
+def variables_read(code: CodeType, lasti: int) -> tuple[str, ...]:
+    """The names of the variables in the expression that this instruction evaluates, in the order of the bytecode.
+
+    Without columns these are the variables of its line. In a comprehension that runs in its function's frame, which
+    all do since 3.12, Python forgets the value of the loop's variable as soon as something raises; so a name that a
+    comprehension binds brings with it the names of the whole comprehension, among them what it goes through.
+    """
+    span = _span(code, lasti)
+    if span is None:
+        return ()
+    found = dict.fromkeys(_names_within(code, span, _READS_VARIABLE))
+    comprehensions = [(around, name) for around, name in _names(code, _SAVES_VARIABLE) if _within(span, around)]
+    for around, name in reversed(comprehensions):  # the innermost begins last
+        if name in found:
+            found |= dict.fromkeys(_names_within(code, around, _READS_VARIABLE))
+    return tuple(found)
+
+
+def _span(code: CodeType, lasti: int) -> _Span | None:
+    # One entry for every two bytes: caches have that of their instruction.
+    return next(islice(code.co_positions(), lasti // 2, None), None) if lasti >= 0 else None
+
+
+def _names_within(code: CodeType, span: _Span, opcodes: frozenset[str]) -> Iterator[str]:
+    return (name for at, name in _names(code, opcodes) if _within(at, span))
+
+
+def _names(code: CodeType, opcodes: frozenset[str]) -> Iterator[tuple[_Span, str]]:
+    """The names of the variables that these instructions are about, and where in the source."""
+    spans = list(code.co_positions())
+    instructions = list(dis.get_instructions(code))
+    for place, each in enumerate(instructions):
+        if each.opname not in opcodes:
+            continue
+        span = spans[each.offset // 2]
+        if not isinstance(each.argval, tuple):
+            yield span, each.argval
+            continue
+        # Two instructions joined, of which the interpreter knows only where the first is: the second is with its user.
+        if not each.opname.startswith("STORE_"):
+            yield span, each.argval[0]
+        yield (span if span[2] is None else spans[_user(instructions, place + 1) // 2]), each.argval[1]
+
+
+_PUSHES_NOTHING: Final = ("END_", "EXTENDED_ARG", "JUMP_", "LIST_APPEND", "MAP_ADD", "NO", "POP_", "SET_ADD", "STORE_")
+"""How the names of instructions begin that push nothing; of those that stand in expressions."""
+
+
+def _user(instructions: list[dis.Instruction], place: int) -> int:
+    """The offset of the instruction that takes what is on top of the stack before the one at this place.
+
+    It is found on a way on which loops have ended and conditions hold: an expression leaves the stack alike on all.
+    """
+    places = {each.offset: place for place, each in enumerate(instructions)}
+    depth = 0
+    while True:
+        each = instructions[place]
+        jumps = each.opname in ("FOR_ITER", "JUMP_FORWARD")
+        depth += dis.stack_effect(each.opcode, each.arg, jump=jumps)
+        pushed = 0 if each.opname.startswith(_PUSHES_NOTHING) else 1
+        swapped = each.opname == "SWAP" and (each.arg or 0) > depth  # a comprehension fetches what it goes through
+        if swapped or depth < pushed or place + 1 == len(instructions):
+            return each.offset
+        place = places[each.argval] if jumps else place + 1
+
+
+def _within(inner: _Span, outer: _Span) -> bool:
+    line, end_line, column, end_column = inner
+    first_line, last_line, first_column, last_column = outer
+    if line is None or end_line is None or first_line is None or last_line is None:
+        return False
+    if column is None or end_column is None or first_column is None or last_column is None:
+        return line == first_line
+    return (first_line, first_column) <= (line, column) and (end_line, end_column) <= (last_line, last_column)
+
+
+# ------------------------------------------------------------------------------------------------ questions of type
+
+_BETWEEN: Final = frozenset({"abc", "typing", "_collections_abc"})
+"""Modules that `isinstance` goes through on its way to the object."""
+_ONLY_LOOK: Final = frozenset(
+    {"logging", "pdb", "bdb", "pprint", "reprlib", "rlcompleter", "IPython", "_pydevd_bundle", "debugpy"}
+)
+"""Modules that ask for the type of what they are about to show, and go no other way because of it."""
+
+
+def asks_for_type(frame: FrameType | None, dispatching: tuple[CodeType, int] | None) -> bool:
+    """Whether `__class__` is read to decide by it: by whoever this frame runs, or through it `isinstance`.
+
+    All who read it do so to decide, by whatever way they came to `isinstance`, but for two: those who only show the
+    object, and numpy's dispatch of functions, which sorts the types of the arguments. `dispatching` is the instruction
+    that called the latter, if it is at work.
+    """
+    while frame is not None and frame.f_globals.get("__name__") in _BETWEEN:
+        frame = frame.f_back
+    if frame is None or str(frame.f_globals.get("__name__")).partition(".")[0] in _ONLY_LOOK:
+        return False
+    return (frame.f_code, frame.f_lasti) != dispatching

@@ -10,19 +10,18 @@ Only errors that nobody caught are looked at, once, when a trace has failed anyw
 
 from __future__ import annotations
 
-import dis
 from collections.abc import Iterator
-from types import CodeType, FrameType, TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from dataflow.errors import DataflowError
+from dataflow.graph.diagnostics.bytecode import raises, variables_read
 from dataflow.graph.recording import PACKAGE, PASSED_OVER, Traced, of_user
 
 __all__ = ["provoked_at"]
 
 _BY_VALUE = (TypeError, ValueError, AttributeError, BufferError)
 """What Python itself raises for a value that it cannot use; a missing key or name is another matter."""
-_RAISES = frozenset({"RAISE_VARARGS", "RERAISE"})
 
 
 def provoked_at(error: Exception) -> str | None:
@@ -37,13 +36,13 @@ def provoked_at(error: Exception) -> str | None:
     inner = [frame for frame, *_ in steps[last_of_user + 1 :]]
     if inner and all(frame.f_code.co_filename.startswith(PACKAGE) for frame in inner):
         return None
-    if not inner and (_operation(frame.f_code, lasti) in _RAISES or not isinstance(error, _BY_VALUE)):
+    if not inner and (raises(frame.f_code, lasti) or not isinstance(error, _BY_VALUE)):
         return None
     if (
         _refused_before(error)
         or "<placeholder" in str(error)
         or any(_holds(value) for frame in inner for value in frame.f_locals.values())
-        or any(_holds(value) for value in _loaded(frame, lasti))
+        or any(_holds(value) for value in _values_read(frame, lasti))
     ):
         return f"{frame.f_code.co_filename}:{line}"
     return None
@@ -65,27 +64,11 @@ def _refused_before(error: BaseException | None) -> bool:
     return False
 
 
-def _operation(code: CodeType, lasti: int) -> str:
-    return dis.opname[code.co_code[lasti]] if 0 <= lasti < len(code.co_code) else ""
-
-
-def _loaded(frame: FrameType, lasti: int) -> Iterator[Any]:
+def _values_read(frame: FrameType, lasti: int) -> Iterator[Any]:
     """The values of the variables in the expression that this instruction evaluates."""
-    positions = list(frame.f_code.co_positions())
-    line, end_line, column, end_column = positions[lasti // 2]
-    for instruction in dis.get_instructions(frame.f_code):
-        at = positions[instruction.offset // 2]
-        if not instruction.opname.startswith("LOAD_") or at[0] is None or at[1] is None or line is None:
-            continue
-        if at[2] is None or at[3] is None or column is None or end_column is None or end_line is None:
-            within = at[0] == line  # Python was told to keep no columns
-        else:
-            within = (line, column) <= (at[0], at[2]) and (at[1], at[3]) <= (end_line, end_column)
-        if within:
-            names = instruction.argval if isinstance(instruction.argval, tuple) else (instruction.argval,)
-            for name in names:
-                if isinstance(name, str):
-                    yield frame.f_locals.get(name, frame.f_globals.get(name))
+    local = frame.f_locals  # since 3.13 a view of the frame, before that a copy
+    for name in variables_read(frame.f_code, lasti):
+        yield local.get(name, frame.f_globals.get(name))
 
 
 def _holds(value: Any, depth: int = 3) -> bool:

@@ -1,10 +1,8 @@
-"""`a, b = node`: how many names there are is in the caller's bytecode, also when somebody watches it."""
+"""`a, b = node` records what the statement does with the value, and fails as the statement does."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -88,53 +86,7 @@ def test_as_the_plain_statement(body: Callable[[Any], Any], value: Any) -> None:
     pipeline = flow.pipeline(body)
     for _ in range(3):
         assert same(pipeline.run(value), body(value))
-
-
-@contextmanager
-def traced() -> Iterator[None]:
-    def watch(*_: Any) -> Any:
-        return watch
-
-    before = sys.gettrace()
-    sys.settrace(watch)
-    try:
-        yield
-    finally:
-        sys.settrace(before)
-
-
-@contextmanager
-def monitored() -> Iterator[None]:
-    """As coverage and debuggers do it since 3.12: every instruction is instrumented."""
-    if sys.version_info < (3, 12):
-        with traced():
-            yield
-        return
-    monitoring = sys.monitoring
-    monitoring.use_tool_id(4, "test")
-    monitoring.set_events(4, monitoring.events.LINE | monitoring.events.INSTRUCTION | monitoring.events.BRANCH)
-    try:
-        yield
-    finally:
-        monitoring.set_events(4, 0)
-        monitoring.free_tool_id(4)
-
-
-@pytest.mark.parametrize("watched", [traced, monitored])
-@pytest.mark.parametrize(("body", "value"), BODIES)
-def test_under_debuggers_and_coverage(watched: Callable[[], Any], body: Callable[[Any], Any], value: Any) -> None:
-    for _ in range(3):  # specialised by then, too
-        with watched():
-            graph = flow.pipeline(body).graph()
-        assert any(node.spec.name.startswith("unpack_") for node in graph.nodes)
-
-
-@pytest.mark.parametrize("count", [1, 2, 16, 255, 256, 257, 300, 70_000])
-def test_any_number_of_names(count: int) -> None:
-    names = ", ".join(f"a{i}" for i in range(count))
-    scope: dict[str, Any] = {}
-    exec(f"def body(x):\n    [{names}] = x\n    return a{count - 1}, a0", scope)
-    assert flow.pipeline(scope["body"]).debug(list(range(count))) == (count - 1, 0)
+    assert any(node.spec.name.startswith("unpack_") for node in pipeline.graph().nodes)
 
 
 @pytest.mark.parametrize(
@@ -165,5 +117,5 @@ def starred(x: Any) -> Any:
     "body", [starred, lambda x: [*x], lambda x: tuple(x), lambda x: max(*x), lambda x: x.__iter__()]
 )
 def test_where_the_bytecode_does_not_know_it_is_refused(body: Callable[[Any], Any]) -> None:
-    with pytest.raises(flow.TraceError, match=r"(iteration over|len\(\) of|`in`).*at .*test_unpacking.py:\d+: "):
+    with pytest.raises(flow.TraceError, match=r"(iteration over|len\(\) of|`in`).*at .*test_operations.py:\d+: "):
         flow.pipeline(body).graph()

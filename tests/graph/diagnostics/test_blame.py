@@ -45,6 +45,10 @@ PROVOKED: list[tuple[Callable[[Any], Any], type[BaseException]]] = [
     (lambda x: library()["shape_of"](x), TypeError),
     (lambda x: library()["count"](x), Exception),
     (lambda x: getattr(np.ones(3), "swapaxes")(x, 0), TypeError),  # noqa: B009
+    (lambda x: [np.zeros(part.shape) for part in (x, x.T)], TypeError),
+    (lambda x: (x, [[np.ones(1).reshape(i) for i in part] for part in ([1], [x])]), TypeError),
+    (lambda x: [np.zeros(3).reshape(x[i]) for i in range(3)], TypeError),
+    (lambda x: list(np.zeros(part.shape) for part in [x]), TypeError),  # noqa: C400
 ]
 
 
@@ -80,6 +84,9 @@ OWN: list[tuple[Callable[[Any], Any], type[BaseException], str]] = [
     (lambda x: (x, 1 / 0), ZeroDivisionError, "division by zero"),
     (lambda x: x + undefined, NameError, "undefined"),  # type: ignore[name-defined]  # noqa: F821
     (lambda x: x._hidden, AttributeError, "begin with an underscore"),
+    (lambda x: (x, [int(word) for word in ("1", "one")]), ValueError, "invalid literal"),
+    (lambda x: np.stack([x, int("one")]), ValueError, "invalid literal"),  # type: ignore[list-item]
+    (lambda x: x if int("x") else 1, ValueError, "invalid literal"),
 ]
 
 

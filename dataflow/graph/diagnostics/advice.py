@@ -9,9 +9,9 @@ What numpy asks of a placeholder is the same in all three; what the user wrote i
 
 from __future__ import annotations
 
-import dis
 from typing import Final
 
+from dataflow.graph.diagnostics.bytecode import reads_item, writes_item
 from dataflow.graph.recording import user_line
 
 __all__ = [
@@ -69,8 +69,6 @@ _AS_ARRAY: Final = (
     " an op"
 )
 _COUNT: Final = "its value is not known yet; name the argument in static=, or count inside an op"
-_READS_ITEM: Final = frozenset({"BINARY_SUBSCR", "BINARY_SLICE"})
-_WRITES_ITEM: Final = frozenset({"STORE_SUBSCR", "STORE_SLICE", "DELETE_SUBSCR"})
 _TAKE: Final = (
     "its value is not known yet; use np.take(E, ids, axis=0) for E[ids], index inside an op, or name the argument in"
     " static="
@@ -83,22 +81,22 @@ _FILL: Final = (
 
 def convert() -> str:
     """For a conversion to a number."""
-    return _FILL if _operation() in _WRITES_ITEM else _CONVERT
+    return _for_item(read=_CONVERT, otherwise=_CONVERT)
 
 
 def as_array() -> str:
     """For a conversion to an array."""
-    operation = _operation()
-    return _TAKE if operation in _READS_ITEM else _FILL if operation in _WRITES_ITEM else _AS_ARRAY
+    return _for_item(read=_TAKE, otherwise=_AS_ARRAY)
 
 
 def as_index() -> str:
     """For an index or a count."""
-    operation = _operation()
-    return _TAKE if operation in _READS_ITEM else _FILL if operation in _WRITES_ITEM else _COUNT
+    return _for_item(read=_TAKE, otherwise=_COUNT)
 
 
-def _operation() -> str:
-    """The name of the user's instruction."""
+def _for_item(*, read: str, otherwise: str) -> str:
+    """What fits the user's instruction: one that writes an item, one that reads an item, or another."""
     code, lasti = user_line()
-    return "" if code is None else dis.opname[code.co_code[lasti]]
+    if code is None:
+        return otherwise
+    return _FILL if writes_item(code, lasti) else read if reads_item(code, lasti) else otherwise
