@@ -52,7 +52,12 @@ def test_what_a_kernel_keeps_in_a_list_of_its_own_stays_writable() -> None:
         return kept[-1]
 
     p = flow.pipeline(lambda x: (keeps(x) + 1, keeps(x) + 2))
-    q = flow.pipeline(lambda x: (lambda y: (y + 1, y + 2, y))(keeps(x)))
+
+    @flow.pipeline
+    def q(x: np.ndarray[Any, Any]) -> Any:
+        y = keeps(x)
+        return y + 1, y + 2, y
+
     for pipeline in (p, q):
         for _ in range(3):
             pipeline.run(np.ones(3))
