@@ -166,11 +166,11 @@ def _writes_in_place(what: str, frame: FrameType | None) -> TraceError:
 
 
 class _Dispatch:
-    """The method `__array_function__`, which notes where numpy looks it up.
+    """The method `__array_function__` or `__array_ufunc__`, which notes where numpy looks it up.
 
     numpy's dispatch looks it up in the type of an argument, asks of the argument whether it is an instance of the types
-    before it (`np.stack([array, node])`: of ndarray), and calls the method; all in C, at one instruction of its caller.
-    Only so can `__class__` know that question from any other `isinstance`.
+    of others (`np.stack([array, node])`: of ndarray; `np.add(node.T, node)`: of a kind of node), and calls the method;
+    all in C, at one instruction of its caller. Only so can `__class__` know that question from any other `isinstance`.
     """
 
     __slots__ = ("_method",)
@@ -274,7 +274,9 @@ class Placeholder(Traced):
     def __round__(self, digits: Any = None) -> Placeholder:
         return record(ROUND, (self,) if digits is None else (self, digits), NO_KWARGS)
 
+    @_Dispatch
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, /, *inputs: Any, **kwargs: Any) -> Placeholder:
+        self._trace.dispatching = None
         if method == "at":
             raise _writes_in_place(f"numpy.{ufunc.__name__}.at writes into its argument", sys._getframe(1))
         if "out" in kwargs:  # also `array += node`, which numpy sends here so

@@ -28,6 +28,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import dataflow as flow
 import dataflow.errors
 from dataflow.errors import TraceError
 from dataflow.graph.nodes import Graph, Kind, OpSpec, Ref
@@ -1049,3 +1050,19 @@ def test_a_hundred_thousand_nodes_deep(name: str, body: Callable[[Any], Any]) ->
 def test_unread_plumbing_as_deep_is_dropped() -> None:
     graph = traced(lambda x: [next(chains()), dict(chains())["plumbing"](x), None][2])
     assert len(graph) == 0
+
+
+def test_ufuncs_of_two_kinds_of_placeholders_are_recorded() -> None:
+    """numpy asks each argument whether it is an instance of the types of the others."""
+    array = np.arange(6.0).reshape(2, 3)
+    bodies: list[Any] = [
+        lambda x: np.multiply(x[0], x),
+        lambda x: np.multiply(x, x[0]),
+        lambda x: np.add(x.T, x.T[:, :1]),
+        lambda x: np.add(np.ma.masked_array(array), x),
+        lambda x: np.divmod(x.real, x + 1)[0],
+        lambda x: np.add.outer(x[0], x),
+        lambda x: np.clip(x, x[0, 0], x.max()),
+    ]
+    for body in bodies:
+        np.testing.assert_array_equal(flow.pipeline(body).debug(array), body(array))
