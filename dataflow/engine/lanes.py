@@ -475,8 +475,12 @@ class Pool:
         """Under the lock: the run whose turn it is, if the lane may go on; those with nothing ready are `dropped`."""
         queue = self._queue
         if lane.void or len(self._lanes) > self._among or self._returning:
+            for run in [run for run in queue if not run.core.ready]:  # perhaps no other lane comes by to drop them
+                run.queued = False
+                queue.remove(run)
+                dropped.append(run)
             return None
-        if len(queue) > 1 and queue[0].number == lane.served:
+        if len(queue) > 1 and queue[0].number == lane.served and queue[0].core.ready:
             queue.rotate(-1)  # who came while the lane served that one has its turn first
         for _ in range(len(queue)):
             run = queue[0]

@@ -45,24 +45,24 @@ class Watched:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()  # a collection may free one in the middle of this
-        self._alive = self.peak = 0
+        self.now = self.peak = 0
+        """How many there are, and were at most, also of those that wait for a collection where there are such."""
 
     @property
     def alive(self) -> int:
         let_go()
-        return self._alive
+        return self.now
 
     def __call__(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        let_go()
         with self.lock:
-            self._alive += 1
-            self.peak = max(self.peak, self._alive)
+            self.now += 1
+            self.peak = max(self.peak, self.now)
         weakref.finalize(array, self._gone)
         return array
 
     def _gone(self) -> None:
         with self.lock:
-            self._alive -= 1
+            self.now -= 1
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -173,7 +173,7 @@ def test_an_intermediate_goes_right_after_its_last_use(run_async: Runner) -> Non
 
     @flow.op
     def make(x: Any) -> Any:
-        seen.append(watched.alive)
+        seen.append(watched.now)
         return watched(np.zeros(100))
 
     @flow.pipeline
@@ -204,6 +204,7 @@ def test_an_intermediate_goes_right_after_its_last_use(run_async: Runner) -> Non
 def test_a_value_goes_after_its_last_use_though_the_thread_that_made_it_is_busy(run_async: Runner) -> None:
     gone, seen = threading.Event(), []
     blocked, go_on = threading.Event(), threading.Event()
+    loop: Any = None
 
     def block() -> None:
         blocked.set()
@@ -211,13 +212,15 @@ def test_a_value_goes_after_its_last_use_though_the_thread_that_made_it_is_busy(
 
     @flow.op
     async def make() -> Any:
+        nonlocal loop
+        loop = asyncio.get_running_loop()
         array = np.zeros(100)
         weakref.finalize(array, gone.set)
-        asyncio.get_running_loop().call_soon(block)
         return array
 
     @flow.op
     def read(x: Any) -> float:
+        loop.call_soon_threadsafe(block)
         assert blocked.wait(20)
         return float(x.sum())
 
@@ -245,7 +248,7 @@ def test_the_callers_input_goes_after_its_last_use_too(run_async: Runner) -> Non
 
     @flow.op
     def later(x: float) -> float:
-        alive_later.append(watched.alive)
+        alive_later.append(watched.now)
         return x
 
     @flow.pipeline
@@ -272,7 +275,7 @@ def test_an_input_goes_after_its_last_use_where_the_caller_blocks(threads: int) 
 
     @flow.op
     def later(x: float) -> float:
-        alive_later.append(watched.alive)
+        alive_later.append(watched.now)
         return x
 
     @flow.pipeline
@@ -481,7 +484,7 @@ def test_a_result_that_nobody_reads_is_gone_when_the_next_kernel_runs(run_async:
 
     @flow.op
     def make(n: int) -> Any:
-        seen.append(watched.alive)
+        seen.append(watched.now)
         return watched(np.zeros(10))
 
     @flow.pipeline
@@ -943,7 +946,7 @@ def test_debug_releases_what_is_read_for_the_last_time() -> None:
 
     @flow.op
     def make(x: Any) -> Any:
-        seen.append(watched.alive)
+        seen.append(watched.now)
         return watched(np.zeros(100))
 
     @flow.op
@@ -1005,3 +1008,16 @@ def test_the_blocking_ways_hold_nothing_once_their_error_is_dropped(where: str, 
         assert settles(lambda: watched.alive == 0)
     finally:
         gc.enable()
+
+
+def test_the_pool_lets_go_of_a_run_before_it_serves_the_next(run_async: Runner) -> None:
+    flow.set_num_interop_threads(1)
+    seen: list[int] = []
+    p = flow.pipeline(lambda x: flow.op(lambda x: seen.append(alive_runs()) or x)(x))
+
+    async def main() -> None:
+        for _ in range(20):  # at once: the lane has hardly left the one before
+            await p(1)
+
+    run_async(main())
+    assert FREE_THREADED or set(seen) == {2}  # the run, and its core
