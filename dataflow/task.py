@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -35,6 +35,8 @@ class Task(Awaitable[R_co], _Base):  # type: ignore[misc]  # the base Any lets a
 
     def __init__(self, run: Callable[..., Coroutine[Any, Any, Any]], name: str, args: Any, kwargs: Any) -> None:
         self._name = name
+        self._callbacks: list[tuple[Callable[[Any], object], Callable[[asyncio.Task[Any]], object]]] = []
+        """What was given to `add_done_callback`, and what tells it; until it was called."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -49,6 +51,30 @@ class Task(Awaitable[R_co], _Base):  # type: ignore[misc]  # the base Any lets a
         """Wait for the result. An operator's exception arrives as it is; cancelling the awaiter cancels the Task."""
         result: R_co = yield from self._task.__await__()
         return result
+
+    # What asyncio asks of a Future: so Tasks work in `asyncio.wait`.
+
+    def add_done_callback(self, callback: Callable[[Task[R_co]], object], *, context: Context | None = None) -> None:
+        """Have `callback(task)` called on the Task's loop when it has ended; soon, if it has already."""
+
+        def told(_: asyncio.Task[Any]) -> None:
+            self._callbacks.remove((callback, told))
+            callback(self)
+
+        self._callbacks.append((callback, told))
+        self._task.add_done_callback(told, context=context)
+
+    def remove_done_callback(self, callback: Callable[[Task[R_co]], object]) -> int:
+        """Take a callback back; returns how often it had been added."""
+        found = [pair for pair in self._callbacks if pair[0] == callback]
+        for pair in found:
+            self._callbacks.remove(pair)
+            self._task.remove_done_callback(pair[1])
+        return len(found)
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that it stands on."""
+        return self._task.get_loop()
 
     def cancel(self) -> bool:
         """Stop it, if it is not done: a kernel that has not started never does. Tasks that need it fail with that."""

@@ -36,6 +36,11 @@ def fails(x: Any) -> Any:
 
 
 @flow.op
+async def never_ends(x: Any) -> Any:
+    await asyncio.Event().wait()
+
+
+@flow.op
 def gather(x: Any) -> Any:
     return x
 
@@ -246,3 +251,61 @@ def test_a_task_that_is_done_keeps_its_result_and_nothing_else(run_async: Runner
         run_async(main())
     finally:
         gc.enable()
+
+
+# Where asyncio takes a Future or an awaitable, a Task will do.
+
+
+def test_in_what_asyncio_waits_with(run_async: Runner) -> None:
+    async def main() -> None:
+        good, bad = add.start(1, 2), fails.start(3)
+        done, pending = await asyncio.wait([good, bad])
+        assert (done, pending) == ({good, bad}, set())
+        assert good.result() == 3
+        assert isinstance(bad.exception(), KeyError)
+
+        never = never_ends.start(1)
+        done, pending = await asyncio.wait([good, never], return_when=asyncio.FIRST_COMPLETED)
+        assert (done, pending) == ({good}, {never})
+        done, pending = await asyncio.wait([never], timeout=0)
+        assert (done, pending) == (set(), {never})
+        assert never._callbacks == []
+        never.cancel()
+        done, _ = await asyncio.wait([never])
+        assert done == {never}
+        assert never.cancelled()
+
+        assert [await each for each in asyncio.as_completed([add.start(1), add.start(1)])] == [2, 2]
+        assert await asyncio.gather(add.start(1, 1), later.start(1)) == [2, 2]
+        assert await asyncio.shield(add.start(2, 2)) == 4
+        assert await asyncio.wait_for(add.start(2, 3), 20) == 5
+
+        async def waits(task: Any) -> Any:
+            return await task
+
+        async with asyncio.TaskGroup() as group:
+            both = [group.create_task(waits(add.start(n))) for n in (1, 2)]
+        assert [each.result() for each in both] == [2, 3]
+
+    run_async(main())
+
+
+def test_callbacks_of_a_task(run_async: Runner) -> None:
+    async def main() -> None:
+        told: list[Any] = []
+        task, other = add.start(1, 2), add.start(1, 2)
+        task.add_done_callback(told.append)
+        other.add_done_callback(told.append)
+        other.add_done_callback(told.append)
+        assert other.remove_done_callback(told.append) == 2
+        assert other.remove_done_callback(told.append) == 0
+        await task
+        await other
+        await asyncio.sleep(0)
+        assert told == [task]
+        task.add_done_callback(told.append)  # it is done already
+        await asyncio.sleep(0)
+        assert told == [task, task]
+        assert task.get_loop() is asyncio.get_running_loop()
+
+    run_async(main())
