@@ -15,16 +15,18 @@ def let_go() -> bool:
     """On a free-threaded build, free what only waits for the thread that made it; elsewhere there is no such thing.
 
     There, a value whose last reference another thread drops is freed when its maker's thread comes by, or by a
-    collection. What this promises on such builds is so: nothing is kept after a collection.
+    collection; and then what it held, by another one. So ask again and again, as `settles` does.
     """
     if FREE_THREADED:
-        for _ in range(3):  # what a value held may have been made by yet another thread
-            gc.collect()
+        gc.collect()
     return False
 
 
 def settles(holds: Callable[[], bool]) -> bool:
-    """Whether it holds; on a free-threaded build, within seconds: a lane goes on beside whoever it has told."""
+    """Whether it holds; on a free-threaded build, after some collections and seconds at most.
+
+    There, a lane goes on beside whoever it has told of an end, until it lets go of its last references.
+    """
     if FREE_THREADED:
         for _ in range(10_000):
             if holds():
