@@ -475,10 +475,13 @@ class Pool:
         """Under the lock: the run whose turn it is, if the lane may go on; those with nothing ready are `dropped`."""
         queue = self._queue
         if lane.void or len(self._lanes) > self._among or self._returning:
-            for run in [run for run in queue if not run.core.ready]:  # perhaps no other lane comes by to drop them
-                run.queued = False
-                queue.remove(run)
-                dropped.append(run)
+            for _ in range(len(queue)):  # in their order; perhaps no other lane comes by to drop those that are over
+                run = queue.popleft()
+                if run.core.ready:
+                    queue.append(run)
+                else:
+                    run.queued = False
+                    dropped.append(run)
             return None
         if len(queue) > 1 and queue[0].number == lane.served and queue[0].core.ready:
             queue.rotate(-1)  # who came while the lane served that one has its turn first
