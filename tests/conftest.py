@@ -8,8 +8,6 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import dataflow as flow
 from dataflow.threads.settings import process_settings
@@ -25,9 +23,6 @@ else:
 
 def pytest_collection_finish() -> None:
     """What there is by now stays until the end: tests that collect garbage, and there are many, need not look at it."""
-    # Before that, hypothesis registers its own random numbers: it asks the collector who refers to them, and would find
-    # nobody among what is frozen.
-    given(st.none())(lambda _: None)()
     gc.collect()
     gc.freeze()
 
