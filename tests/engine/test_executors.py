@@ -20,6 +20,15 @@ INHERITS = ["-X", "thread_inherit_context=1"]
 """Since 3.14, threads may inherit the context of who starts them, as they do by default on free-threaded builds."""
 OPTIONS = {"by default": [], "inheriting": INHERITS} if sys.version_info >= (3, 14) else {"by default": []}
 
+
+def is_ok(program: str, options: list[str]) -> None:
+    """The program, in an interpreter of its own, says "ok" and nothing else."""
+    done = subprocess.run(
+        [sys.executable, *options, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.split() == ["ok"], done.stderr
+
+
 REQUESTS = textwrap.dedent("""
     import contextvars, gc, threading, weakref
     import dataflow as flow
@@ -54,10 +63,7 @@ REQUESTS = textwrap.dedent("""
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_a_request_dies_with_its_run_and_is_not_seen_by_later_ones(options: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, *options, "-c", REQUESTS], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.stdout.split() == ["ok"], done.stderr
+    is_ok(REQUESTS, options)
 
 
 WATCHED = textwrap.dedent("""
@@ -89,10 +95,7 @@ WATCHED = textwrap.dedent("""
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_the_watcher_keeps_no_context_either(options: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, *options, "-c", WATCHED], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.stdout.split() == ["ok"], done.stderr
+    is_ok(WATCHED, options)
 
 
 def test_a_job_finds_an_empty_context() -> None:
