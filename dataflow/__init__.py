@@ -6,8 +6,6 @@ Operators are declared with `op`, composed with `pipeline`, and awaited. Those t
 at the same time, on at most `get_num_interop_threads()` threads; the event loop stays free.
 """
 
-from dataflow.control import cond
-from dataflow.control import map_ as map
 from dataflow.engine.hosting import Runtime
 from dataflow.engine.info import ParallelInfo, parallel_info
 from dataflow.engine.limits import Limit
@@ -26,11 +24,13 @@ from dataflow.errors import (
     TraceError,
 )
 from dataflow.events import observe
-from dataflow.graph.marks import after, label, scope
+from dataflow.frontend.control import cond
+from dataflow.frontend.control import map_ as map
+from dataflow.frontend.op import BoundOp, Call, Op, op
+from dataflow.frontend.pipeline import BoundPipeline, Pipeline, pipeline
+from dataflow.frontend.task import Task
 from dataflow.graph.nodes import Graph
-from dataflow.op import BoundOp, Call, Op, op
-from dataflow.pipeline import BoundPipeline, Pipeline, pipeline
-from dataflow.task import Task
+from dataflow.graph.tracing.annotations import after, label, scope
 from dataflow.threads.intraop import manage_blas
 from dataflow.threads.settings import (
     get_num_interop_threads,

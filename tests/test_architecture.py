@@ -4,7 +4,7 @@ Every rule is a function from the parsed sources to a list of complaints. It is 
 to a house in miniature with one violation planted, which it must find: a rule that finds nothing proves nothing.
 
     tools, annexes          4      dataflow/__init__.py and __main__.py stand on top of all (5)
-    faces                   3
+    frontend                3
     engine                  2
     graph  threads  events  1      these three do not know each other
     errors                  0
@@ -31,15 +31,7 @@ LAYERS = {
     "dask": 4,
     "distributed": 4,
     "onnx": 4,
-    "binding": 3,
-    "plans": 3,
-    "task": 3,
-    "op": 3,
-    "options": 3,
-    "carrying": 3,
-    "streaming": 3,
-    "pipeline": 3,
-    "control": 3,
+    "frontend": 3,
     "engine": 2,
     "graph": 1,
     "threads": 1,
@@ -353,8 +345,9 @@ def test_a_stranger_at_the_top_is_seen():
 # ---------------------------------------------------------------- the rules themselves, on a house in miniature
 
 SOUND: dict[str, str] = {
-    "__init__.py": "from dataflow.op import op as op\nfrom dataflow.tools.profile import profile as profile",
-    "op.py": "import asyncio\nfrom dataflow.engine import runtime\nfrom dataflow.graph.trace import trace",
+    "__init__.py": "from dataflow.frontend.op import op as op\nfrom dataflow.tools.profile import profile as profile",
+    "frontend/__init__.py": "",
+    "frontend/op.py": "import asyncio\nfrom dataflow.engine import runtime\nfrom dataflow.graph.trace import trace",
     "engine/__init__.py": "",
     "engine/scheduler.py": "import heapq\nfrom dataflow.errors import InternalError",
     "engine/executors.py": "from concurrent.futures import ThreadPoolExecutor\nThreadPoolExecutor(1)",
@@ -369,7 +362,7 @@ SOUND: dict[str, str] = {
     "errors.py": "import typing\nclass InternalError(Exception): ...",
     "tools/__init__.py": "",
     "tools/otel.py": "from opentelemetry import trace\nfrom dataflow.events import Event",
-    "tools/profile.py": "import os\nfrom dataflow.op import op\ndef f():\n    import matplotlib.pyplot\n    os.path",
+    "tools/profile.py": "import os.path\nfrom dataflow.frontend.op import op\ndef f():\n    import matplotlib.pyplot",
 }
 
 
@@ -385,12 +378,20 @@ PLANTED: dict[Rule, list[tuple[str, str, str]]] = {
         ("helpers.py", "", "has no layer"),
     ],
     imports_go_down: [
-        ("engine/runtime.py", "import dataflow.op", ":1 imports dataflow.op, which is above it"),
+        ("engine/runtime.py", "import dataflow.frontend.op", ":1 imports dataflow.frontend.op, which is above it"),
         ("graph/trace.py", "from ..engine.lanes import x", ":1 imports dataflow.engine.lanes, which is above it"),
         ("graph/__init__.py", "from ..engine import lanes", ":1 imports dataflow.engine.lanes, which is above it"),
-        ("graph/nodes.py", f"{FOR_TYPES}from dataflow import op", ":3 imports dataflow.op, which is above it"),
+        (
+            "graph/nodes.py",
+            f"{FOR_TYPES}from dataflow.frontend import op",
+            ":3 imports dataflow.frontend.op, which is above it",
+        ),
         ("errors.py", "from dataflow.events import Event", ":1 imports dataflow.events, which is above it"),
-        ("op.py", "from dataflow.tools import profile", ":1 imports dataflow.tools.profile, which is above it"),
+        (
+            "frontend/op.py",
+            "from dataflow.tools import profile",
+            ":1 imports dataflow.tools.profile, which is above it",
+        ),
         ("tools/profile.py", "from dataflow import profile", ":1 imports dataflow, which is above it"),
         ("graph/nodes.py", "import dataflow.events", ":1 imports dataflow.events, which is beside it"),
         ("threads/settings.py", "from ..graph import nodes", ":1 imports dataflow.graph.nodes, which is beside it"),
@@ -401,10 +402,10 @@ PLANTED: dict[Rule, list[tuple[str, str, str]]] = {
         ("graph/nodes.py", f"{FOR_TYPES}0\nelse:\n    from . import trace", ".trace imports dataflow.graph.nodes"),
     ],
     no_import_inside_a_function: [
-        ("op.py", "def f():\n    if f:\n        import json", ":3 imports json inside a function"),
+        ("frontend/op.py", "def f():\n    if f:\n        import json", ":3 imports json inside a function"),
         (
-            "op.py",
-            "class A:\n    async def f(self):\n        from . import errors",
+            "frontend/op.py",
+            "class A:\n    async def f(self):\n        from .. import errors",
             ":3 imports dataflow.errors inside a function",
         ),
     ],
@@ -429,13 +430,13 @@ PLANTED: dict[Rule, list[tuple[str, str, str]]] = {
         ("op.py", "from threading import Timer as T\nclass A(T): ...", ":2 starts threads: threading.Timer"),
         ("op.py", "import _thread\n_thread.start_new_thread(f, ())", ":2 starts threads: _thread.start_new_thread"),
         (
-            "op.py",
+            "frontend/op.py",
             "from concurrent import futures as f\nf.ThreadPoolExecutor(2)",
             ":2 starts threads: concurrent.futures.ThreadPoolExecutor",
         ),
         ("op.py", "async def f():\n    await loop.run_in_executor(None, f)", ":2 starts threads: loop.run_in_executor"),
         (
-            "op.py",
+            "frontend/op.py",
             "import asyncio\nasyncio.get_running_loop().run_in_executor(None, f)",
             ":2 starts threads: ().run_in_executor",
         ),

@@ -32,9 +32,9 @@ from dataflow.engine.runtime import Driver, NestedRun, loop_runs_here
 from dataflow.engine.strays import strays
 from dataflow.errors import RuntimeClosed
 from dataflow.graph.nodes import Kind, OpSpec
-from dataflow.graph.placeholder import record
 from dataflow.graph.plan import Plan, make_plan
-from dataflow.graph.trace import trace
+from dataflow.graph.tracing.placeholder import record
+from dataflow.graph.tracing.trace import trace
 
 __all__ = ["Runtime"]
 

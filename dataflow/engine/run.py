@@ -47,9 +47,9 @@ from dataflow.engine.telling import operator_ended, tell, tell_late, told_starte
 from dataflow.errors import InternalError, RuntimeClosed
 from dataflow.events import OperatorEnded, RunEnded, RunStarted, observed
 from dataflow.graph.costs import UNKNOWN
-from dataflow.graph.guard import PLAIN_RESULT, guard, own
 from dataflow.graph.nodes import Kind, Node
 from dataflow.graph.plan import Plan
+from dataflow.graph.readonly import PLAIN_RESULT, guard, own
 
 __all__ = ["Run", "checkpoint", "here", "within"]
 

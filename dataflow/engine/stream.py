@@ -42,7 +42,7 @@ from dataflow.engine.places import Host, Outcome, outlived
 from dataflow.engine.run import here
 from dataflow.engine.steps import Phase
 from dataflow.errors import InternalError, Overloaded, RuntimeClosed
-from dataflow.graph.guard import writable
+from dataflow.graph.readonly import writable
 
 __all__ = ["Stream"]
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
 
-from dataflow.graph.fill import Numbering, fill, holds_ref, renumber
-from dataflow.graph.guard import guard, writable
 from dataflow.graph.nodes import Node, Ref
+from dataflow.graph.pytree import Numbering, fill, holds_ref, renumber
+from dataflow.graph.readonly import guard, writable
 
 __all__ = ["Caller", "make_call", "writing"]
 

@@ -10,8 +10,8 @@ from dataclasses import replace as changed
 from typing import Any
 
 from dataflow.errors import GraphError
-from dataflow.graph.fill import rebuild_tuple, refilled, renumber
 from dataflow.graph.nodes import Graph, Node, OpSpec, Ref
+from dataflow.graph.pytree import rebuild_tuple, refilled, renumber
 
 __all__ = ["replaced", "selected"]
 

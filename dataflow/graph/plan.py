@@ -14,7 +14,7 @@ Rules:
    since evaluating it may take long (a file behind an array) and the loop must stay free; so is that of a managed
    step, which is the loop's to see through even if it is a kernel.
 3. A slot is released after its last reader. A result that nobody reads counts itself as its reader.
-4. A result that several readers see is *shared*: it is handed out read-only (see `dataflow.graph.guard`).
+4. A result that several readers see is *shared*: it is handed out read-only (see `dataflow.graph.readonly`).
 5. `costs` changes later: what the lanes learn, and any value in it is right. So does `attempts`, which is filled when
    it is needed. Nothing else does.
 
@@ -29,10 +29,10 @@ from typing import Any
 
 from dataflow.graph.call import Caller, make_call, writing
 from dataflow.graph.costs import Costs
-from dataflow.graph.fill import Template, output_template
-from dataflow.graph.guard import ANY_RESULT, PLAIN_RESULT, guard
 from dataflow.graph.nodes import Graph, Kind, Node, OpSpec
 from dataflow.graph.order import priority_order
+from dataflow.graph.pytree import Template, output_template
+from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT, guard
 
 __all__ = ["NONE", "SEVERAL", "Constants", "Plan", "make_plan"]
 

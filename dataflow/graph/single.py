@@ -13,10 +13,10 @@ from typing import Any
 
 from dataflow.graph.call import Caller, make_call, writing
 from dataflow.graph.costs import Costs
-from dataflow.graph.fill import output_template
-from dataflow.graph.guard import ANY_RESULT, PLAIN_RESULT
 from dataflow.graph.nodes import Ref
 from dataflow.graph.plan import NONE, SEVERAL, Constants, Plan, retried
+from dataflow.graph.pytree import output_template
+from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT
 
 __all__ = ["one_step", "read_by"]
 

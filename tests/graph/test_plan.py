@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from dataflow.engine.scheduler import Scheduler
 from dataflow.graph.costs import LIGHT
-from dataflow.graph.guard import ANY_RESULT, PLAIN_RESULT
 from dataflow.graph.nodes import Graph, Kind, Node, OpSpec, Ref
 from dataflow.graph.plan import Plan, make_plan
+from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT
 
 
 def written(name: str, *args: Any, **kwargs: Any) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from dataflow.graph.diagnostics.bytecode import reads_item, writes_item
-from dataflow.graph.recording import user_line
+from dataflow.graph.tracing.tracer import user_line
 
 __all__ = [
     "ASK_NOT",

@@ -16,7 +16,7 @@ from typing import Any
 
 from dataflow.errors import DataflowError
 from dataflow.graph.diagnostics.bytecode import raises, variables_read
-from dataflow.graph.recording import PACKAGE, PASSED_OVER, Traced, of_user
+from dataflow.graph.tracing.tracer import PACKAGE, PASSED_OVER, Traced, of_user
 
 __all__ = ["provoked_at"]
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from dataflow.errors import TraceError
-from dataflow.graph.fill import fill, rebuild_tuple, refilled
 from dataflow.graph.nodes import Ref
-from dataflow.graph.placeholder import Placeholder
+from dataflow.graph.pytree import fill, rebuild_tuple, refilled
+from dataflow.graph.tracing.placeholder import Placeholder
 
 __all__ = ["Binding", "Parameters", "tree_of"]
 

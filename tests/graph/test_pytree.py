@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.graph.fill import fill, holds_ref, output_template, rebuild_tuple, renumber
 from dataflow.graph.nodes import Ref
+from dataflow.graph.pytree import fill, holds_ref, output_template, rebuild_tuple, renumber
 
 
 class Pair(NamedTuple):

@@ -32,9 +32,9 @@ import dataflow as flow
 import dataflow.errors
 from dataflow.errors import TraceError
 from dataflow.graph.nodes import Graph, Kind, OpSpec, Ref
-from dataflow.graph.placeholder import Placeholder, is_placeholder, record
-from dataflow.graph.recording import current
-from dataflow.graph.trace import trace
+from dataflow.graph.tracing.placeholder import Placeholder, is_placeholder, record
+from dataflow.graph.tracing.trace import trace
+from dataflow.graph.tracing.tracer import current
 
 
 def fill(value: Any, values: list[Any]) -> Any:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dataflow.graph.fill import fill
 from dataflow.graph.nodes import Graph
-from dataflow.graph.placeholder import record
-from dataflow.graph.recording import Trace, Traced, label_taken
+from dataflow.graph.pytree import fill
+from dataflow.graph.tracing.placeholder import record
+from dataflow.graph.tracing.tracer import Trace, Traced, label_taken
 
 __all__ = ["spliced"]
 

@@ -17,8 +17,8 @@ from contextvars import Context, copy_context
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dataflow.graph.fill import fill, rebuild_tuple, refilled
 from dataflow.graph.nodes import Ref
+from dataflow.graph.pytree import fill, rebuild_tuple, refilled
 
 __all__ = ["Task"]
 

@@ -40,7 +40,7 @@ import numpy as np
 
 from dataflow.errors import TraceError
 from dataflow.graph.nodes import Kind, OpSpec, Ref
-from dataflow.graph.recording import NO_KWARGS, Trace, Traced, array_changed, here, refusal, stranger, user_line
+from dataflow.graph.tracing.tracer import NO_KWARGS, Trace, Traced, array_changed, here, refusal, stranger, user_line
 
 __all__ = ["CLOSED_OVER", "LEAVES", "Scan", "closes_over"]
 

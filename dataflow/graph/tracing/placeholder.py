@@ -23,9 +23,9 @@ import numpy as np
 from dataflow.errors import TraceError
 from dataflow.graph.diagnostics import advice
 from dataflow.graph.diagnostics.bytecode import asks_for_type, names_to_unpack
-from dataflow.graph.freeze import LEAVES, Scan
 from dataflow.graph.nodes import OpSpec, Ref
-from dataflow.graph.operations import (
+from dataflow.graph.tracing.capture import LEAVES, Scan
+from dataflow.graph.tracing.operations import (
     CALL,
     CHANGES_ITS_ARGUMENT,
     CHANGES_ITSELF,
@@ -42,7 +42,7 @@ from dataflow.graph.operations import (
     ufunc_method_call,
     unpacking,
 )
-from dataflow.graph.recording import (
+from dataflow.graph.tracing.tracer import (
     NO_KWARGS,
     NUMPY,
     OWN_THREAD,

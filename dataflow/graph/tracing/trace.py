@@ -1,13 +1,14 @@
 """Function → Graph: a body runs once, on placeholders, and what it does with them is recorded.
 
-    recording.py     Trace: the nodes so far, who may add to them, the user's line
-    freeze.py        arguments and results: placeholders → Refs, containers rebuilt
+    tracer.py        Trace: the nodes so far, who may add to them, the user's line
+    capture.py       arguments and results: placeholders → Refs, containers rebuilt
     constants.py     the user's arrays among them, watched while the body runs
     operations.py    what can be done with a placeholder, as OpSpecs
     placeholder.py   Placeholder: what records it, what is refused
-    diagnostics/     advice.py: what to do instead; blame.py: whether a placeholder provoked an error; bytecode.py: what
-                     the user's instruction says
-    marks.py         after, label, scope        splice.py   a graph as a part of another
+    annotations.py   after, label, scope
+
+Beside this folder: `diagnostics/`, with advice.py (what to do instead), blame.py (whether a placeholder provoked an
+error) and bytecode.py (what the user's instruction says), and `inline.py`, a graph as a part of another.
 
 Every recorded call stays in the graph, read or not, and no two are merged; only unread plumbing is dropped.
 Nothing here recurses over the graph.
@@ -21,10 +22,10 @@ from typing import Any
 
 from dataflow.errors import TraceError
 from dataflow.graph.diagnostics.blame import provoked_at
-from dataflow.graph.freeze import Scan
 from dataflow.graph.nodes import Graph
-from dataflow.graph.placeholder import Placeholder, input_placeholder, is_placeholder, record
-from dataflow.graph.recording import PASSED_OVER, Trace, array_changed, current, refusal, trace_of_context
+from dataflow.graph.tracing.capture import Scan
+from dataflow.graph.tracing.placeholder import Placeholder, input_placeholder, is_placeholder, record
+from dataflow.graph.tracing.tracer import PASSED_OVER, Trace, array_changed, current, refusal, trace_of_context
 
 __all__ = ["Placeholder", "Trace", "current", "is_placeholder", "record", "trace"]
 

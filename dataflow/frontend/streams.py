@@ -9,15 +9,15 @@ from contextvars import copy_context
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
-from dataflow.carrying import Carried, CarryingCalls
 from dataflow.engine.hosting import Runtime
 from dataflow.engine.items import Calls, OnError, OnFull, Options
 from dataflow.engine.stream import Stream
+from dataflow.frontend.scan import Carried, CarryingCalls
 from dataflow.graph.plan import Plan
 from dataflow.threads.settings import get_num_interop_threads
 
 if TYPE_CHECKING:
-    from dataflow.pipeline import Pipeline
+    from dataflow.frontend.pipeline import Pipeline
 
 __all__ = ["Streaming"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dataflow.graph.guard import guard, own
+from dataflow.graph.readonly import guard, own
 
 Array = np.ndarray[Any, Any]
 Pair = namedtuple("Pair", "left right")

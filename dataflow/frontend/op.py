@@ -28,14 +28,14 @@ from typing import (
 from dataflow.engine.hosting import Runtime
 from dataflow.engine.limits import Limit
 from dataflow.engine.runtime import Driver, default_runtime
-from dataflow.graph.freeze import CLOSED_OVER, closes_over
+from dataflow.frontend.options import Asked, Changes, RetryOn, changed, checked
+from dataflow.frontend.task import Task
 from dataflow.graph.nodes import Declared, Kind, OpSpec
-from dataflow.graph.placeholder import record
 from dataflow.graph.plan import Plan, make_plan
-from dataflow.graph.recording import NO_KWARGS, current, refusal, trace_of_context
-from dataflow.graph.trace import trace
-from dataflow.options import Asked, Changes, RetryOn, changed, checked
-from dataflow.task import Task
+from dataflow.graph.tracing.capture import CLOSED_OVER, closes_over
+from dataflow.graph.tracing.placeholder import record
+from dataflow.graph.tracing.trace import trace
+from dataflow.graph.tracing.tracer import NO_KWARGS, current, refusal, trace_of_context
 
 __all__ = ["BoundOp", "Call", "Op", "op", "pickled_as"]
 

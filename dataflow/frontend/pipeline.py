@@ -17,19 +17,19 @@ from dataclasses import dataclass
 from functools import partial, update_wrapper
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
-from dataflow.binding import Binding, Parameters
 from dataflow.engine.hosting import Runtime
 from dataflow.engine.runtime import Driver, default_runtime
+from dataflow.frontend.op import BoundOp, Call, Op, pickled_as
+from dataflow.frontend.plan_cache import Plans
+from dataflow.frontend.signature import Binding, Parameters
+from dataflow.frontend.streams import Streaming
+from dataflow.graph.inline import spliced
 from dataflow.graph.nodes import Declared, Graph, OpSpec
 from dataflow.graph.passes import replaced, selected
-from dataflow.graph.placeholder import Placeholder, is_placeholder
 from dataflow.graph.plan import Plan, make_plan
-from dataflow.graph.recording import Trace, current, refusal
-from dataflow.graph.splice import spliced
-from dataflow.graph.trace import trace
-from dataflow.op import BoundOp, Call, Op, pickled_as
-from dataflow.plans import Plans
-from dataflow.streaming import Streaming
+from dataflow.graph.tracing.placeholder import Placeholder, is_placeholder
+from dataflow.graph.tracing.trace import trace
+from dataflow.graph.tracing.tracer import Trace, current, refusal
 
 __all__ = ["BoundPipeline", "Pipeline", "pipeline"]
 

@@ -26,7 +26,7 @@ import pytest
 import dataflow as flow
 
 Runner = Callable[[Any], Any]
-plans_module = importlib.import_module("dataflow.plans")
+plans_module = importlib.import_module("dataflow.frontend.plan_cache")
 
 
 @flow.op

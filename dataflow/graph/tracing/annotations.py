@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from dataflow.graph.recording import Traced, current, label_taken, refusal, stranger
+from dataflow.graph.tracing.tracer import Traced, current, label_taken, refusal, stranger
 
 __all__ = ["after", "label", "scope"]
 

@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from dataflow.binding import tree_of
-from dataflow.graph.fill import fill
-from dataflow.graph.guard import guard, writable
-from dataflow.graph.placeholder import is_placeholder
+from dataflow.frontend.op import Op
+from dataflow.frontend.signature import tree_of
 from dataflow.graph.plan import Plan
-from dataflow.graph.recording import current
-from dataflow.op import Op
+from dataflow.graph.pytree import fill
+from dataflow.graph.readonly import guard, writable
+from dataflow.graph.tracing.placeholder import is_placeholder
+from dataflow.graph.tracing.tracer import current
 
 if TYPE_CHECKING:
-    from dataflow.pipeline import Pipeline
+    from dataflow.frontend.pipeline import Pipeline
 
 __all__ = ["Carried", "CarryingCalls"]
 

@@ -14,12 +14,12 @@ from types import MethodType
 from typing import Any, NamedTuple, TypeVar, cast
 
 from dataflow.engine.hosting import Runtime
-from dataflow.graph.marks import scope
+from dataflow.frontend.op import BoundOp, Op
+from dataflow.frontend.pipeline import BoundPipeline, Pipeline
 from dataflow.graph.nodes import Kind, OpSpec
-from dataflow.graph.placeholder import record
-from dataflow.graph.recording import current
-from dataflow.op import BoundOp, Op
-from dataflow.pipeline import BoundPipeline, Pipeline
+from dataflow.graph.tracing.annotations import scope
+from dataflow.graph.tracing.placeholder import record
+from dataflow.graph.tracing.tracer import current
 
 __all__ = ["cond", "map_"]
 

@@ -18,9 +18,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from dataflow import errors
 from dataflow.errors import TraceError
-from dataflow.graph.constants import Constants
 from dataflow.graph.nodes import Kind, Node, OpSpec, Ref
+from dataflow.graph.tracing.constants import Constants
 
 __all__ = [
     "NO_KWARGS",
@@ -162,7 +163,7 @@ def current() -> Trace | None:
 
 # ------------------------------------------------------------------------------------------------ the user's line
 
-PACKAGE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+PACKAGE: Final = os.path.dirname(os.path.abspath(errors.__file__)) + os.sep
 NUMPY: Final = os.path.dirname(os.path.abspath(np.__file__)) + os.sep
 _TRACE: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "trace.py")
 _STDLIB: Final = os.path.dirname(os.path.abspath(os.__file__)) + os.sep

@@ -234,7 +234,7 @@ def test_a_body_that_cannot_be_traced_is_told_once(run_async: Runner, caplog: py
             return x
 
     async def main() -> None:
-        with pytest.raises(flow.TraceError, match="test_streaming"):
+        with pytest.raises(flow.TraceError, match="test_streams"):
             async for _ in p.stream([1, 2, 3, 4]):
                 pass
         assert len(asyncio.all_tasks()) == 1

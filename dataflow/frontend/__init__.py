@@ -1,0 +1,1 @@
+"""Declaring: operators, pipelines, Tasks and streams, as users see them."""
