@@ -20,6 +20,7 @@ __all__ = [
     "BY_VALUE",
     "CHOOSE",
     "INDEX_IT",
+    "NOT_ADDED_TO",
     "NOT_IN_PLACE",
     "NO_ATTRIBUTES",
     "NO_AWAIT",
@@ -52,6 +53,9 @@ NO_ATTRIBUTES: Final = "a node is not changed after it is made; build the new va
 NO_ITEMS: Final = "a node is not changed after it is made; use np.where (np.delete), or write into a copy inside an op"
 NOT_IN_PLACE: Final = (
     "a graph makes new values: use the result (`a = a + b`, np.where(mask, new, old)), or write inside an op"
+)
+NOT_ADDED_TO: Final = (
+    "a graph makes new values: write the plain operator (`a = a + node`, `a = a | node`), or change a copy inside an op"
 )
 BY_VALUE: Final = "its value is not known yet; use np.where or arithmetic on the node, or make the call inside an op"
 NO_KEY: Final = (

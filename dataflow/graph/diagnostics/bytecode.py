@@ -4,6 +4,7 @@
     E[ids]                 reads_item
     y[mask] = 0            writes_item
     np.zeros(x.shape)      variables_read     np, x
+    h += g                 is_in_place
     raise error            raises
     isinstance(node, T)    asks_for_type
 
@@ -35,6 +36,7 @@ __all__ = [
     "Use",
     "asks_for_type",
     "instruction_of",
+    "is_in_place",
     "line_of",
     "names_to_unpack",
     "raises",
@@ -54,7 +56,7 @@ class Use(Enum):
     UNPACKS = auto()
     RAISES = auto()
     READS_ITEM = auto()
-    """BINARY_OP only if its argument says so."""
+    """BINARY_OP only if its argument says so, which else is an operator."""
     WRITES_ITEM = auto()
     """Or deletes it."""
     READS_VARIABLE = auto()
@@ -94,6 +96,8 @@ OPCODES: Final[Mapping[str, tuple[Use, int, int | None]]] = {
 
 SUBSCRIPT: Final = 26
 """The argument with which BINARY_OP reads an item (CPython's NB_SUBSCR); before 3.14 no operator had it."""
+IN_PLACE: Final = range(13, 26)
+"""The arguments with which BINARY_OP is an augmented assignment (CPython's NB_INPLACE_ADD to NB_INPLACE_XOR)."""
 
 
 def _named(use: Use) -> frozenset[str]:
@@ -138,6 +142,12 @@ def reads_item(code: CodeType, lasti: int) -> bool:
 def writes_item(code: CodeType, lasti: int) -> bool:
     """Whether this instruction assigns to `a[b]`, or deletes it."""
     return instruction_of(code, lasti)[0] in _WRITES_ITEM
+
+
+def is_in_place(frame: FrameType) -> bool:
+    """Whether this frame executes the operator of an augmented assignment, `a += b`."""
+    name, argument = instruction_of(frame.f_code, frame.f_lasti)
+    return name == "BINARY_OP" and argument in IN_PLACE
 
 
 def instruction_of(code: CodeType, lasti: int) -> tuple[str, int]:

@@ -5,6 +5,7 @@ Each is made once and then shared, so that two nodes that do the same have the s
 
 from __future__ import annotations
 
+import copy
 import inspect
 import operator
 import sys
@@ -17,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from dataflow.graph.nodes import Kind, OpSpec
+from dataflow.graph.readonly import writable
 
 __all__ = [
     "CALL",
@@ -24,10 +26,13 @@ __all__ = [
     "CHANGES_ITS_ARGUMENT",
     "CONSTANT_GETITEM",
     "GETITEM",
+    "MUTABLE",
     "POWER",
     "ROUND",
     "attribute",
+    "copied_for_inplace",
     "function_call",
+    "in_place",
     "is_constant_index",
     "method_call",
     "place_of_out",
@@ -60,7 +65,7 @@ class Method:
         self._may_change = name in _CHANGES_SOME
 
     def __call__(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if self._may_change and isinstance(target, _MUTABLE):
+        if self._may_change and isinstance(target, MUTABLE):
             raise TypeError(
                 f".{self.name}() would change a {type(target).__name__} that other nodes may read; "
                 "build the new one inside an op"
@@ -71,7 +76,7 @@ class Method:
         return f"Method({self.name!r})"
 
 
-_MUTABLE: Final = (list, dict, set, bytearray, deque)
+MUTABLE: Final = (list, dict, set, bytearray, deque)
 _CHANGES_SOME: Final = frozenset(
     {"add", "appendleft", "extendleft", "insert", "move_to_end", "pop", "popleft", "remove", "rotate", "subtract"}
     | {"difference_update", "intersection_update", "symmetric_difference_update"}
@@ -144,6 +149,75 @@ def _is_constant_part(key: Any) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------ writing in place
+
+
+class InPlace:
+    """`x += y` on a copy of x, which others may read: the result has the type, dtype and shape that x has.
+
+    >>> InPlace(operator.iadd)([1], (2,))
+    [1, 2]
+    """
+
+    __slots__ = ("_method", "_operation", "_ufunc")
+
+    def __init__(self, operation: Callable[[Any, Any], Any], ufunc: np.ufunc | None = None) -> None:
+        self._operation = operation
+        self._method = f"__{operation.__name__}__"
+        self._ufunc = ufunc
+
+    def __call__(self, left: Any, right: Any) -> Any:
+        if self._ufunc is not None and type(right) in _ARRAYS_AND_NUMBERS and _is_plain_array(left):
+            # It is what the statement does, with `left` itself as the last argument: the copy is written once.
+            return self._ufunc(left, right, np.empty_like(left))
+        if hasattr(type(left), self._method):  # others make something new
+            left = copied_for_inplace(left)
+        return self._operation(left, right)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return InPlace, (self._operation, self._ufunc)
+
+    def __repr__(self) -> str:
+        return f"InPlace({self._operation.__name__})"
+
+
+def in_place(operation: Callable[[Any, Any], Any], ufunc: np.ufunc | None = None) -> OpSpec:
+    """An in-place operator; `ufunc` is what it calls for arrays, if it does nothing else."""
+    return recorded(InPlace(operation, ufunc), operation.__name__)
+
+
+_ARRAYS_AND_NUMBERS: Final[frozenset[Any]] = frozenset({np.ndarray, bool, int, float, complex, *np.sctypeDict.values()})
+"""What numpy's in-place operators never leave to the right operand."""
+
+
+def copied_for_inplace(value: Any) -> Any:
+    """What an in-place operator changes instead of a value: a copy as deep as such operators reach.
+
+    Containers hold the same items; whatever else has such operators is copied wholly, since a frame or a sparse matrix
+    may share its memory with a shallow copy. Raises TypeError for what cannot be copied.
+    """
+    if isinstance(value, np.ndarray):
+        return value if _repeats_itself(value) else writable(value, copy=True)
+    if isinstance(value, MUTABLE):
+        return copy.copy(value)
+    try:
+        return copy.deepcopy(value)
+    except Exception as error:
+        raise TypeError(
+            f"an in-place operator would change a {type(value).__name__} that other nodes may read, and which cannot be"
+            " copied; do it inside an op"
+        ) from error
+
+
+def _is_plain_array(value: Any) -> bool:
+    return type(value) is np.ndarray and not value.dtype.hasobject and not _repeats_itself(value)
+
+
+def _repeats_itself(array: np.ndarray[Any, Any]) -> bool:
+    """Whether it is read-only because its items share memory, as those of np.broadcast_to: numpy refuses it so."""
+    if array.flags.writeable or not array.size or 0 not in array.strides:
+        return False
+    return any(stride == 0 and length > 1 for stride, length in zip(array.strides, array.shape))
+
 
 CHANGES_ITS_ARGUMENT: Final[frozenset[Any]] = frozenset(
     {np.copyto, np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal}

@@ -22,7 +22,7 @@ import numpy as np
 
 from dataflow.errors import TraceError
 from dataflow.graph.diagnostics import advice
-from dataflow.graph.diagnostics.bytecode import asks_for_type, names_to_unpack
+from dataflow.graph.diagnostics.bytecode import asks_for_type, is_in_place, names_to_unpack
 from dataflow.graph.nodes import OpSpec, Ref
 from dataflow.graph.tracing.capture import LEAVES, Scan
 from dataflow.graph.tracing.operations import (
@@ -31,10 +31,12 @@ from dataflow.graph.tracing.operations import (
     CHANGES_ITSELF,
     CONSTANT_GETITEM,
     GETITEM,
+    MUTABLE,
     POWER,
     ROUND,
     attribute,
     function_call,
+    in_place,
     is_constant_index,
     method_call,
     place_of_out,
@@ -137,9 +139,27 @@ def _pair(function: Callable[..., Any], name: str) -> tuple[Callable[..., Any], 
         return record(spec, (self, other), NO_KWARGS)
 
     def reflected(self: Placeholder, other: Any) -> Placeholder:
+        if isinstance(other, MUTABLE) and is_in_place(sys._getframe(1)):
+            raise _in_place_on(other)
         return record(spec, (other, self), NO_KWARGS)
 
     return operation, reflected
+
+
+def _in_place(operation: Callable[[Any, Any], Any], ufunc: np.ufunc | None = None) -> Callable[..., Any]:
+    spec = in_place(operation, ufunc)
+
+    def changed(self: Placeholder, other: Any) -> Placeholder:
+        return record(spec, (self, other), NO_KWARGS)
+
+    return changed
+
+
+def _in_place_on(container: Any) -> TraceError:
+    """For a container of the body's to which a placeholder is added: plain Python changes it, whoever holds it."""
+    return refusal(
+        f"an augmented assignment would change a {type(container).__name__} by a placeholder", advice.NOT_ADDED_TO
+    )
 
 
 def _refused(doing: str, remedy: str | Callable[[], str]) -> Callable[..., Any]:
@@ -251,6 +271,19 @@ class Placeholder(Traced):
     __and__, __rand__ = _pair(operator.and_, "bitwise_and")
     __or__, __ror__ = _pair(operator.or_, "bitwise_or")
     __xor__, __rxor__ = _pair(operator.xor, "bitwise_xor")
+    __iadd__ = _in_place(operator.iadd, np.add)
+    __isub__ = _in_place(operator.isub, np.subtract)
+    __imul__ = _in_place(operator.imul, np.multiply)
+    __itruediv__ = _in_place(operator.itruediv, np.true_divide)
+    __ifloordiv__ = _in_place(operator.ifloordiv, np.floor_divide)
+    __imod__ = _in_place(operator.imod, np.remainder)
+    __ilshift__ = _in_place(operator.ilshift, np.left_shift)
+    __irshift__ = _in_place(operator.irshift, np.right_shift)
+    __iand__ = _in_place(operator.iand, np.bitwise_and)
+    __ior__ = _in_place(operator.ior, np.bitwise_or)
+    __ixor__ = _in_place(operator.ixor, np.bitwise_xor)
+    __imatmul__ = _in_place(operator.imatmul)  # numpy's look at the operands first
+    __ipow__ = _in_place(operator.ipow)
     __eq__ = _binary(operator.eq, "equal")
     __ne__ = _binary(operator.ne, "not_equal")
     __lt__ = _binary(operator.lt, "less")

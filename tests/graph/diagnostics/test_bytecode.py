@@ -26,6 +26,7 @@ from dataflow.graph.diagnostics.bytecode import (
     OPCODES,
     Use,
     instruction_of,
+    is_in_place,
     line_of,
     names_to_unpack,
     raises,
@@ -198,6 +199,24 @@ def test_items_read_and_written(statement: str, wanted: list[str], watched: Call
 
     run(statement, note, watched)
     assert seen == wanted * 2 * OFTEN
+
+
+@pytest.mark.parametrize("watched", WATCHED)
+@pytest.mark.parametrize("sign", SIGNS)
+def test_augmented_assignments(sign: str, watched: Callable[[], Any]) -> None:
+    for statement, wanted in [
+        (f"p {sign}= 2", [True]),
+        (f"E = [p]; E[0] {sign}= 2", [True]),
+        (f"f.p = p; f.p {sign}= 2", [True]),
+        (f"a = p {sign} 2", [False]),
+        (f"a = [p {sign} 2]", [False]),
+        ("p(1)", [False]),
+        ("a = p < 2", [False]),
+        ("a = -p", [False]),
+    ]:
+        seen: list[bool] = []
+        run(statement, lambda frame, seen=seen: seen.append(is_in_place(frame)), watched)  # type: ignore[misc]
+        assert seen == wanted * 2 * OFTEN
 
 
 # ------------------------------------------------------------------------------------------------ unpacking
