@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from dataflow.graph.diagnostics.bytecode import reads_item, writes_item
+from dataflow.graph.diagnostics.bytecode import operator_of, reads_item, writes_item
 from dataflow.graph.tracing.tracer import user_line
 
 __all__ = [
@@ -28,10 +28,10 @@ __all__ = [
     "NO_ITEMS",
     "NO_KEY",
     "NO_WITH",
-    "UNKNOWN_TYPE",
     "as_array",
     "as_index",
     "convert",
+    "of_type",
 ]
 
 CHOOSE: Final = (
@@ -62,7 +62,7 @@ NO_KEY: Final = (
     "its value is not known yet, so it is neither found in a set nor as the key of a dict; name the argument in"
     " static=, look it up inside an op, or put placeholders into lists and the values of dicts"
 )
-UNKNOWN_TYPE: Final = "its type is not known yet; look at it inside an op, or name the argument in static="
+_TYPE: Final = "its type is not known yet; look at it inside an op, or name the argument in static="
 
 _CONVERT: Final = (
     "its value is not known yet; keep it as a node (node.astype), convert it inside an op, or name the argument in"
@@ -83,6 +83,11 @@ _FILL: Final = (
 )
 
 
+def of_type() -> str:
+    """For a question about its type, be it by the class of another operand."""
+    return _for_operator() or _TYPE
+
+
 def convert() -> str:
     """For a conversion to a number."""
     return _for_item(read=_CONVERT, otherwise=_CONVERT)
@@ -90,12 +95,12 @@ def convert() -> str:
 
 def as_array() -> str:
     """For a conversion to an array."""
-    return _for_item(read=_TAKE, otherwise=_AS_ARRAY)
+    return _for_operator() or _for_item(read=_TAKE, otherwise=_AS_ARRAY)
 
 
 def as_index() -> str:
     """For an index or a count."""
-    return _for_item(read=_TAKE, otherwise=_COUNT)
+    return _for_operator() or _for_item(read=_TAKE, otherwise=_COUNT)
 
 
 def _for_item(*, read: str, otherwise: str) -> str:
@@ -104,3 +109,13 @@ def _for_item(*, read: str, otherwise: str) -> str:
     if code is None:
         return otherwise
     return _FILL if writes_item(code, lasti) else read if reads_item(code, lasti) else otherwise
+
+
+def _for_operator() -> str:
+    """What fits an operator whose left operand looks at the right one; empty for other instructions."""
+    code, lasti = user_line()
+    name = "" if code is None else operator_of(code, lasti)
+    return name and (
+        "its left operand decides by the right one, of which nothing is known yet; apply the operator in an op:"
+        f" flow.op(operator.{name})(a, b)"
+    )

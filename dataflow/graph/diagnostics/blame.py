@@ -10,7 +10,7 @@ Only errors that nobody caught are looked at, once, when a trace has failed anyw
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -18,7 +18,7 @@ from dataflow.errors import DataflowError
 from dataflow.graph.diagnostics.bytecode import raises, variables_read
 from dataflow.graph.tracing.tracer import PACKAGE, PASSED_OVER, Traced, of_user
 
-__all__ = ["provoked_at"]
+__all__ = ["provoked_at", "refused_before"]
 
 _BY_VALUE = (TypeError, ValueError, AttributeError, BufferError)
 """What Python itself raises for a value that it cannot use; a missing key or name is another matter."""
@@ -39,7 +39,7 @@ def provoked_at(error: Exception) -> str | None:
     if not inner and (raises(frame.f_code, lasti) or not isinstance(error, _BY_VALUE)):
         return None
     if (
-        _refused_before(error)
+        refused_before(error)
         or "<placeholder" in str(error)
         or any(_holds(value) for frame in inner for value in frame.f_locals.values())
         or any(_holds(value) for value in _values_read(frame, lasti))
@@ -54,14 +54,17 @@ def _steps(traceback: TracebackType | None) -> Iterator[tuple[FrameType, int, in
         traceback = traceback.tb_next
 
 
-def _refused_before(error: BaseException | None) -> bool:
-    """Whether a refusal of ours is behind it: numpy often answers one with an error of its own."""
+def refused_before(error: BaseException | None, refusals: Sequence[str] = (), where: str = "") -> str:
+    """The refusal of ours that is behind an error, empty if there is none: libraries often answer with their own.
+
+    Code in C may have dropped it; `refusals` are all that there were, of which one at the line of the error counts.
+    """
     seen = 0
     while error is not None and seen < 100:
         if isinstance(error, DataflowError):
-            return True
+            return str(error)
         error, seen = error.__cause__ or error.__context__, seen + 1
-    return False
+    return next((refused for refused in reversed(refusals) if f", at {where}: " in refused), "")
 
 
 def _values_read(frame: FrameType, lasti: int) -> Iterator[Any]:

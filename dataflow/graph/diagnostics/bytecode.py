@@ -5,6 +5,7 @@
     y[mask] = 0            writes_item
     np.zeros(x.shape)      variables_read     np, x
     h += g                 is_in_place
+    W * node               operator_of
     raise error            raises
     isinstance(node, T)    asks_for_type
 
@@ -25,6 +26,7 @@ of `dis`.
 from __future__ import annotations
 
 import dis
+import sys
 from collections.abc import Iterator, Mapping
 from enum import Enum, auto
 from itertools import islice
@@ -39,6 +41,7 @@ __all__ = [
     "is_in_place",
     "line_of",
     "names_to_unpack",
+    "operator_of",
     "raises",
     "reads_item",
     "variables_read",
@@ -55,6 +58,7 @@ class Use(Enum):
     """A part of the instruction that comes before or after it."""
     UNPACKS = auto()
     RAISES = auto()
+    COMPARES = auto()
     READS_ITEM = auto()
     """BINARY_OP only if its argument says so, which else is an operator."""
     WRITES_ITEM = auto()
@@ -72,6 +76,7 @@ OPCODES: Final[Mapping[str, tuple[Use, int, int | None]]] = {
     "EXTENDED_ARG": (Use.ENCODING, 11, None),
     "UNPACK_SEQUENCE": (Use.UNPACKS, 11, None),
     "RAISE_VARARGS": (Use.RAISES, 11, None),
+    "COMPARE_OP": (Use.COMPARES, 11, None),
     "BINARY_SUBSCR": (Use.READS_ITEM, 11, 14),
     "BINARY_OP": (Use.READS_ITEM, 11, None),  # since 3.14, with the argument SUBSCRIPT
     "BINARY_SLICE": (Use.READS_ITEM, 12, None),
@@ -98,6 +103,13 @@ SUBSCRIPT: Final = 26
 """The argument with which BINARY_OP reads an item (CPython's NB_SUBSCR); before 3.14 no operator had it."""
 IN_PLACE: Final = range(13, 26)
 """The arguments with which BINARY_OP is an augmented assignment (CPython's NB_INPLACE_ADD to NB_INPLACE_XOR)."""
+_OPERATORS: Final = (
+    *("add", "and_", "floordiv", "lshift", "matmul", "mul", "mod", "or_", "pow", "rshift", "sub", "truediv", "xor"),
+)
+"""What BINARY_OP does by its argument (NB_ADD to NB_XOR); thirteen further on, in place."""
+_COMPARE_SHIFT: Final = 0 if sys.version_info < (3, 12) else 4 if sys.version_info < (3, 13) else 5
+"""Where the argument of COMPARE_OP says which comparison it is."""
+_COMPARISONS: Final = {"<": "lt", "<=": "le", "==": "eq", "!=": "ne", ">": "gt", ">=": "ge"}
 
 
 def _named(use: Use) -> frozenset[str]:
@@ -144,10 +156,21 @@ def writes_item(code: CodeType, lasti: int) -> bool:
     return instruction_of(code, lasti)[0] in _WRITES_ITEM
 
 
-def is_in_place(frame: FrameType) -> bool:
-    """Whether this frame executes the operator of an augmented assignment, `a += b`."""
-    name, argument = instruction_of(frame.f_code, frame.f_lasti)
+def is_in_place(code: CodeType, lasti: int) -> bool:
+    """Whether this instruction is the operator of an augmented assignment, `a += b`."""
+    name, argument = instruction_of(code, lasti)
     return name == "BINARY_OP" and argument in IN_PLACE
+
+
+def operator_of(code: CodeType, lasti: int) -> str:
+    """The operator with two operands that this instruction is, as the module `operator` calls it; empty for others.
+
+    Of an augmented assignment it is the plain one.
+    """
+    name, argument = instruction_of(code, lasti)
+    if name == "COMPARE_OP":
+        return _COMPARISONS[dis.cmp_op[argument >> _COMPARE_SHIFT]]
+    return _OPERATORS[argument % 13] if name == "BINARY_OP" and argument < IN_PLACE.stop else ""
 
 
 def instruction_of(code: CodeType, lasti: int) -> tuple[str, int]:
@@ -265,17 +288,25 @@ _ONLY_LOOK: Final = frozenset(
     {"logging", "pdb", "bdb", "pprint", "reprlib", "rlcompleter", "IPython", "_pydevd_bundle", "debugpy"}
 )
 """Modules that ask for the type of what they are about to show, and go no other way because of it."""
+_LEAVES_IT: Final = frozenset({("numpy.ma.core", "_delegate_binop"), ("numpy.matrixlib.defmatrix", "__mul__")})
+"""Functions of operators that ask for the type of the right operand, and leave the operation to it."""
 
 
 def asks_for_type(frame: FrameType | None, dispatching: tuple[CodeType, int] | None) -> bool:
     """Whether `__class__` is read to decide by it: by whoever this frame runs, or through it `isinstance`.
 
-    All who read it do so to decide, by whatever way they came to `isinstance`, but for two: those who only show the
-    object, and numpy's dispatch of functions, which sorts the types of the arguments. `dispatching` is the instruction
-    that called the latter, if it is at work.
+    All who read it do so to decide, by whatever way they came to `isinstance`, but for three: those who only show the
+    object; numpy's dispatch of functions, which sorts the types of the arguments; and operators that leave what they do
+    not know to the right operand. `dispatching` is the instruction that called the dispatch, if it is at work.
     """
     while frame is not None and frame.f_globals.get("__name__") in _BETWEEN:
         frame = frame.f_back
-    if frame is None or str(frame.f_globals.get("__name__")).partition(".")[0] in _ONLY_LOOK:
+    if frame is not None and frame.f_code.co_name == "isscalar":
+        frame = frame if frame.f_back is None or not _leaves_it(frame.f_back) else frame.f_back
+    if frame is None or str(frame.f_globals.get("__name__")).partition(".")[0] in _ONLY_LOOK or _leaves_it(frame):
         return False
     return (frame.f_code, frame.f_lasti) != dispatching
+
+
+def _leaves_it(frame: FrameType) -> bool:
+    return (frame.f_globals.get("__name__"), frame.f_code.co_name) in _LEAVES_IT

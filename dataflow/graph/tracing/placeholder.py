@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from threading import get_ident
 from types import CodeType, FrameType, MethodType
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import numpy as np
 
@@ -127,20 +127,24 @@ def _unary(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     return operation
 
 
-def _binary(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    return _pair(function, name)[0]
+_OPERATORS: dict[np.ufunc, OpSpec] = {np.power: POWER}
+"""The operator that numpy makes of a ufunc, if an array or a number of numpy's is its left operand."""
+
+
+_MUTABLE: Final = frozenset(MUTABLE)
 
 
 def _pair(function: Callable[..., Any], name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """An operator and its reflected form, which share one spec."""
-    spec = recorded(function, name)
+    """An operator, under the name of numpy's ufunc, and its reflected form, which share one spec."""
+    spec = _OPERATORS[getattr(np, name)] = recorded(function, name)
 
     def operation(self: Placeholder, other: Any) -> Placeholder:
         return record(spec, (self, other), NO_KWARGS)
 
     def reflected(self: Placeholder, other: Any) -> Placeholder:
-        if isinstance(other, MUTABLE) and is_in_place(sys._getframe(1)):
-            raise _in_place_on(other)
+        if type(other) in _MUTABLE:
+            _refuse_in_place(other, sys._getframe(1))
+        self._trace.dispatching = None  # numpy looked at the operator, and left it to us
         return record(spec, (other, self), NO_KWARGS)
 
     return operation, reflected
@@ -155,11 +159,11 @@ def _in_place(operation: Callable[[Any, Any], Any], ufunc: np.ufunc | None = Non
     return changed
 
 
-def _in_place_on(container: Any) -> TraceError:
-    """For a container of the body's to which a placeholder is added: plain Python changes it, whoever holds it."""
-    return refusal(
-        f"an augmented assignment would change a {type(container).__name__} by a placeholder", advice.NOT_ADDED_TO
-    )
+def _refuse_in_place(container: Any, frame: FrameType) -> None:
+    """A container of the body's to which a placeholder is added: plain Python changes it, whoever holds it."""
+    if is_in_place(frame.f_code, frame.f_lasti):
+        what = f"an augmented assignment would change a {type(container).__name__} by a placeholder"
+        raise refusal(what, advice.NOT_ADDED_TO)
 
 
 def _refused(doing: str, remedy: str | Callable[[], str]) -> Callable[..., Any]:
@@ -185,12 +189,28 @@ def _writes_in_place(what: str, frame: FrameType | None) -> TraceError:
     return refusal(what, advice.NOT_IN_PLACE)
 
 
+def _is_left_operand(kind: type, spec: OpSpec) -> bool:
+    """Whether it has numpy's own operator: a class with another has called its base's, and goes on with the result."""
+    method = f"__{spec.fn.__name__.rstrip('_')}__"
+    own = getattr(kind, method, None) is getattr(np.ndarray, method)
+    return issubclass(kind, np.generic) or (own and issubclass(kind, np.ndarray))
+
+
+_LEAVES_IT: Final = frozenset({"_delegate_binop", "_disables_array_ufunc"})
+"""The functions with which masked arrays, and classes with numpy's mixin of operators, do what ndarray does in C: ask
+whether they should leave the operation to the right operand."""
+
+
 class _Dispatch:
     """The method `__array_function__` or `__array_ufunc__`, which notes where numpy looks it up.
 
     numpy's dispatch looks it up in the type of an argument, asks of the argument whether it is an instance of the types
     of others (`np.stack([array, node])`: of ndarray; `np.add(node.T, node)`: of a kind of node), and calls the method;
     all in C, at one instruction of its caller. Only so can `__class__` know that question from any other `isinstance`.
+
+    It also tells an operator from its ufunc, whatever was written (`array * node`, `operator.mul(array, node)`,
+    `sum(…)`): `np.multiply(array, node)` looks once, while ndarray's operator looks first whether it should leave the
+    operation to the right operand, and then calls the ufunc, which looks again. Numpy's scalars look more often still.
     """
 
     __slots__ = ("_method",)
@@ -198,13 +218,16 @@ class _Dispatch:
     def __init__(self, method: Callable[..., Placeholder]) -> None:
         self._method = method
 
-    def __get__(self, instance: Placeholder | None, owner: type | None = None) -> Callable[..., Placeholder]:
+    def __get__(self, instance: Placeholder | None, owner: type | None = None) -> Callable[..., Placeholder] | None:
         if instance is not None:
-            return MethodType(self._method, instance)
+            # None says that an operator is left to the right operand; who only calls the method never asks the instance
+            return None if sys._getframe(1).f_code.co_name in _LEAVES_IT else MethodType(self._method, instance)
         recording = _trace_here()
         if recording is not None:
             frame = sys._getframe(1)
-            recording.dispatching = frame.f_code, frame.f_lasti
+            at = frame.f_code, frame.f_lasti
+            recording.dispatches = recording.dispatches + 1 if recording.dispatching == at else 1
+            recording.dispatching = at
         return self._method
 
 
@@ -219,6 +242,8 @@ class Placeholder(Traced):
     """
 
     __slots__ = ()
+
+    __pandas_priority__ = sys.maxsize  # operators of pandas leave it to the right operand
 
     _ref: Ref
 
@@ -284,12 +309,12 @@ class Placeholder(Traced):
     __ixor__ = _in_place(operator.ixor, np.bitwise_xor)
     __imatmul__ = _in_place(operator.imatmul)  # numpy's look at the operands first
     __ipow__ = _in_place(operator.ipow)
-    __eq__ = _binary(operator.eq, "equal")
-    __ne__ = _binary(operator.ne, "not_equal")
-    __lt__ = _binary(operator.lt, "less")
-    __le__ = _binary(operator.le, "less_equal")
-    __gt__ = _binary(operator.gt, "greater")
-    __ge__ = _binary(operator.ge, "greater_equal")
+    __eq__, _ = _pair(operator.eq, "equal")
+    __ne__, _ = _pair(operator.ne, "not_equal")
+    __lt__, _ = _pair(operator.lt, "less")
+    __le__, _ = _pair(operator.le, "less_equal")
+    __gt__, _ = _pair(operator.gt, "greater")
+    __ge__, _ = _pair(operator.ge, "greater_equal")
     __neg__ = _unary(operator.neg, "negative")
     __pos__ = _unary(operator.pos, "positive")
     __invert__ = _unary(operator.invert, "invert")
@@ -315,6 +340,12 @@ class Placeholder(Traced):
         if "out" in kwargs:  # also `array += node`, which numpy sends here so
             what = f"numpy.{ufunc.__name__} writes into an array (out= or an augmented assignment)"
             raise _writes_in_place(what, sys._getframe(1))
+        if self._trace.dispatches > 1 and ufunc in _OPERATORS and method == "__call__" and not kwargs:
+            left, spec = inputs[0], _OPERATORS[ufunc]
+            if _is_left_operand(type(left), spec):
+                # Comparisons make an array of a scalar, which looks more than twice.
+                scalar = self._trace.dispatches > 2 and type(left) is np.ndarray and not left.ndim
+                return record(spec, (left[()] if scalar else left, self), NO_KWARGS)
         spec = function_call(ufunc) if method == "__call__" else ufunc_method_call(ufunc, method)
         return record(spec, inputs, kwargs)
 
@@ -343,7 +374,7 @@ class Placeholder(Traced):
 
     __hash__ = _refused("hash() of {!r}", advice.NO_KEY)
     __bool__ = _refused("bool() of {!r}", advice.CHOOSE)
-    _refuse_type = _refused("isinstance() or the class of {!r}", advice.UNKNOWN_TYPE)
+    _refuse_type = _refused("isinstance() or the class of {!r}", advice.of_type)
     _refuse_callable = _refused("numpy took {!r} for a function", advice.ASK_NOT)
     _refuse_iteration = _refused("iteration over {!r}", advice.INDEX_IT)
     __next__ = _refused("next() of {!r}", advice.INDEX_IT)

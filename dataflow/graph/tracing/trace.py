@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dataflow.errors import TraceError
-from dataflow.graph.diagnostics.blame import provoked_at
+from dataflow.graph.diagnostics.blame import provoked_at, refused_before
 from dataflow.graph.nodes import Graph
 from dataflow.graph.tracing.capture import Scan
 from dataflow.graph.tracing.placeholder import Placeholder, input_placeholder, is_placeholder, record
@@ -37,8 +37,8 @@ def trace(
 
     With an `owner` (an instance, not a class), input 0 stands for it: wherever it is an argument, the graph has Ref(0).
     Raises TraceError for what cannot be recorded, also if the body, or numpy, caught the refusal and went on: on values
-    it would have gone another way. If a placeholder provoked an error of numpy or Python, that is the cause of a
-    TraceError; any other exception of the body passes through.
+    it would have gone another way. If a placeholder provoked an error of numpy, Python or another library, that is the
+    cause of a TraceError; any other exception of the body passes through.
     """
     recording = Trace(name, inputs, owner)
     token = trace_of_context.set(recording)
@@ -65,6 +65,8 @@ def trace(
         where = provoked_at(error)
         if where is None:
             raise
+        if refused := refused_before(error, recording.refused, where):
+            raise TraceError(f"{refused} ({type(error).__name__}: {error})") from error
         what = f"{type(error).__name__} because of a placeholder while {name!r} is traced: {error}"
         raise refusal(what, "its value is not known yet; do this inside an op", where) from error
     finally:

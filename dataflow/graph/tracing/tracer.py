@@ -57,6 +57,7 @@ class Trace:
         "after",
         "afters",
         "constants",
+        "dispatches",
         "dispatching",
         "first",
         "inputs",
@@ -82,6 +83,8 @@ class Trace:
         self.constants = Constants()
         self.dispatching: tuple[CodeType, int] | None = None
         """The instruction at which numpy's dispatch of functions is looking at the types of its arguments."""
+        self.dispatches = 0
+        """How often it has looked there, before it calls anything."""
         self.owner = owner
         self.after: tuple[int, ...] = ()
         """What is recorded now starts after these, too."""

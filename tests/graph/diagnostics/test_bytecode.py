@@ -29,6 +29,7 @@ from dataflow.graph.diagnostics.bytecode import (
     is_in_place,
     line_of,
     names_to_unpack,
+    operator_of,
     raises,
     reads_item,
     variables_read,
@@ -215,7 +216,33 @@ def test_augmented_assignments(sign: str, watched: Callable[[], Any]) -> None:
         ("a = -p", [False]),
     ]:
         seen: list[bool] = []
-        run(statement, lambda frame, seen=seen: seen.append(is_in_place(frame)), watched)  # type: ignore[misc]
+        run(statement, lambda frame, seen=seen: seen.append(is_in_place(frame.f_code, frame.f_lasti)), watched)  # type: ignore[misc]
+        assert seen == wanted * 2 * OFTEN
+
+
+OPERATORS = {
+    **dict(zip(SIGNS, ["add", "sub", "mul", "truediv", "floordiv", "mod", "matmul", "lshift", "rshift"])),
+    **dict(zip(["&", "|", "^", "**", "<", "=="], ["and_", "or_", "xor", "pow", "lt", "eq"])),
+}
+
+
+@pytest.mark.parametrize("watched", WATCHED)
+@pytest.mark.parametrize("sign", OPERATORS)
+def test_operators(sign: str, watched: Callable[[], Any]) -> None:
+    for statement, wanted in [
+        (f"a = p {sign} 2", [OPERATORS[sign]]),
+        (f"f(p {sign} 2, k=[p {sign} 3])", [OPERATORS[sign]] * 2),
+        (f"a = 1 if p {sign} 2 else 3", [OPERATORS[sign]]),
+        *([(f"p {sign}= 2", [OPERATORS[sign]])] if sign in SIGNS else []),
+        ("a = p(1)", [""]),
+        ("a = rows[0]", [""]),
+        ("a = 1 in p", [""]),
+        ("a = -p", [""]),
+        ("a, b = p", [""]),
+    ]:
+        seen: list[str] = []
+        note = lambda frame, seen=seen: seen.append(operator_of(frame.f_code, frame.f_lasti))
+        run(statement, note, watched)
         assert seen == wanted * 2 * OFTEN
 
 
