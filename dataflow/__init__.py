@@ -26,8 +26,8 @@ from dataflow.errors import (
 from dataflow.events import observe
 from dataflow.frontend.control import cond
 from dataflow.frontend.control import map_ as map
-from dataflow.frontend.op import BoundOp, Call, Op, op
-from dataflow.frontend.pipeline import BoundPipeline, Pipeline, pipeline
+from dataflow.frontend.op import Call, Op, op
+from dataflow.frontend.pipeline import Pipeline, pipeline
 from dataflow.frontend.task import Task
 from dataflow.graph.nodes import Graph
 from dataflow.graph.tracing.annotations import after, label, scope
@@ -41,8 +41,6 @@ from dataflow.threads.settings import (
 )
 
 __all__ = [
-    "BoundOp",
-    "BoundPipeline",
     "Call",
     "DataflowError",
     "Graph",

@@ -14,9 +14,9 @@ from types import MethodType
 from typing import Any, NamedTuple, TypeVar, cast
 
 from dataflow.engine.hosting import Runtime
-from dataflow.frontend.op import BoundOp, Op
-from dataflow.frontend.pipeline import BoundPipeline, Pipeline
-from dataflow.graph.nodes import Kind, OpSpec
+from dataflow.frontend.op import Op
+from dataflow.frontend.pipeline import Pipeline
+from dataflow.graph.nodes import Declared, Kind, OpSpec
 from dataflow.graph.tracing.annotations import scope
 from dataflow.graph.tracing.placeholder import record
 from dataflow.graph.tracing.tracer import current
@@ -60,7 +60,7 @@ class _Callee(NamedTuple):
 
 
 def _callee(name: str, function: Any) -> _Callee:
-    if isinstance(function, (BoundOp, BoundPipeline)):
+    if isinstance(function, Declared) and function._of is not None:
         return _Callee(function._of, function._owner)
     if isinstance(function, MethodType) and _weakly_held(function.__self__):
         return _Callee(_operator(function.__func__), function.__self__)
@@ -99,7 +99,7 @@ _MAP = OpSpec(_map, "map", Kind.RECORDED)
 _COND = OpSpec(_cond, "cond", Kind.RECORDED)
 
 
-def _inner(kind: str, callee: _Callee) -> Pipeline[..., Any] | BoundPipeline[..., Any]:
+def _inner(kind: str, callee: _Callee) -> Pipeline[..., Any]:
     """The pipeline that calls this once, or on each of its arguments; kept with the function, and traced once."""
     function, owner = callee
     key = kind, owner is not None
@@ -109,7 +109,7 @@ def _inner(kind: str, callee: _Callee) -> Pipeline[..., Any] | BoundPipeline[...
         made = function._inner.setdefault(key, Pipeline(body, name=f"{kind} of {function.name}"))
     if isinstance(function._runtime, Runtime):
         made = made.on(function._runtime)
-    return made if owner is None else BoundPipeline(made, owner)
+    return made if owner is None else cast("Pipeline[..., Any]", made.__get__(owner))
 
 
 def _on_each(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -137,4 +137,16 @@ def _once(function: Callable[..., Any]) -> Callable[..., Any]:
     return once
 
 
-_BODIES = {("map", False): _on_each, ("map", True): _method_on_each, ("cond", False): _once, ("cond", True): _once}
+def _method_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    def once(owner: Any, *args: Any) -> Any:
+        return function(owner, *args)
+
+    return once
+
+
+_BODIES = {
+    ("map", False): _on_each,
+    ("map", True): _method_on_each,
+    ("cond", False): _once,
+    ("cond", True): _method_once,
+}

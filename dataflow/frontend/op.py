@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Iterable
 from contextvars import copy_context
-from dataclasses import dataclass
 from functools import partial, update_wrapper
 from types import FunctionType, MethodType
 from typing import (
@@ -37,8 +36,9 @@ from dataflow.graph.tracing.placeholder import record
 from dataflow.graph.tracing.trace import trace
 from dataflow.graph.tracing.tracer import NO_KWARGS, current, refusal, trace_of_context
 
-__all__ = ["BoundOp", "Call", "Op", "op", "pickled_as"]
+__all__ = ["Call", "Op", "op", "pickled_as"]
 
+_new = object.__new__
 _trace_of_context = trace_of_context.get  # bound: it is asked at every call of an operator
 
 P = ParamSpec("P")
@@ -47,6 +47,10 @@ R_co = TypeVar("R_co", covariant=True)
 Q = ParamSpec("Q")
 S = TypeVar("S")
 T = TypeVar("T")
+
+_BOUND: tuple[int, int, tuple[str, ...]] = (1, 0, ())
+"""The arity of a bound operator: no call is certainly right before the instance is put first. So a call of any other
+need not ask whether it is bound."""
 
 
 if TYPE_CHECKING:
@@ -73,7 +77,7 @@ class Op(Declared, Generic[P, R]):
     def __init__(
         self, fn: Callable[P, R], *, name: str | None = None, writes: Iterable[str] = (), **asked: Unpack[Asked]
     ) -> None:
-        if isinstance(fn, (Op, BoundOp)):
+        if isinstance(fn, Op):
             raise TypeError(f"op: {fn!r} is an operator already; use {fn.name}.options(...) to change its options")
         if isinstance(fn, (staticmethod, classmethod)):
             raise TypeError(f"op: put @{type(fn).__name__} above @op, not below it")
@@ -84,7 +88,9 @@ class Op(Declared, Generic[P, R]):
         if isinstance(fn, FunctionType) and current() is not None and closes_over(fn):
             raise refusal(f"the operator {_name_of(fn)!r} uses a placeholder from outside", CLOSED_OVER)
         update_wrapper(self, fn)  # first: it copies the attributes of what may be an operator itself, `@wraps`-ed
-        self._fn = fn
+        self._of = self._owner = None
+        self._fn = self._plain = fn
+        """The function, and what this is outside of a trace: where it is bound, the method."""
         kind = Kind.ASYNC if _is_coroutine_function(fn) else Kind.KERNEL
         self._writes = (writes,) if isinstance(writes, str) else tuple(writes)
         name = name or _name_of(fn)
@@ -110,6 +116,8 @@ class Op(Declared, Generic[P, R]):
 
         `timeout=None`, `retries=0` and `limit=None` take back what was set. Errors are those of `op`.
         """
+        if self._of is not None:
+            return cast("Op[P, R]", self._of.options(**changes).__get__(self._owner))
         name, writes = changes.get("name"), changes.get("writes")
         derived = Op(
             self._fn,
@@ -128,12 +136,14 @@ class Op(Declared, Generic[P, R]):
         """
         if not isinstance(runtime, Runtime):
             raise TypeError(f"{self.name}.on() takes a flow.Runtime, not {type(runtime).__name__}")
+        if self._of is not None:
+            return cast("Op[P, R]", self._of.on(runtime).__get__(self._owner))
         derived: Op[P, R] = object.__new__(Op)
         derived.__dict__.update(self.__dict__)
         derived._runtime = runtime
         return derived
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """The plain function; while a pipeline is traced, a new node of it, as a placeholder.
 
         The plain function knows nothing of `timeout`, `retries` and `limit`: these are for runs, of which `start` makes
@@ -141,19 +151,40 @@ class Op(Declared, Generic[P, R]):
         """
         recording = _trace_of_context()  # as `current()`, which would be a call more for each node
         if recording is None or not recording.thread:
-            return self._fn(*args, **kwargs)
+            return self._plain(*args, **kwargs)
         least, most, names = self._arity or self._read_arity()
         if not kwargs and least <= len(args) <= most:
             return cast(R, record(self._spec, args, NO_KWARGS))
-        return cast(R, record(self._spec, *self._in_order(args, kwargs, names)))
+        given: tuple[Any, ...] = args
+        if self._of is not None:
+            given = (self._owner, *args)
+            least, most, names = self._of._arity
+            if not kwargs and least <= len(given) <= most:
+                return cast(R, record(self._spec, given, NO_KWARGS))
+        return cast(R, record(self._spec, *self._in_order(given, kwargs, names)))
 
     @overload
     def __get__(self, instance: None, owner: type) -> Op[P, R]: ...
     @overload
-    def __get__(self: Op[Concatenate[S, Q], T], instance: S, owner: type | None = None) -> BoundOp[Q, T]: ...
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
-        """On an instance: the operator with `instance` as its first argument (a constant of the graph)."""
-        return self if instance is None else BoundOp(self, instance)
+    def __get__(self: Op[Concatenate[S, Q], T], instance: S, owner: type | None = None) -> Op[Q, T]: ...
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """On an instance: the operator with `instance` as its first argument (a constant of the graph).
+
+        As with the methods of Python, each access gives an object of its own, and those of one instance are equal.
+        """
+        if instance is None or self._of is not None:
+            return self
+        if self._arity is None:
+            self._read_arity()
+        # An operator is bound for each call: this takes half as long as to update the `__dict__` of a new one.
+        shared = self.__dict__.copy()
+        shared["_of"] = self
+        shared["_owner"] = instance
+        shared["_arity"] = _BOUND
+        shared["_plain"] = shared["__wrapped__"] = MethodType(self._fn, instance)
+        bound = _new(Op)
+        bound.__dict__ = shared
+        return bound
 
     @overload
     def start(self: Op[P, Call[T]], /, *args: Any, **kwargs: Any) -> Task[T]: ...
@@ -171,6 +202,8 @@ class Op(Declared, Generic[P, R]):
             raise refusal(
                 f"{self.name}.start() starts a task, which a body cannot do", f"call {self.name}(...) instead"
             )
+        if self._of is not None:
+            args = (self._owner, *args)
         self._arity or self._read_arity()
         if self._signature is not None:
             self._bind(args, kwargs)
@@ -200,7 +233,8 @@ class Op(Declared, Generic[P, R]):
         return self._runtime.execute(plan, [*args, *kwargs.values()], copy_context())
 
     def __repr__(self) -> str:
-        return f"<{'async ' if self._spec.kind is Kind.ASYNC else ''}op {self.name}>"
+        of = "" if self._of is None else f" of {self._owner!r}"
+        return f"<{'async ' if self.is_async else ''}op {self.name}{of}>"
 
     def __reduce__(self) -> str:
         return pickled_as(self)
@@ -227,59 +261,6 @@ class Op(Declared, Generic[P, R]):
         self._signature = _signature(self._fn)
         self._arity = _arity(self._signature)
         return self._arity
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class BoundOp(Generic[P, R]):
-    """An operator that is a method, on one instance: `self` is fixed, everything else is as in `Op`."""
-
-    _of: Op[..., R]
-    _owner: Any
-
-    @property
-    def name(self) -> str:
-        """What the operator is called in errors, tables and pictures."""
-        return self._of.name
-
-    @property
-    def is_async(self) -> bool:
-        """Whether it runs on the event loop."""
-        return self._of.is_async
-
-    @property
-    def __wrapped__(self) -> Any:
-        """The plain method, for `inspect`."""
-        return MethodType(self._of._fn, self._owner)
-
-    def options(self, **changes: Unpack[Changes]) -> BoundOp[P, R]:
-        """See `Op.options`."""
-        return BoundOp(self._of.options(**changes), self._owner)
-
-    def on(self, runtime: Runtime, /) -> BoundOp[P, R]:
-        """See `Op.on`."""
-        return BoundOp(self._of.on(runtime), self._owner)
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """See `Op.__call__`."""
-        return self._of(self._owner, *args, **kwargs)
-
-    @overload
-    def start(self: BoundOp[P, Call[T]], /, *args: Any, **kwargs: Any) -> Task[T]: ...
-    @overload
-    def start(self, /, *args: Any, **kwargs: Any) -> Task[R]: ...
-    def start(self, /, *args: Any, **kwargs: Any) -> Task[Any]:
-        """See `Op.start`."""
-        task: Task[Any] = self._of.start(self._owner, *args, **kwargs)
-        return task
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, BoundOp) and self._of is other._of and self._owner is other._owner
-
-    def __hash__(self) -> int:
-        return hash((id(self._of), id(self._owner)))
-
-    def __repr__(self) -> str:
-        return f"<{'async ' if self.is_async else ''}op {self.name} of {self._owner!r}>"
 
 
 @overload
@@ -366,7 +347,7 @@ class _OpDecorator(Protocol):
 def _is_coroutine_function(fn: Any) -> bool:
     while isinstance(fn, partial):
         fn = fn.func
-    if isinstance(fn, (Op, BoundOp)):
+    if isinstance(fn, Op):
         return fn.is_async
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
 

@@ -13,16 +13,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextvars import copy_context
-from dataclasses import dataclass
 from functools import partial, update_wrapper
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+from types import MethodType
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 from dataflow.engine.hosting import Runtime
 from dataflow.engine.runtime import Driver, default_runtime
-from dataflow.frontend.op import BoundOp, Call, Op, pickled_as
+from dataflow.engine.stream import Stream
+from dataflow.frontend.op import Call, Op, pickled_as
 from dataflow.frontend.plan_cache import Plans
 from dataflow.frontend.signature import Binding, Parameters
-from dataflow.frontend.streams import Streaming
+from dataflow.frontend.streams import Full, Source, open_stream
 from dataflow.graph.inline import spliced
 from dataflow.graph.nodes import Declared, Graph, OpSpec
 from dataflow.graph.passes import replaced, selected
@@ -31,7 +32,7 @@ from dataflow.graph.tracing.placeholder import Placeholder, is_placeholder
 from dataflow.graph.tracing.trace import trace
 from dataflow.graph.tracing.tracer import Trace, current, refusal
 
-__all__ = ["BoundPipeline", "Pipeline", "pipeline"]
+__all__ = ["Pipeline", "pipeline"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,7 +44,7 @@ _ALL_GIVEN: Hashable = ()
 """The key of the plan for which every argument is an input."""
 
 
-class Pipeline(Declared, Streaming[R], Generic[P, R]):
+class Pipeline(Declared, Generic[P, R]):
     """A pipeline. Made by `pipeline`; may be called from any number of tasks, threads and loops at once."""
 
     def __init__(
@@ -52,6 +53,7 @@ class Pipeline(Declared, Streaming[R], Generic[P, R]):
         if isinstance(fn, Pipeline) or not callable(fn):
             raise TypeError(f"pipeline: expected a function, got {type(fn).__name__}")
         update_wrapper(self, fn)  # first: it copies the attributes of what may be a pipeline itself, `@wraps`-ed
+        self._of = self._owner = None
         self._fn = fn
         self._name = name if name is not None else getattr(fn, "__name__", type(fn).__name__)
         if inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
@@ -66,7 +68,7 @@ class Pipeline(Declared, Streaming[R], Generic[P, R]):
         self._class: type | None = None
         """Where this is a method."""
         self._inner: dict[tuple[Hashable, ...], Pipeline[..., Any]] = {}
-        """For `flow.map`, `flow.cond` and streams that carry state: the pipelines that call it."""
+        """For `flow.map`, `flow.cond` and `derive`: the pipelines that call it."""
 
     @property
     def name(self) -> str:
@@ -84,8 +86,8 @@ class Pipeline(Declared, Streaming[R], Generic[P, R]):
         """
         recording = current()
         if recording is not None:
-            return cast(Call[R], self._inlined(recording, None, args, kwargs))
-        plan, inputs = self._bind(self._plans, None, args, kwargs)
+            return cast(Call[R], self.inline(recording, args, kwargs))
+        plan, inputs = self.prepare(args, kwargs)
         return cast(Call[R], _call(self._runtime, plan, inputs))
 
     def run(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -95,7 +97,7 @@ class Pipeline(Declared, Streaming[R], Generic[P, R]):
         on free lanes. On a thread with a running event loop: RuntimeError, since it would block the loop.
         """
         self._refuse_trace("run")
-        plan, inputs = self._bind(self._plans, None, args, kwargs)
+        plan, inputs = self.prepare(args, kwargs)
         del args, kwargs  # an exception would keep them with this frame
         return cast(R, self._runtime.block(plan, inputs, copy_context()))
 
@@ -106,7 +108,7 @@ class Pipeline(Declared, Streaming[R], Generic[P, R]):
         `retries` and `limit` do not apply.
         """
         self._refuse_trace("debug")
-        plan, inputs = self._bind(self._plans, None, args, kwargs)
+        plan, inputs = self.prepare(args, kwargs)
         return cast(R, self._runtime.serial(plan, inputs, copy_context()))
 
     def graph(self, /, *args: Any, **kwargs: Any) -> Graph:
@@ -115,15 +117,24 @@ class Pipeline(Declared, Streaming[R], Generic[P, R]):
         Arguments that are left out and have no default count as inputs, so `p.graph()` is a check at start-up.
         """
         self._refuse_trace("graph")
-        return self._graph(self._plans, None, args, kwargs)
+        method = self._of_instance(args)
+        if method is not None:
+            return method.graph(*args[1:], **kwargs)
+        parameters = self.parameters
+        return self._plan(self._own_plans(), parameters.sort(parameters.bind_partly(self._given(args), kwargs))).graph
 
     def retrace(self) -> None:
         """Forget all graphs: the next call traces anew, with the globals, closures and settings of that time.
 
-        Runs that are under way finish on their old graph.
+        On an instance, those of this instance. Runs that are under way finish on their old graph.
         """
-        self._plans.clear()
-        self._inner.clear()
+        if self._of is None:
+            self._plans.clear()
+            self._inner.clear()
+            return
+        self._plans.forget(self._owner)
+        for inner in list(self._inner.values()):
+            inner._plans.forget(self._owner)
 
     def on(self, runtime: Runtime, /) -> Pipeline[P, R]:
         """The same pipeline, with the same graphs, for runs in this runtime: within its bounds, until it is closed.
@@ -134,6 +145,8 @@ class Pipeline(Declared, Streaming[R], Generic[P, R]):
         """
         if not isinstance(runtime, Runtime):
             raise TypeError(f"{self._name}.on() takes a flow.Runtime, not {type(runtime).__name__}")
+        if self._of is not None:
+            return cast("Pipeline[P, R]", self._of.on(runtime).__get__(self._owner))
         derived: Pipeline[P, R] = object.__new__(Pipeline)
         derived.__dict__.update(self.__dict__)
         derived._runtime = runtime
@@ -145,6 +158,9 @@ class Pipeline(Declared, Streaming[R], Generic[P, R]):
         Fixed arguments are what they would be in a call: inputs, unless they are static. Raises TypeError for names
         that are no parameters, or are fixed already.
         """
+        if self._of is not None:
+            self.parameters.fixed(fixed)  # its instance is fixed already
+            return cast("Pipeline[..., R]", self._of.bind(**fixed).__get__(self._owner))
         derived = self._derived()
         derived._parameters = self._parameters.fixed(fixed)
         derived.__dict__["__signature__"] = derived._parameters.open
@@ -155,6 +171,8 @@ class Pipeline(Declared, Streaming[R], Generic[P, R]):
 
         Gives the value of the node, or a tuple of several. A label that no node has is a GraphError when it is traced.
         """
+        if self._of is not None:
+            return cast("Pipeline[P, Any]", self._of.select(*labels).__get__(self._owner))
         if not labels or not all(isinstance(name, str) for name in labels):
             raise TypeError(f"{self._name}.select() takes labels of nodes, such as flow.label gives")
         return self._derived(partial(selected, labels=labels))
@@ -166,6 +184,8 @@ class Pipeline(Declared, Streaming[R], Generic[P, R]):
         is traced. A function takes over the `timeout`, `retries` and `limit` of the operator that it stands for; an
         operator has its own.
         """
+        if self._of is not None:
+            return cast("Pipeline[P, R]", self._of.replace(functions).__get__(self._owner))
         new_of: dict[int, Op[..., Any]] = {}
         plain: set[int] = set()
         for old, new in functions.items():
@@ -179,37 +199,198 @@ class Pipeline(Declared, Streaming[R], Generic[P, R]):
         swap = _swap(new_of, specs, plain)
         return self._derived(partial(replaced, functions=specs, plain=plain, names=names, swap=swap))
 
-    def _derived(self, graph_pass: Callable[[Graph], Graph] | None = None) -> Pipeline[Any, Any]:
-        derived: Pipeline[Any, Any] = object.__new__(Pipeline)
-        derived.__dict__.update(self.__dict__)
-        derived._plans, derived._inner = Plans(), {}
-        if graph_pass is not None:
-            derived._passes = (*self._passes, graph_pass)
-        return derived
+    @overload
+    def stream(
+        self,
+        source: Source,
+        /,
+        *,
+        in_flight: int | None = None,
+        ordered: bool = True,
+        on_error: Literal["raise"] = "raise",
+        on_full: Full = "wait",
+        carry: None = None,
+        copy: bool = False,
+    ) -> Stream[R]: ...
+    @overload
+    def stream(
+        self,
+        source: Source,
+        /,
+        *,
+        in_flight: int | None = None,
+        ordered: bool = True,
+        on_error: Literal["yield"],
+        on_full: Full = "wait",
+        carry: None = None,
+        copy: bool = False,
+    ) -> Stream[R | Exception]: ...
+    @overload
+    def stream(
+        self,
+        source: Source,
+        /,
+        *,
+        in_flight: int | None = None,
+        ordered: bool = True,
+        on_error: Literal["raise", "yield"] = "raise",
+        on_full: Full = "wait",
+        carry: Mapping[str, Any],
+        copy: bool = False,
+    ) -> Stream[Any]: ...
+    def stream(
+        self,
+        source: Source,
+        /,
+        *,
+        in_flight: int | None = None,
+        ordered: bool = True,
+        on_error: str = "raise",
+        on_full: str = "wait",
+        carry: Mapping[str, Any] | None = None,
+        copy: bool = False,
+    ) -> Stream[Any]:
+        """Run the pipeline on every item of a source, several items at a time; gives an async iterator of the results.
+
+        `async with p.stream(source) as s: async for y in s`, or `async for y in p.stream(source)`. Each item is the
+        one positional argument of a run; `p.bind(rate=48000)` fixes other arguments. Runs overlap: item 2 is in the
+        first operator while item 1 is in the last. The context is captured here; nothing starts before the stream is
+        entered. See `Stream` for how it ends.
+
+        `source`: an iterable or an async iterable, also an endless one. It is pulled on the event loop, so the `next`
+        of a plain iterable must be quick (what waits is to be an async iterable). Its exception is raised after the
+        results of the items before it. Generators are closed at the end.
+
+        `in_flight`: at most so many items are pulled and not yet handed to the consumer, finished or not; the source
+        waits meanwhile. Default: twice the inter-op threads, at least 2.
+
+        `ordered`: results in the order of the source, or (False) as they end.
+
+        `on_error`: "raise": the first failing item, in the order of the results, ends the stream; what is in flight is
+        stopped, and the operator's exception is raised as by `await p(...)`, with the number of the item in a note.
+        "yield": the exception takes the place of the result, and the stream goes on.
+
+        `on_full`: with "drop_oldest" the source is never kept waiting: when as many items are in flight as may be, the
+        oldest is dropped for the next one (its run is stopped), and `Stream.dropped` counts it. For live sources.
+
+        `carry`: state from item to item, as in `jax.lax.scan`: `carry={"tail": zeros}` gives the first item's body
+        `tail`, and the body returns `(result, {"tail": new})`. Operators that read `tail` wait for that of the item
+        before, everything else overlaps. Arrays and scalars, and tuples, lists and dicts of them; they are copied, and
+        arrive read-only. With `on_error="yield"` an item gets the state from before a failed one, and for that a
+        state is handed on only when its whole item has succeeded. Not with "drop_oldest".
+
+        `copy`: copy the arrays of an item (also inside tuples, lists, dicts and dataclasses) before the next is pulled,
+        for sources that fill one buffer again and again.
+
+        `p.on(rt).stream(...)` takes one place in the runtime, for all of its items, from when it is entered until it
+        has ended; see `Stream`.
+
+        Raises TypeError and ValueError for wrong values, TypeError for pipelines that need more than one argument, and
+        TraceError in the body of a pipeline.
+        """
+        self._refuse_trace("stream")
+        return open_stream(
+            self,
+            source,
+            in_flight=in_flight,
+            ordered=ordered,
+            on_error=on_error,
+            on_full=on_full,
+            carry=carry,
+            copy=copy,
+        )
 
     @overload
     def __get__(self, instance: None, owner: type) -> Pipeline[P, R]: ...
     @overload
-    def __get__(
-        self: Pipeline[Concatenate[S, Q], T], instance: S, owner: type | None = None
-    ) -> BoundPipeline[Q, T]: ...
+    def __get__(self: Pipeline[Concatenate[S, Q], T], instance: S, owner: type | None = None) -> Pipeline[Q, T]: ...
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        """On an instance: the pipeline with `self` fixed; its graphs are kept as long as the instance lives."""
-        return self if instance is None else BoundPipeline(self, instance)
+        """On an instance: the pipeline with `self` fixed; its graphs are kept as long as the instance lives.
 
-    def __repr__(self) -> str:
-        return f"<pipeline {self._name}{self._parameters.open}>"
-
-    def __reduce__(self) -> str:
-        return pickled_as(self)
+        As with the methods of Python, each access gives an object of its own, and those of one instance are equal.
+        """
+        if instance is None or self._of is not None:
+            return self
+        shared = self.__dict__.copy()  # as operators do it
+        shared["_of"] = self
+        shared["_owner"] = instance
+        shared["__wrapped__"] = MethodType(self._fn, instance)
+        if "__signature__" in shared:
+            shared["__signature__"] = self._parameters.of_method.open
+        bound = object.__new__(Pipeline)
+        bound.__dict__ = shared
+        return bound
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._class = owner
 
-    def _parts(self) -> tuple[Pipeline[..., R], None]:
-        return self, None
+    def __repr__(self) -> str:
+        return f"<pipeline {self._name}{self._parameters.open if self._of is None else f' of {self._owner!r}'}>"
 
-    # Binding and planning; `owner` is the instance where this is a method, else None.
+    def __reduce__(self) -> str:
+        return pickled_as(self)
+
+    # What streams need of it: see `Target`.
+
+    @property
+    def parameters(self) -> Parameters:
+        """What it takes; `open` is what is left to give."""
+        return self._parameters if self._of is None else self._parameters.of_method
+
+    @property
+    def runtime(self) -> Driver:
+        """Where its runs are started."""
+        return self._runtime
+
+    def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Plan, list[Any]]:
+        """The plan and the inputs of a call; traced now, if it was not yet. TypeError for wrong arguments."""
+        if self._of is not None:
+            plans, given = self._own_plans(), (self._owner, *args)
+        elif self._class is not None and (method := self._of_instance(args)) is not None:
+            return method.prepare(args[1:], kwargs)
+        else:
+            plans, given = self._plans, args
+        if len(given) == self._parameters.positional and not kwargs and not any(arg is None for arg in args):
+            plan = plans.get(_ALL_GIVEN)  # the common case: every parameter given by position, none static
+            if plan is not None:
+                inputs = list(given)
+                self._refuse_placeholders(inputs)
+                return plan, inputs
+        parameters = self.parameters
+        binding = parameters.sort(parameters.bind(given, kwargs))
+        plan = self._plan(plans, binding)
+        self._refuse_placeholders(binding.inputs)
+        return plan, binding.inputs
+
+    def inline(self, recording: Trace, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record it into the pipeline that is being traced: its body or, if passes changed it, its graph."""
+        if self._passes:
+            method = self._of_instance(args)
+            if method is not None:
+                return method.inline(recording, args[1:], kwargs)
+            parameters = self.parameters
+            binding = parameters.sort(parameters.bind(self._given(args), kwargs))
+            return spliced(recording, self._plan(self._own_plans(), binding).graph, binding.inputs)
+        if self._parameters.open is not self._parameters.signature:
+            bound = self._parameters.bind(self._given(args), kwargs)
+            return self._fn(*bound.args, **bound.kwargs)
+        return self._fn(*self._given(args), **kwargs)
+
+    def derive(
+        self, key: Hashable, body: Callable[..., Any], *, static: Iterable[str] = (), tree: Iterable[str] = ()
+    ) -> Pipeline[..., Any]:
+        """A pipeline around this one, of the same name: its body is `body`, called with this one first.
+
+        It is kept with this one, so that equal keys get the same, with the same graphs, until these are forgotten.
+        """
+        of, known = self._of, ("derived", self._of is None, key)
+        made = self._inner.get(known)
+        if made is None:
+            around = partial(body, self) if of is None else _method(body, of)
+            made = self._inner.setdefault(known, Pipeline(around, name=self._name, static=static, tree=tree))
+        return made if of is None else made.__get__(self._owner)
+
+    # Planning.
 
     def _refuse_trace(self, verb: str) -> None:
         if current() is not None:
@@ -218,58 +399,38 @@ class Pipeline(Declared, Streaming[R], Generic[P, R]):
                 f"call {self._name}(...) to record it into that pipeline",
             )
 
-    def _bind(self, plans: Plans, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Plan, list[Any]]:
-        """The plan and the inputs of a call."""
-        plans, owner, args = self._through_the_class(plans, owner, args)
-        if (
-            len(args) == self._parameters.positional
-            and owner is None
-            and not kwargs
-            and not any(arg is None for arg in args)
-        ):
-            plan = plans.get(_ALL_GIVEN)  # the common case: every parameter given by position, none static
-            if plan is not None:
-                inputs = list(args)
-                self._refuse_placeholders(inputs)
-                return plan, inputs
-        binding = self._parameters.sort(self._parameters.bind(owner, args, kwargs), owner)
-        plan = self._plan(plans, owner, binding)
-        self._refuse_placeholders(binding.inputs)
-        return plan, binding.inputs
+    def _given(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What the function is given: to a method, the instance first."""
+        return args if self._of is None else (self._owner, *args)
 
-    def _through_the_class(self, plans: Plans, owner: Any, args: tuple[Any, ...]) -> tuple[Plans, Any, tuple[Any, ...]]:
-        """`Model.forward(model, x)` is `model.forward(x)`."""
-        if self._class is not None and owner is None and args and isinstance(args[0], self._class):
-            return self._plans_of(args[0]), args[0], args[1:]
-        return plans, owner, args
+    def _of_instance(self, args: tuple[Any, ...]) -> Pipeline[..., R] | None:
+        """`Model.forward(model, x)` is `model.forward(x)`; None if it is called in another way."""
+        if self._of is None and self._class is not None and args and isinstance(args[0], self._class):
+            return cast("Pipeline[..., R]", self.__get__(args[0]))
+        return None
 
-    def _plan(self, plans: Plans, owner: Any, binding: Binding) -> Plan:
+    def _own_plans(self) -> Plans:
+        """Its plans; those of a method are kept for one instance. Identity counts, not equality."""
+        if self._of is None:
+            return self._plans
+        try:
+            return self._plans.of(self._owner)
+        except TypeError:
+            raise TypeError(
+                f"pipeline {self._name!r} is a method of {type(self._owner).__name__}, whose instances cannot be "
+                "referred to weakly: add '__weakref__' to its __slots__"
+            ) from None
+
+    def _plan(self, plans: Plans, binding: Binding) -> Plan:
         plan = plans.get(binding.key)
         if plan is None:
             with plans.tracing:  # concurrent first calls trace once
                 plan = plans.get(binding.key)
                 if plan is None:
                     generation = plans.generation
-                    plan = make_plan(self._trace(binding, owner))
+                    plan = make_plan(self._trace(binding))
                     plans.put(binding.key, plan, generation)
         return plan
-
-    def _graph(self, plans: Plans, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
-        plans, owner, args = self._through_the_class(plans, owner, args)
-        bound = self._parameters.bind_partly(owner, args, kwargs)
-        return self._plan(plans, owner, self._parameters.sort(bound, owner)).graph
-
-    def _inlined(self, recording: Trace, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Record it into the pipeline that is being traced: its body or, if passes changed it, its graph."""
-        if self._passes:
-            plans, owner, args = self._through_the_class(self._plans, owner, args)
-            plans = plans if owner is None else self._plans_of(owner)
-            binding = self._parameters.sort(self._parameters.bind(owner, args, kwargs), owner)
-            return spliced(recording, self._plan(plans, owner, binding).graph, binding.inputs)
-        if self._parameters.open is not self._parameters.signature:
-            bound = self._parameters.bind(owner, args, kwargs)
-            return self._fn(*bound.args, **bound.kwargs)
-        return self._fn(*args, **kwargs) if owner is None else self._fn(owner, *args, **kwargs)
 
     def _refuse_placeholders(self, inputs: list[Any]) -> None:
         if any(is_placeholder(value) for value in inputs):
@@ -278,96 +439,24 @@ class Pipeline(Declared, Streaming[R], Generic[P, R]):
                 "a placeholder stands for a value only while its pipeline is traced"
             )
 
-    def _trace(self, binding: Binding, owner: Any) -> Graph:
+    def _trace(self, binding: Binding) -> Graph:
         def body(placeholders: list[Placeholder]) -> Any:
-            bound = binding.with_placeholders(placeholders, method=owner is not None)
+            bound = binding.with_placeholders(placeholders)
             return self._fn(*bound.args, **bound.kwargs)
 
         body.__wrapped__ = self._fn  # type: ignore[attr-defined]  # errors name the user's body, not this one
-        graph = trace(self._name, tuple(binding.names), body, owner=owner)
+        graph = trace(self._name, tuple(binding.names), body, owner=self._owner)
         for graph_pass in self._passes:
             graph = graph_pass(graph)
         return graph
 
-    def _plans_of(self, owner: Any) -> Plans:
-        """The plans of a method's pipeline for one instance; identity counts, not equality."""
-        try:
-            return self._plans.of(owner)
-        except TypeError:
-            raise TypeError(
-                f"pipeline {self._name!r} is a method of {type(owner).__name__}, whose instances cannot be referred "
-                "to weakly: add '__weakref__' to its __slots__"
-            ) from None
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class BoundPipeline(Streaming[R], Generic[P, R]):
-    """A pipeline that is a method, on one instance: `self` is fixed, everything else is as in `Pipeline`."""
-
-    _of: Pipeline[Any, R]
-    _owner: Any
-
-    @property
-    def name(self) -> str:
-        """What the pipeline is called in errors, tables and pictures."""
-        return self._of.name
-
-    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
-        """See `Pipeline.__call__`."""
-        of = self._of
-        recording = current()
-        if recording is not None:
-            return cast(Call[R], of._inlined(recording, self._owner, args, kwargs))
-        plan, inputs = self._bind(args, kwargs)
-        return cast(Call[R], _call(of._runtime, plan, inputs))
-
-    def run(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """See `Pipeline.run`."""
-        self._of._refuse_trace("run")
-        plan, inputs = self._bind(args, kwargs)
-        del args, kwargs
-        return cast(R, self._of._runtime.block(plan, inputs, copy_context()))
-
-    def debug(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """See `Pipeline.debug`."""
-        self._of._refuse_trace("debug")
-        plan, inputs = self._bind(args, kwargs)
-        return cast(R, self._of._runtime.serial(plan, inputs, copy_context()))
-
-    def graph(self, /, *args: Any, **kwargs: Any) -> Graph:
-        """See `Pipeline.graph`."""
-        self._of._refuse_trace("graph")
-        return self._of._graph(self._of._plans_of(self._owner), self._owner, args, kwargs)
-
-    def retrace(self) -> None:
-        """Forget the graphs of this instance; see `Pipeline.retrace`."""
-        self._of._plans.forget(self._owner)
-        self._of._inner.clear()
-
-    def on(self, runtime: Runtime, /) -> BoundPipeline[P, R]:
-        """See `Pipeline.on`."""
-        return BoundPipeline(self._of.on(runtime), self._owner)
-
-    def bind(self, /, **fixed: Any) -> BoundPipeline[..., R]:
-        """See `Pipeline.bind`."""
-        return BoundPipeline(self._of.bind(**fixed), self._owner)
-
-    def select(self, /, *labels: str) -> BoundPipeline[P, Any]:
-        """See `Pipeline.select`."""
-        return BoundPipeline(self._of.select(*labels), self._owner)
-
-    def replace(self, functions: Mapping[Op[..., Any], Callable[..., Any]], /) -> BoundPipeline[P, R]:
-        """See `Pipeline.replace`."""
-        return BoundPipeline(self._of.replace(functions), self._owner)
-
-    def __repr__(self) -> str:
-        return f"<pipeline {self._of.name} of {self._owner!r}>"
-
-    def _parts(self) -> tuple[Pipeline[..., R], Any]:
-        return self._of, self._owner
-
-    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Plan, list[Any]]:
-        return self._of._bind(self._of._plans_of(self._owner), self._owner, args, kwargs)
+    def _derived(self, graph_pass: Callable[[Graph], Graph] | None = None) -> Pipeline[Any, Any]:
+        derived: Pipeline[Any, Any] = object.__new__(Pipeline)
+        derived.__dict__.update(self.__dict__)
+        derived._plans, derived._inner = Plans(), {}
+        if graph_pass is not None:
+            derived._passes = (*self._passes, graph_pass)
+        return derived
 
 
 @overload
@@ -401,6 +490,16 @@ def pipeline(
     return Pipeline(fn, name=name, static=static, tree=tree)
 
 
+def _method(body: Callable[..., Any], of: Pipeline[..., Any]) -> Callable[..., Any]:
+    """The body of a pipeline around one that is a method: its first argument is the instance."""
+
+    def around(instance: Any, /, *args: Any) -> Any:
+        return body(of.__get__(instance), *args)
+
+    around.__signature__ = inspect.signature(body)  # type: ignore[attr-defined]
+    return around
+
+
 def _call(runtime: Driver, plan: Plan, inputs: list[Any]) -> Any:
     """The coroutine, under the pipeline's name: asyncio shows it in tasks, and Python where it is never awaited."""
     coroutine: Any = runtime.execute(plan, inputs, copy_context())
@@ -414,12 +513,12 @@ def _swap(
     """What `replace` makes of an operator or a pipeline that is an argument, as for `flow.map`."""
 
     def swap(value: Any, called: set[int]) -> Any:
+        if isinstance(value, Declared) and value._of is not None:
+            return swap(value._of, called).__get__(value._owner)
         if isinstance(value, Op):
             called.add(id(value._fn))
             new = new_of.get(id(value._fn), value)
             return new.options(**value._asked) if id(value._fn) in plain else new
-        if isinstance(value, (BoundOp, BoundPipeline)):
-            return type(value)(swap(value._of, called), value._owner)
         if isinstance(value, Pipeline):
             called.update(specs)  # what it calls is not known before it is traced
             return value._derived(partial(replaced, functions=specs, plain=plain, names={}, swap=swap))

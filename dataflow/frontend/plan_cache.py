@@ -76,15 +76,20 @@ class Plans:
         return entry[1]
 
     def clear(self) -> None:
-        """Let go of all plans, and of those of all instances."""
+        """Let go of all plans, and of those of all instances; a plan that is being made now is not kept."""
         with self._lock:
             self.generation += 1
             self._plans.clear()
+            owners = list(self._owners.values())
             self._owners.clear()
+        for _, plans in owners:
+            plans.clear()
 
     def forget(self, owner: Any) -> None:
         """Let go of the plans of one instance."""
-        self._owners.pop(id(owner), None)
+        known = self._owners.pop(id(owner), None)
+        if known is not None:
+            known[1].clear()
 
 
 _caches: weakref.WeakSet[Plans] = weakref.WeakSet()

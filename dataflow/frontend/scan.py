@@ -16,20 +16,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
 from dataflow.frontend.op import Op
 from dataflow.frontend.signature import tree_of
+from dataflow.frontend.target import Target
 from dataflow.graph.plan import Plan
 from dataflow.graph.pytree import fill
 from dataflow.graph.readonly import guard, writable
 from dataflow.graph.tracing.placeholder import is_placeholder
 from dataflow.graph.tracing.tracer import current
-
-if TYPE_CHECKING:
-    from dataflow.frontend.pipeline import Pipeline
 
 __all__ = ["Carried", "CarryingCalls"]
 
@@ -230,12 +228,11 @@ _PART = Op(_part, name="keep")
 
 
 class CarryingCalls:
-    """A run of the pipeline, in the body around it, for each item."""
+    """A run of the target, in the body around it, for each item."""
 
-    def __init__(self, pipeline: Pipeline[..., Any], owner: Any, carried: Carried, first: Any, *, early: bool) -> None:
-        self.name = pipeline.name
-        self._pipeline = pipeline
-        self._owner = owner
+    def __init__(self, target: Target, carried: Carried, first: Any, *, early: bool) -> None:
+        self.name = target.name
+        self._target = target
         self._carried = carried
         self._early = early
         self._latest = self._shown = Channel(carried.leaves(dict(first)))
@@ -245,9 +242,7 @@ class CarryingCalls:
     def bind(self, value: Any) -> tuple[Plan, list[Any], Link]:
         """As a call with one argument, and the state of the item before this one."""
         link = Link(self._latest, early=self._early)
-        around, owner = _around(self._pipeline, self._owner is not None, self._carried), self._owner
-        plans = around._plans if owner is None else around._plans_of(owner)
-        plan, inputs = around._bind(plans, owner, (value, link), {})
+        plan, inputs = _around(self._target, self._carried).prepare((value, link), {})
         self._latest = link.after  # not before: if this item's arguments do not bind, it has no part in the row
         return plan, inputs, link
 
@@ -267,42 +262,26 @@ class CarryingCalls:
         return cast("dict[str, Any]", writable(self._carried.state(leaves), copy=True))
 
 
-def _around(pipeline: Pipeline[..., Any], method: bool, carried: Carried) -> Pipeline[..., Any]:
-    """The pipeline around a pipeline; kept with it, and traced once for all streams that carry the same."""
-    key = "carry", method, carried.key
-    made = pipeline._inner.get(key)
-    if made is None:
-        left = [name for name in pipeline._parameters.open.parameters if name not in carried.names]
-        item = left[1 if method else 0]
-        made = type(pipeline)(
-            _method_body(pipeline, carried) if method else _body(pipeline, carried),
-            name=pipeline.name,
-            static=("item",) if item in pipeline._parameters.static else (),
-            tree=("item",) if item in pipeline._parameters.tree else (),
-        )
-        made = pipeline._inner.setdefault(key, made)
-    return made
+def _around(target: Target, carried: Carried) -> Target:
+    """The target, in the body around it; traced once for all streams that carry the same."""
+
+    def body(inner: Target, item: Any, link: Any) -> Any:
+        return _traced(inner, carried, item, link)
+
+    parameters = target.parameters
+    item = next(name for name in parameters.open.parameters if name not in carried.names)
+    return target.derive(
+        ("carry", carried.key),
+        body,
+        static=("item",) if item in parameters.static else (),
+        tree=("item",) if item in parameters.tree else (),
+    )
 
 
-def _body(pipeline: Pipeline[..., Any], carried: Carried) -> Any:
-    def body(item: Any, link: Any) -> Any:
-        return _traced(pipeline, carried, None, item, link)
-
-    return body
-
-
-def _method_body(pipeline: Pipeline[..., Any], carried: Carried) -> Any:
-    def body(owner: Any, item: Any, link: Any) -> Any:
-        return _traced(pipeline, carried, owner, item, link)
-
-    return body
-
-
-def _traced(pipeline: Pipeline[..., Any], carried: Carried, owner: Any, item: Any, link: Any) -> Any:
+def _traced(target: Target, carried: Carried, item: Any, link: Any) -> Any:
     recording = current()
     assert recording is not None
-    fixed = pipeline.bind(**carried.received(link))
-    returned = fixed._inlined(recording, owner, (item,), {})
+    returned = target.bind(**carried.received(link)).inline(recording, (item,), {})
     if is_placeholder(returned):
         parts = _PART(returned, carried)
         result, leaves = parts[0], parts[1]

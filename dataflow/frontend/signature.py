@@ -6,7 +6,6 @@ the plan is kept: arguments named in `static`, None, the structure of those name
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable
@@ -32,14 +31,29 @@ _ANYTHING = object()
 class Parameters:
     """What a pipeline takes: the parameters of its function, which of them are Python values, which are fixed."""
 
-    __slots__ = ("_fixed", "_keywords", "_name", "open", "positional", "signature", "static", "tree")
+    __slots__ = (
+        "_fixed",
+        "_free",
+        "_instance",
+        "_keywords",
+        "_name",
+        "_of_method",
+        "open",
+        "positional",
+        "signature",
+        "static",
+        "tree",
+    )
 
     def __init__(self, fn: Any, name: str, *, static: Iterable[str], tree: Iterable[str]) -> None:
         self.signature = inspect.signature(fn)
-        self.open = self.signature
-        """What is left to give, when some arguments are fixed."""
+        self.open = self._free = self.signature
+        """What is left to give, when some arguments are fixed. Of a method, `_free` has the instance as well."""
         self._name = name
         self._fixed: dict[str, Any] = {}
+        self._instance: str | None = None
+        """Of a method, the parameter that the instance is given as."""
+        self._of_method: Parameters | None = None
         self.static = self._names("static", static)
         self.tree = self._names("tree", tree)
         if both := self.static & self.tree:
@@ -71,30 +85,53 @@ class Parameters:
             raise TypeError(
                 f"{self._name}.bind() got {', '.join(unknown)}, which {self._name}{self.open} does not take"
             )
-        changed = copy.copy(self)
+        changed = self._copy()
+        changed._of_method = None
         changed._fixed = {**self._fixed, **{name: values[name] for name in values.keys() & named}}
         if unknown and self._keywords is not None:
             before = self._fixed.get(self._keywords, {})
             if twice := sorted(before.keys() & set(unknown)):
                 raise TypeError(f"{self._name}.bind() got {', '.join(twice)}, which is bound already")
             changed._fixed[self._keywords] = {**before, **{name: values[name] for name in unknown}}
-        changed.open = self.open.replace(parameters=[p for name, p in parameters.items() if name not in values])
+        changed.open = changed._free = self.open.replace(
+            parameters=[p for name, p in parameters.items() if name not in values]
+        )
         changed.positional = None
         return changed
 
-    def bind(self, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
-        """The arguments of a call, with those that are fixed; `owner` comes first, unless it is None. Or TypeError."""
-        if owner is not None:
-            args = (owner, *args)
+    @property
+    def of_method(self) -> Parameters:
+        """The same for a method: the instance comes first in a call, and the body gets it as it is.
+
+        TypeError for a function that takes no instance.
+        """
+        if self._of_method is None:
+            first, *others = self.open.parameters.values() or (None,)
+            if first is None or first.kind not in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
+                raise TypeError(f"{self._name}{self.open} has no parameter for the instance that it is a method of")
+            method = self._copy()
+            method.open = self.open.replace(parameters=others)
+            method._instance = first.name
+            self._of_method = method
+        return self._of_method
+
+    def _copy(self) -> Parameters:
+        copied = object.__new__(Parameters)
+        for name in Parameters.__slots__:
+            setattr(copied, name, getattr(self, name))
+        return copied
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
+        """The arguments of a call, with those that are fixed. TypeError if they are wrong."""
         try:
-            return self._with_fixed(self.open.bind(*args, **kwargs).arguments)
+            return self._with_fixed(self._free.bind(*args, **kwargs).arguments)
         except TypeError as exc:
             raise TypeError(f"{self._name}() {exc}") from None
 
-    def bind_partly(self, owner: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
+    def bind_partly(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
         """The same for a graph without a call: what is left out and has no default is some input."""
-        given = self.open.bind_partial(*(() if owner is None else (owner,)), *args, **kwargs).arguments
-        for name, parameter in self.open.parameters.items():
+        given = self._free.bind_partial(*args, **kwargs).arguments
+        for name, parameter in self._free.parameters.items():
             if parameter.default is not parameter.empty or parameter.kind in _VARIADIC or name in given:
                 continue
             for names, what in ((self.static, "static"), (self.tree, "a tree")):
@@ -115,12 +152,12 @@ class Parameters:
         ordered = OrderedDict((name, given[name]) for name in self.signature.parameters if name in given)
         return inspect.BoundArguments(self.signature, ordered)
 
-    def sort(self, bound: inspect.BoundArguments, owner: Any) -> Binding:
+    def sort(self, bound: inspect.BoundArguments) -> Binding:
         """Sort the arguments of a call into inputs and Python values."""
         binding = Binding(bound)
-        for position, (name, parameter) in enumerate(self.signature.parameters.items()):
-            if owner is not None and position == 0:
-                binding.add_input(name, owner, (name, None))
+        for name, parameter in self.signature.parameters.items():
+            if name == self._instance:
+                binding.add_input(name, bound.arguments[name], None)
             elif name not in bound.arguments:
                 binding.key_parts.append((name, "omitted"))
             elif name in self.static:
@@ -169,7 +206,8 @@ class Binding:
         self.inputs: list[Any] = []
         self.key_parts: list[tuple[Hashable, ...]] = []
         self._places: list[tuple[str, int | str | None] | None] = []
-        """Where each input stands: (parameter, its place in a variadic one); None for the leaf of a tree."""
+        """Where each input stands: (parameter, its place in a variadic one); None where the body gets no placeholder of
+        its own for it, as for the leaf of a tree and the instance of a method."""
         self._trees: dict[str, Any] = {}
 
     @property
@@ -186,7 +224,7 @@ class Binding:
             self.key_parts.append((label, "given"))
         self.add_input(label, value, place)
 
-    def add_input(self, label: str, value: Any, place: tuple[str, int | str | None]) -> None:
+    def add_input(self, label: str, value: Any, place: tuple[str, int | str | None] | None) -> None:
         """One argument that is an input, whatever it is."""
         self.names.append(label)
         self.inputs.append(value)
@@ -222,7 +260,7 @@ class Binding:
         self._places.append(None)
         return Ref(len(self.inputs) - 1), "leaf"
 
-    def with_placeholders(self, placeholders: list[Placeholder], *, method: bool) -> inspect.BoundArguments:
+    def with_placeholders(self, placeholders: list[Placeholder]) -> inspect.BoundArguments:
         """The same arguments with a placeholder for each input; the body of a method gets its real `self`."""
         arguments: dict[str, Any] = {}
         for name, value in self.bound.arguments.items():
@@ -230,7 +268,7 @@ class Binding:
             arguments[name] = list(value) if kind is _VARIADIC[0] else dict(value) if kind is _VARIADIC[1] else value
         for name, template in self._trees.items():
             arguments[name] = fill(template, placeholders)
-        for place, placeholder in list(zip(self._places, placeholders, strict=True))[method:]:
+        for place, placeholder in zip(self._places, placeholders, strict=True):
             if place is None:
                 continue
             name, key = place

@@ -29,9 +29,27 @@ __all__ = ["Declared", "Graph", "Kind", "Node", "OpSpec", "Options", "Ref"]
 
 
 class Declared:
-    """What operators and pipelines have in common: a class with such attributes is a model, and no mere record."""
+    """What operators and pipelines have in common: a class with such attributes is a model, and no mere record.
 
-    __slots__ = ()
+    As a method of an instance one is *bound*: a value of its own, that shares everything with what it is made `of`.
+    """
+
+    _of: Any = None
+    """Where this is bound: what it is made of, which is declared in the instance's class."""
+    _owner: Any = None
+    """Where this is bound: the instance."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """On an instance: bound to it. On the class, or bound already: itself."""
+        raise NotImplementedError
+
+    def __eq__(self, other: object) -> bool:
+        if self._of is None or not isinstance(other, Declared):
+            return object.__eq__(self, other)
+        return self._of is other._of and self._owner is other._owner
+
+    def __hash__(self) -> int:
+        return object.__hash__(self) if self._of is None else hash((id(self._of), id(self._owner)))
 
 
 class Kind(Enum):

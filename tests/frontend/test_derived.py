@@ -239,6 +239,10 @@ class Model:
     def forward(self, x: Any, gain: Any) -> Any:
         return flow.label(double(x), "doubled") * self.weight * gain
 
+    @flow.pipeline
+    def once(self, x: Any) -> Any:
+        return double(x) * self.weight
+
 
 def test_derived_methods(run_async: Runner) -> None:
     model = Model(3)
@@ -253,6 +257,36 @@ def test_retrace_of_one_instance(run_async: Runner) -> None:
     model.weight = other.weight = 5
     model.forward.retrace()
     assert (run_async(model.forward(1, 1)), run_async(other.forward(1, 1))) == (10, 6)
+
+
+def test_retrace_reaches_what_is_kept_of_a_method(run_async: Runner) -> None:
+    model, other = Model(3), Model(4)
+    kept, mapped = model.forward, flow.pipeline(lambda xs: flow.map(model.once, xs))
+    assert run_async(kept(1, 1)) == 6
+    assert flow.map(model.once, [1]) == [6]
+    assert flow.map(other.once, [1]) == [8]
+    model.weight = other.weight = 5
+    Model.forward.retrace()  # of all instances, also where somebody holds one of its methods
+    assert run_async(kept(1, 1)) == run_async(model.forward(1, 1)) == 10
+    model.once.retrace()
+    assert flow.map(model.once, [1]) == mapped.run([1]) == [10]
+    assert flow.map(other.once, [1]) == [8]
+
+
+def test_pipelines_of_an_instance_are_pipelines() -> None:
+    model, other = Model(3), Model(3)
+    assert type(model.forward) is type(Model.forward) is flow.Pipeline
+    assert model.forward == model.forward != other.forward
+    assert {model.forward, model.forward, other.forward, Model.forward} == {other.forward, Model.forward, model.forward}
+    assert model.forward != model.forward.bind(gain=1)
+    assert str(inspect.signature(model.forward)) == "(x: 'Any', gain: 'Any') -> 'Any'"
+    assert str(inspect.signature(model.forward.bind(gain=1))) == "(x: 'Any') -> 'Any'"
+    assert model.forward.bind(gain=10).bind(x=1).run() == 60
+    assert model.forward.bind(x=1).select("doubled").run(gain=5) == 2
+    with pytest.raises(TypeError, match=r"forward.bind\(\) got self, which forward\(x"):
+        model.forward.bind(self=other)
+    with pytest.raises(TypeError, match="has no parameter for the instance"):
+        type("Odd", (), {"p": flow.pipeline(lambda *args: args)})().p.run(1)
 
 
 # Trees.

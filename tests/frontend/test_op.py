@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import gc
 import inspect
 import pickle
+import unittest.mock
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -412,6 +414,56 @@ def test_an_operator_of_an_instance(run_async: Runner) -> None:
     assert str(flow.pipeline(lambda x: other(x)).graph()).splitlines()[2] == "     1  other(0)"
     with pytest.raises(TypeError, match="is an operator already"):
         flow.op(model.scaled)
+
+
+def test_on_an_instance_it_is_an_operator_still() -> None:
+    """As the methods of Python: a new object at each access, equal to others of the same declaration and instance."""
+    model, other = Counter(1), Counter(1)
+    assert type(model.scaled) is type(Counter.scaled) is flow.Op
+    assert Counter.scaled is Counter.scaled is not model.scaled
+    assert {model.scaled: 1, other.scaled: 2, Counter.scaled: 3}[model.scaled] == 1
+    assert model.scaled != other.scaled
+    assert model.scaled != Counter.scaled != model.scaled
+    assert model.scaled != model.later
+    assert model.scaled != model.scaled.options(name="other")
+    assert model.scaled == unittest.mock.ANY
+    assert (model.scaled.__name__, model.scaled.__doc__) == ("scaled", "Scale it.")
+    assert model.scaled.__get__(other) is not None
+    assert model.scaled.__get__(other)(3) == 3
+    assert (model.calls, other.calls) == (1, 0)  # bound once, as methods are
+    assert copy.deepcopy(model).scaled != model.scaled
+
+
+def test_a_bound_operator_is_called_as_its_method_is(run_async: Runner) -> None:
+    model = Counter(2)
+    assert run_async(flow.pipeline(lambda x: model.scaled(x, times=x))(3)) == 18
+    assert run_async(flow.pipeline(lambda x: model.scaled(times=5, x=x))(3)) == 30
+    assert flow.pipeline(lambda x: model.scaled.options(name="n")(x, 2)).run(3) == 12
+    nodes = (
+        flow.pipeline(lambda x: [model.scaled(x), model.scaled(x=x, times=2), model.scaled(x, times=3)]).graph().nodes
+    )
+    assert [len(node.args) for node in nodes] == [2, 3, 3]
+    for wrong in (lambda x: model.scaled(), lambda x: model.scaled(x, 1, 2), lambda x: model.scaled(x, self=x)):
+        with pytest.raises(TypeError, match=r"scaled\(\) (missing a required|too many|multiple values)"):
+            flow.pipeline(wrong).graph()
+
+
+def test_a_parameter_may_be_called_self(run_async: Runner) -> None:
+    plain = flow.op(lambda a, self=1: (a, self))
+    assert plain(1, self=5) == run_async(flow.pipeline(lambda x: plain(x, self=5))(1)) == (1, 5)
+
+
+def test_methods_of_records_that_hold_nodes_may_be_arguments(run_async: Runner) -> None:
+    @flow.op
+    def call(functions: Any, x: Any) -> Any:
+        return [function(x) for function in functions]
+
+    @flow.pipeline
+    def passes(w: Any, x: Any) -> Any:
+        record = Counter(w)
+        return call([record.scaled, record.scaled], x), call((Counter(2).scaled,), x)
+
+    assert run_async(passes(3, 10)) == ([30, 30], [20])
 
 
 def test_operators_and_pipelines_of_the_owner_may_be_arguments(run_async: Runner) -> None:

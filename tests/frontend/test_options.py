@@ -114,5 +114,5 @@ def test_options_of_a_bound_operator() -> None:
             return x
 
     bound = Model().step.options(retries=2)
-    assert bound._of._spec.options == Options(timeout=1.0, retries=2)
+    assert bound._spec.options == Options(timeout=1.0, retries=2)
     assert bound(3) == 3

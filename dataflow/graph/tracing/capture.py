@@ -39,7 +39,7 @@ from typing import Any, Final, cast
 import numpy as np
 
 from dataflow.errors import TraceError
-from dataflow.graph.nodes import Kind, OpSpec, Ref
+from dataflow.graph.nodes import Declared, Kind, OpSpec, Ref
 from dataflow.graph.tracing.tracer import NO_KWARGS, Trace, Traced, array_changed, here, refusal, stranger, user_line
 
 __all__ = ["CLOSED_OVER", "LEAVES", "Scan", "closes_over"]
@@ -63,6 +63,7 @@ CLOSED_OVER: Final = (
 )
 _SLICE = OpSpec(slice, "slice", Kind.RECORDED)
 _METHOD = OpSpec(MethodType, "method", Kind.RECORDED)
+_BOUND = OpSpec(lambda declared, instance: declared.__get__(instance), "method", Kind.RECORDED)
 
 
 class Scan:
@@ -106,6 +107,8 @@ class Scan:
             return self._function(value)
         if kind is MethodType:
             return self._method(value)
+        if isinstance(value, Declared) and value._of is not None:
+            return self._bound(value)
         if isinstance(value, _ONE_SHOT):
             raise self._error(f"is a {type(value).__name__}, which gives its items once", "make it a list")
         if isinstance(value, tuple | list | dict) or (is_dataclass(value) and not isinstance(value, type)):
@@ -144,6 +147,12 @@ class Scan:
         if value.__self__ is not self._trace.owner:
             return value
         return self._made_by(_METHOD, (value.__func__, value.__self__))
+
+    def _bound(self, value: Declared) -> Any:
+        """An operator or a pipeline of the owner, or of a record that holds nodes, is bound by a node of its own."""
+        reads: dict[int, None] = {}
+        Scan(self._trace, reads, self._spec, self._where).whole(value._owner)
+        return self._made_by(_BOUND, (value._of, value._owner)) if reads else value
 
     def _function(self, value: FunctionType) -> Any:
         if closes_over(value):
