@@ -27,6 +27,7 @@ from typing import (
 from dataflow.engine.hosting import Runtime
 from dataflow.engine.limits import Limit
 from dataflow.engine.runtime import Driver, default_runtime
+from dataflow.frontend.coroutines import GivesCoroutines, gives_coroutines
 from dataflow.frontend.options import Asked, Changes, RetryOn, changed, checked
 from dataflow.frontend.task import Task
 from dataflow.graph.nodes import Declared, Kind, OpSpec
@@ -71,7 +72,7 @@ else:
         """
 
 
-class Op(Declared, Generic[P, R]):
+class Op(Declared, GivesCoroutines, Generic[P, R]):
     """An operator. Made by `op`; immutable, safe to share, and as good as the plain function outside of a trace."""
 
     def __init__(
@@ -91,11 +92,12 @@ class Op(Declared, Generic[P, R]):
         self._of = self._owner = None
         self._fn = self._plain = fn
         """The function, and what this is outside of a trace: where it is bound, the method."""
-        kind = Kind.ASYNC if _is_coroutine_function(fn) else Kind.KERNEL
+        kind = Kind.ASYNC if gives_coroutines(fn) else Kind.KERNEL
         self._writes = (writes,) if isinstance(writes, str) else tuple(writes)
         name = name or _name_of(fn)
         self._asked = asked
         options = checked(name, asked)
+        self.__dict__.setdefault("__name__", name)
         self._spec = OpSpec(fn, name, kind, _declared_at(fn), _places(self._writes, fn, name), options)
         self._arity: tuple[int, int, tuple[str, ...]] | None = None
         self._signature: inspect.Signature | None = None
@@ -119,7 +121,7 @@ class Op(Declared, Generic[P, R]):
         if self._of is not None:
             return cast("Op[P, R]", self._of.options(**changes).__get__(self._owner))
         name, writes = changes.get("name"), changes.get("writes")
-        derived = Op(
+        derived: Op[P, R] = Op(
             self._fn,
             name=self.name if name is None else name,
             writes=self._writes if writes is None else writes,
@@ -218,6 +220,10 @@ class Op(Declared, Generic[P, R]):
     def is_managed(self) -> bool:
         """Whether it has a timeout, retries or a limit."""
         return self._spec.options is not None
+
+    @property
+    def _gives_coroutine(self) -> bool:
+        return self.is_async
 
     def _run(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         """A run of one node."""
@@ -342,14 +348,6 @@ class _OpDecorator(Protocol):
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Op[P, Call[R]]: ...
     @overload
     def __call__(self, fn: Callable[P, R], /) -> Op[P, R]: ...
-
-
-def _is_coroutine_function(fn: Any) -> bool:
-    while isinstance(fn, partial):
-        fn = fn.func
-    if isinstance(fn, Op):
-        return fn.is_async
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
 
 
 def pickled_as(decorated: Any) -> str:

@@ -20,6 +20,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast,
 from dataflow.engine.hosting import Runtime
 from dataflow.engine.runtime import Driver, default_runtime
 from dataflow.engine.stream import Stream
+from dataflow.frontend.coroutines import GivesCoroutines, innermost
 from dataflow.frontend.op import Call, Op, pickled_as
 from dataflow.frontend.plan_cache import Plans
 from dataflow.frontend.signature import Binding, Parameters
@@ -44,7 +45,7 @@ _ALL_GIVEN: Hashable = ()
 """The key of the plan for which every argument is an input."""
 
 
-class Pipeline(Declared, Generic[P, R]):
+class Pipeline(Declared, GivesCoroutines, Generic[P, R]):
     """A pipeline. Made by `pipeline`; may be called from any number of tasks, threads and loops at once."""
 
     def __init__(
@@ -56,11 +57,12 @@ class Pipeline(Declared, Generic[P, R]):
         self._of = self._owner = None
         self._fn = fn
         self._name = name if name is not None else getattr(fn, "__name__", type(fn).__name__)
-        if inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
+        if not isinstance(innermost(fn), Declared) and _is_no_plain_function(fn):
             raise TypeError(
                 f"pipeline {self._name!r}: the body must be a plain `def`: it is traced, not run. "
                 "Call async operators in it without `await`, and return instead of `yield`"
             )
+        self.__dict__.setdefault("__name__", self._name)
         self._parameters = Parameters(fn, self._name, static=static, tree=tree)
         self._runtime: Driver = default_runtime()
         self._passes: tuple[Callable[[Graph], Graph], ...] = ()
@@ -392,6 +394,10 @@ class Pipeline(Declared, Generic[P, R]):
 
     # Planning.
 
+    @property
+    def _gives_coroutine(self) -> bool:
+        return True
+
     def _refuse_trace(self, verb: str) -> None:
         if current() is not None:
             raise refusal(
@@ -488,6 +494,10 @@ def pipeline(
     if fn is None:
         return lambda body: Pipeline(body, name=name, static=static, tree=tree)
     return Pipeline(fn, name=name, static=static, tree=tree)
+
+
+def _is_no_plain_function(fn: Any) -> bool:
+    return inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn)
 
 
 def _method(body: Callable[..., Any], of: Pipeline[..., Any]) -> Callable[..., Any]:
