@@ -3,7 +3,7 @@
     await p(x)       LoopRun   the loop hears of it when async ops are due and when it is over, never in between
     p.run(x)         in a script: the same on a private loop
     p.run(x)         in a kernel: NestedRun, worked off by the kernel's own thread beside free lanes
-    p.debug(x)       every step in the calling thread, exceptions with their whole traceback
+    p.debug(x)       every step in the calling thread, in the order of the body; exceptions keep their whole traceback
 
 Rules:
 
@@ -19,9 +19,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from contextvars import Context
+from contextvars import Context, ContextVar
 from functools import partial
-from threading import Event
+from threading import Event, get_ident
 from typing import Any
 
 from dataflow.engine.attempts import Attempt
@@ -39,6 +39,9 @@ from dataflow.graph.nodes import Kind, Node
 from dataflow.graph.plan import Plan
 
 __all__ = ["Driver", "HostedRun", "NestedRun", "begin", "default_runtime", "loop_runs_here", "quiet"]
+
+_debugs: ContextVar[int] = ContextVar("dataflow_debugs", default=0)
+"""The thread of the `debug` whose operator has this context: what blocks there is debugged, too."""
 
 LOOP_CHECK = 1.0
 """Seconds after which a kernel that waits for an inner run makes sure that the loop is still there."""
@@ -277,12 +280,17 @@ class Driver:
             del run  # what is raised here keeps this frame
 
     def block(self, plan: Plan, inputs: list[Any], context: Context) -> Any:
-        """Run a plan and return its result, from a thread without a running loop; in a kernel, see `drive`."""
+        """Run a plan and return its result, from a thread without a running loop; in a kernel, see `drive`.
+
+        Inside of `debug` it is `serial`, so that a debugger sees what `flow.map` calls as well.
+        """
         if loop_runs_here():
             raise RuntimeError(
                 f"{plan.graph.name}.run() would block the event loop that runs in this thread: "
                 f"use `await {plan.graph.name}(...)`"
             )
+        if context.get(_debugs, 0) == get_ident():
+            return self.serial(plan, inputs, context)
         if here.run is not None:
             return self.drive(plan, inputs, context)
         host = outlived(context)
@@ -330,7 +338,10 @@ class Driver:
             del run
 
     def serial(self, plan: Plan, inputs: list[Any], context: Context) -> Any:
-        """Run a plan step by step in the calling thread, async ops on a private loop; exceptions pass untouched."""
+        """Run a plan step by step in the calling thread, in the order of the body, async ops on a private loop.
+
+        Exceptions pass untouched. The order of the steps is that of priority, which is not the body's.
+        """
         if plan.has_async and loop_runs_here():
             raise RuntimeError(
                 f"{plan.graph.name}.debug() has async operators to run, and this thread's event loop is running "
@@ -340,11 +351,12 @@ class Driver:
         run.tell_started()
         context = run.context.copy()
         context.run(within.set, run.number)
+        context.run(_debugs.set, get_ident())
         watch = Stopwatch() if observed(OperatorEnded) else None
         left = plan.readers.copy()
         came: list[tuple[bool, Any]] = []
         with asyncio.Runner() if plan.has_async else _NoRunner() as runner:
-            for step in range(len(plan)):
+            for step in sorted(plan.numbers, key=lambda step: plan.nodes[step].number):
                 if watch is not None:
                     watch.start()
                 try:

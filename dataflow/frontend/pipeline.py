@@ -104,10 +104,10 @@ class Pipeline(Declared, GivesCoroutines, Generic[P, R]):
         return cast(R, self._runtime.block(plan, inputs, copy_context()))
 
     def debug(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run every operator one after another in the calling thread, for debuggers and profilers; blocks.
+        """Run every operator in the calling thread, in the order of the body, for debuggers and profilers; blocks.
 
-        Async operators run on an event loop of their own. Exceptions keep their whole traceback. Operators' `timeout`,
-        `retries` and `limit` do not apply.
+        So do the runs that its operators wait for. Async operators run on an event loop of their own. Exceptions keep
+        their whole traceback. Operators' `timeout`, `retries` and `limit` do not apply.
         """
         self._refuse_trace("debug")
         plan, inputs = self.prepare(args, kwargs)
