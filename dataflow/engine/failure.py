@@ -34,9 +34,10 @@ __all__ = [
     "arrive",
     "attempted",
     "cut",
+    "delivered",
+    "forget_item",
     "in_item",
     "in_one_line",
-    "mark",
     "timed_out",
     "trimmed",
     "wrong_result",
@@ -49,14 +50,30 @@ _DELIVERS = frozenset({"outcome", "serial"})
 """The functions of ours that raise in front of an awaiter what an operator had raised."""
 _MARK = "__dataflow_inside__"
 """The attribute that says of a delivered exception which run the delivering one was inside of."""
+_IN_ITEM = f"{_PREFIX}in item "
+_ITEM = "__dataflow_item__"
+"""The attribute that says which number we have put into `item`."""
 
 
 NO_RUN = 0
 """The number of no run: marks what was delivered by a run that is inside of no other."""
 
 
+def delivered(exc: BaseException, run: int, outer: int, node: Node | None, graph: Graph) -> None:
+    """An exception is about to be delivered by this run, which is inside of run `outer`: say so on it.
+
+    Where it failed at a node for an item of a map, say that as well; it may be in an item of a map inside of this one.
+    """
+    if _marked(exc) != run:
+        forget_item(exc)
+    item = None if node is None else graph.item_of(node)
+    if item is not None:
+        in_item(exc, item, f"the {graph.name}")
+    mark(exc, outer)
+
+
 def mark(exc: BaseException, outer: int) -> None:
-    """An exception is about to be delivered by a run that is inside of run `outer`: say so on it.
+    """Note that a run delivers this exception that is inside of run `outer`.
 
     Whoever meets the exception again can tell an inner run's failure on its way out from an instance that was raised
     anew. The exception's own `__setattr__` is passed by: a frozen one takes the mark as well.
@@ -77,7 +94,7 @@ def _marked(exc: BaseException) -> int | None:
 def annotate(exc: BaseException, node: Node, graph: Graph, values: Any, run: int, outer: int) -> None:
     """Only the note, unless an inner run has left one: its is nearer to the cause. For `run`, inside of `outer`."""
     _set_note(exc, _note(exc, node, graph, values), keep=_marked(exc) == run)
-    mark(exc, outer)
+    delivered(exc, run, outer, node, graph)
 
 
 def arrive(exc: BaseException, node: Node, graph: Graph, values: Any, run: int) -> BaseException:
@@ -96,10 +113,12 @@ def arrive(exc: BaseException, node: Node, graph: Graph, values: Any, run: int) 
     return error
 
 
-def also_failed(error: BaseException, others: list[tuple[Node, BaseException]]) -> None:
+def also_failed(error: BaseException, others: list[tuple[Node, BaseException]], graph: Graph) -> None:
     """Attach to the failure that is delivered the ones that came to light with it."""
     for node, other in others:
-        _add_note(error, f"{_PREFIX}also failed: operator {node.spec.name!r}, {in_one_line(other)}")
+        item = graph.item_of(node)
+        where = "" if item is None else f" in item {item}"
+        _add_note(error, f"{_PREFIX}also failed: operator {node.spec.name!r}{where}, {in_one_line(other)}")
 
 
 def attempted(error: BaseException, attempts: int) -> None:
@@ -122,10 +141,33 @@ def timed_out(node: Node, graph: Graph, seconds: float) -> OperatorTimeout:
     )
 
 
-def in_item(exc: BaseException, number: int) -> None:
-    """Note which item of a stream failed; what an earlier delivery said of that is replaced."""
-    prefix = f"{_PREFIX}in item "
-    _replace_note(exc, prefix, f"{prefix}{number} of the stream (the first is item 0)")
+def in_item(exc: BaseException, number: int, of: str) -> None:
+    """Say which item of a stream or a map failed: in a note, and by the attribute `item`.
+
+    What is inside of others has a note for each, and the number in the outermost that it has left: that is the number
+    of what its awaiter gave. An attribute `item` that the exception has of its own is left alone.
+    """
+    _add_note(exc, f"{_IN_ITEM}{number} of {of} (the first is item 0)")
+    with suppress(Exception):
+        held = object.__getattribute__(exc, "__dict__")
+        if _is_ours(held) or not ("item" in held or any("item" in vars(cls) for cls in type(exc).__mro__)):
+            held["item"] = held[_ITEM] = number
+
+
+def forget_item(exc: BaseException) -> None:
+    """What an earlier delivery said of its item is true no more."""
+    with suppress(Exception):
+        held = object.__getattribute__(exc, "__dict__")
+        if _is_ours(held):
+            del held["item"]
+        held.pop(_ITEM, None)
+        if any(_begins(note, _IN_ITEM) for note in held.get("__notes__", ())):
+            held["__notes__"] = [note for note in held["__notes__"] if not _begins(note, _IN_ITEM)]
+
+
+def _is_ours(held: dict[str, Any]) -> bool:
+    """Whether the attribute `item` among these is one that we have set."""
+    return _ITEM in held and held.get("item") is held[_ITEM]
 
 
 def trimmed(exc: BaseException) -> BaseException:

@@ -15,7 +15,7 @@ from enum import Enum
 from time import time_ns
 from typing import Any, Protocol
 
-from dataflow.engine.failure import in_item
+from dataflow.engine.failure import forget_item, in_item
 from dataflow.engine.runtime import HostedRun, begin
 from dataflow.events import RunEnded, observed
 from dataflow.graph.plan import Plan
@@ -103,7 +103,7 @@ class Item:
         return found if isinstance(found, BaseException) else None
 
     def raise_error(self) -> None:
-        """Raise what it failed with, once, with a note that says which item it was."""
+        """Raise what it failed with, once; it says which item it was."""
         run, error = self.run, self.value
         self.run = self.value = None
         try:
@@ -112,7 +112,9 @@ class Item:
             else:
                 raise error
         except BaseException as exc:
-            in_item(exc, self.number)
+            if run is None:  # else its outcome has seen to that
+                forget_item(exc)
+            in_item(exc, self.number, "the stream")
             raise
         finally:
             del run, error

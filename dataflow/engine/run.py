@@ -37,7 +37,7 @@ from threading import Lock, local
 from time import time_ns
 from typing import Any
 
-from dataflow.engine.failure import NO_RUN, also_failed, arrive, mark, wrong_result
+from dataflow.engine.failure import NO_RUN, also_failed, arrive, delivered, wrong_result
 from dataflow.engine.scheduler import Scheduler
 from dataflow.engine.segment import END, Segment, Weight
 from dataflow.engine.steps import Phase
@@ -354,7 +354,7 @@ class Run:
             error, self._error = self._error, None
             also, self._also = self._also, []
         if error is not None and also:
-            also_failed(error, also)
+            also_failed(error, also, self.plan.graph)
         self.tell_ended("done" if phase is Phase.OPEN else phase.value, error)
         if phase is Phase.OPEN:
             values = self.values
@@ -370,7 +370,7 @@ class Run:
         del trash
         if error is None:
             raise asyncio.CancelledError(f"the run of {self.plan.graph.name!r} was cancelled")
-        mark(error, self.outer)
+        delivered(error, self.number, self.outer, self._failed_node, self.plan.graph)
         try:
             raise error
         finally:

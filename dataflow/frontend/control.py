@@ -30,7 +30,8 @@ def map_(function: Callable[[Any], T], items: Iterable[Any]) -> list[T]:
     """Call an operator or a pipeline on each item, side by side, and give the list of results, in order.
 
     `items` may be a node of the body: how many there are need not be known before. The calls are an inner run on the
-    inter-op threads; its failures and cancellation are those of the run around it. A plain function counts as an
+    inter-op threads; its failures and cancellation are those of the run around it. The exception of a failing call has
+    the number of its item, counted from 0, as the attribute `item` and in a note. A plain function counts as an
     operator. Outside of a body this blocks, as `p.run()` does. TypeError for what cannot be called.
     """
     callee = _callee("map", function)
@@ -121,11 +122,15 @@ def _method_on_each(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _each(function: Callable[..., Any], first: tuple[Any, ...], items: tuple[Any, ...]) -> list[Any]:
-    if not isinstance(function, Pipeline):
-        return [function(*first, item) for item in items]
+    recording = current()
+    assert recording is not None
     results = []
     for place, item in enumerate(items):
-        with scope(str(place)):  # its labels come once for each item
+        recording.begin_item()
+        if isinstance(function, Pipeline):
+            with scope(str(place)):  # its labels come once for each item
+                results.append(function(*first, item))
+        else:
             results.append(function(*first, item))
     return results
 

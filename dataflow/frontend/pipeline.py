@@ -269,8 +269,9 @@ class Pipeline(Declared, GivesCoroutines, Generic[P, R]):
         `ordered`: results in the order of the source, or (False) as they end.
 
         `on_error`: "raise": the first failing item, in the order of the results, ends the stream; what is in flight is
-        stopped, and the operator's exception is raised as by `await p(...)`, with the number of the item in a note.
-        "yield": the exception takes the place of the result, and the stream goes on.
+        stopped, and the operator's exception is raised as by `await p(...)`. "yield": the exception takes the place of
+        the result, and the stream goes on. In both cases it has the number of the item, counted from 0, as the
+        attribute `item` (unless it has one of its own) and in a note.
 
         `on_full`: with "drop_oldest" the source is never kept waiting: when as many items are in flight as may be, the
         oldest is dropped for the next one (its run is stopped), and `Stream.dropped` counts it. For live sources.

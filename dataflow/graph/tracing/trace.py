@@ -58,6 +58,7 @@ def trace(
             labels=recording.labels,
             scopes=recording.scopes,
             names=recording.names,
+            items=tuple(recording.items),
         )
     except TraceError:
         raise
