@@ -287,7 +287,7 @@ def test_an_instance_raised_again_elsewhere_has_no_item(run_async: Runner) -> No
             assert not hasattr(kept, "item")
             assert notes(kept) == []
 
-        stream = single.stream([0, 1, 0, 1], on_error="yield", in_flight=4)
+        stream = single.stream([0, 1, 0, 1], on_error="yield", in_flight=1)
         found = [(y.item, notes(y)) async for y in stream if y is kept]
         assert found == [(1, [of_stream(1)]), (3, [of_stream(3)])]
         await whole()
