@@ -22,13 +22,14 @@ from numbers import Real
 from threading import Lock
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self, SupportsIndex
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 from dataflow.engine.admission import Admission, Openness
 from dataflow.engine.info import ParallelInfo
+from dataflow.engine.loop import loop_runs_here, running_loop
 from dataflow.engine.places import Awaiter, Holder, Outcome, Place, StillRunning, current_place, encloses, nearest
 from dataflow.engine.run import Run, here
-from dataflow.engine.runtime import Driver, NestedRun, loop_runs_here
+from dataflow.engine.runtime import Driver, NestedRun, awaiting_loop
 from dataflow.engine.strays import strays
 from dataflow.errors import RuntimeClosed
 from dataflow.graph.nodes import Kind, OpSpec
@@ -142,7 +143,7 @@ class Runtime(Driver):
                 f"aclose() of runtime {self.name!r} was called inside one of its runs, for which it would wait: "
                 "call it from outside"
             )
-        loop, news = asyncio.get_running_loop(), asyncio.Event()
+        loop, news = running_loop(f"aclose() of runtime {self.name!r}"), asyncio.Event()
 
         def tell() -> None:
             with suppress(RuntimeError):  # the loop was closed in the meantime, and nobody waits
@@ -168,6 +169,7 @@ class Runtime(Driver):
         return self._still_running()
 
     async def __aenter__(self) -> Self:
+        running_loop(f"`async with` runtime {self.name!r}")
         if self._admission.openness is not Openness.OPEN:
             raise RuntimeClosed(f"runtime {self.name!r} is {self._admission.openness.value}: it cannot be entered")
         return self
@@ -175,13 +177,24 @@ class Runtime(Driver):
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
+    if not TYPE_CHECKING:  # for type checkers there are none of these
+
+        def __enter__(self) -> None:
+            raise TypeError(
+                f"runtime {self.name!r} ends asynchronously: write `async with flow.Runtime(...) as rt:` in a "
+                "coroutine. In a script, without a loop, it needs no `with`: p.on(rt).run(...)"
+            )
+
+        def __exit__(self, *_: object) -> None:
+            """`with` asks for it before it enters."""
+
     # How runs of it are run: as in the default runtime, with a place.
 
     async def execute(self, plan: Plan, inputs: list[Any], context: Context) -> Any:
         """See `Driver`; cancelled while it waits for a place, it leaves the waiting room."""
         if here.run is not None or encloses(self, context):
             return await super().execute(plan, inputs, context)
-        awaiter = LoopAwaiter(asyncio.get_running_loop())
+        awaiter = LoopAwaiter(awaiting_loop(plan))
         with Stay(self, plan.graph.name, awaiter, context) as place:
             if not self._admission.enter(place):
                 await awaiter.woken

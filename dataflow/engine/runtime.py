@@ -27,6 +27,7 @@ from typing import Any
 from dataflow.engine.attempts import Attempt
 from dataflow.engine.failure import annotate, attempted, trimmed
 from dataflow.engine.lanes import process_pool
+from dataflow.engine.loop import loop_runs_here, running_loop
 from dataflow.engine.managed import Managed, awaited
 from dataflow.engine.places import StillRunning, current_place, outlived
 from dataflow.engine.run import Run, here, within
@@ -38,7 +39,7 @@ from dataflow.events import OperatorEnded, observed
 from dataflow.graph.nodes import Kind, Node
 from dataflow.graph.plan import Plan
 
-__all__ = ["Driver", "HostedRun", "NestedRun", "begin", "default_runtime", "loop_runs_here", "quiet"]
+__all__ = ["Driver", "HostedRun", "NestedRun", "awaiting_loop", "begin", "default_runtime", "quiet"]
 
 _debugs: ContextVar[int] = ContextVar("dataflow_debugs", default=0)
 """The thread of the `debug` whose operator has this context: what blocks there is debugged, too."""
@@ -270,7 +271,7 @@ class Driver:
                 f"{plan.graph.name!r} was awaited inside a kernel, on a loop of the kernel's own: that would hold "
                 "the kernel's inter-op thread while waiting for another; call its .run(...) there"
             )
-        run = LoopRun(plan, inputs, context, asyncio.get_running_loop())
+        run = LoopRun(plan, inputs, context, awaiting_loop(plan))
         inputs.clear()  # our callers' frames have it too
         del inputs, context
         try:
@@ -438,6 +439,12 @@ def _begin_inside(run: HostedRun, outer: Run) -> None:
         run.stop()
 
 
+def awaiting_loop(plan: Plan) -> asyncio.AbstractEventLoop:
+    """The loop on which a run of this plan is awaited, or a RuntimeError that says what to do."""
+    name = plan.graph.name
+    return running_loop(f"`await {name}(...)`", blocking=f"{name}.run, ...")
+
+
 async def _settle(run: LoopRun) -> None:
     """Begin a run and wait until it is settled; cancelled, it is stopped and its async ops are awaited."""
     try:
@@ -467,14 +474,6 @@ async def _until_ended(run: LoopRun) -> None:
             continue
 
 
-def loop_runs_here() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
@@ -488,7 +487,7 @@ async def quiet() -> None:
 
     For tests, and for a shutdown that must not pull resources from under a kernel. Cancelling this is harmless.
     """
-    loop = asyncio.get_running_loop()
+    loop = running_loop("flow.quiet()")
     waiter = loop.create_future()
 
     def done() -> None:

@@ -34,10 +34,11 @@ from contextvars import Context, ContextVar
 from enum import Enum
 from inspect import isasyncgen, isgenerator
 from types import TracebackType
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from dataflow.engine.failure import trimmed
 from dataflow.engine.items import Calls, Item, ItemState, OnError, OnFull, Options, StreamRun, caught
+from dataflow.engine.loop import running_loop
 from dataflow.engine.places import Host, Outcome, outlived
 from dataflow.engine.run import here
 from dataflow.engine.steps import Phase
@@ -331,7 +332,7 @@ class Stream(Generic[R_co]):
             )
         if self._progress is not Progress.NEW:
             raise self._used("entered")
-        self._loop = asyncio.get_running_loop()
+        self._loop = running_loop(f"a stream of {self.name!r}")
         self._move(progress)
         self._context.run(_innermost.set, _Within(self, self._context.get(_innermost)))
         if self._host is None:  # made by what a run has left behind, it is for the runtime of that run
@@ -435,6 +436,28 @@ class Stream(Generic[R_co]):
     @property
     def _is_open(self) -> bool:
         return self._progress in _OPEN
+
+    if not TYPE_CHECKING:  # for type checkers there are none of these
+
+        def __iter__(self) -> None:
+            raise TypeError(
+                f"a stream of {self.name!r} gives its results asynchronously: write `async for y in p.stream(...)` "
+                "in a coroutine; for all of them at once, `[y async for y in p.stream(...)]`"
+            )
+
+        def __await__(self) -> None:
+            raise TypeError(
+                f"a stream of {self.name!r} gives many results, so it is not awaited but gone through: "
+                "`async for y in p.stream(...)`"
+            )
+
+        def __enter__(self) -> None:
+            raise TypeError(
+                f"a stream of {self.name!r} ends asynchronously: write `async with p.stream(...) as s:` in a coroutine"
+            )
+
+        def __exit__(self, *_: object) -> None:
+            """`with` asks for it before it enters."""
 
     # The end.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import operator
 from collections.abc import AsyncIterable, Iterable, Mapping
 from contextvars import copy_context
 from enum import Enum
+from types import CoroutineType
 from typing import Any, Literal, TypeVar
 
 from dataflow.engine.hosting import Runtime
@@ -14,6 +16,7 @@ from dataflow.engine.items import Calls, OnError, OnFull, Options
 from dataflow.engine.stream import Stream
 from dataflow.frontend.scan import Carried, CarryingCalls
 from dataflow.frontend.target import Target
+from dataflow.frontend.task import Task
 from dataflow.graph.plan import Plan
 from dataflow.threads.settings import get_num_interop_threads
 
@@ -116,10 +119,24 @@ def _check_parameters(where: str, target: Target, carried: tuple[str, ...]) -> N
 
 
 def _check_source(where: str, source: Any) -> None:
-    if hasattr(type(source), "__aiter__") or hasattr(type(source), "__iter__") or hasattr(type(source), "__getitem__"):
+    kind = type(source)
+    if hasattr(kind, "__aiter__"):
         return
-    hint = "; call it, and pass what that gives" if callable(source) else ""
-    raise TypeError(f"{where}: source must be an iterable or an async iterable, not {type(source).__name__}{hint}")
+    iterable = hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")
+    if iterable and not isinstance(source, (asyncio.Future, Task)):  # asyncio's can be iterated over, to no purpose
+        return
+    named, hint = kind.__name__, ""
+    if isinstance(source, CoroutineType):
+        named = f"the coroutine {source.__qualname__!r}"
+        source.close()  # else a "never awaited" warning would follow the error
+    if hasattr(kind, "__await__"):
+        hint = (
+            ": await it first, p.stream(await ...); or make it an async generator, `async def` with `yield`, which is "
+            "passed as it is"
+        )
+    elif callable(source):
+        hint = "; call it, and pass what that gives"
+    raise TypeError(f"{where}: source must be an iterable or an async iterable, not {named}{hint}")
 
 
 def _checked_in_flight(where: str, given: Any) -> int:

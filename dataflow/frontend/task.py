@@ -17,6 +17,7 @@ from contextvars import Context, copy_context
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dataflow.engine.loop import running_loop
 from dataflow.graph.nodes import Ref
 from dataflow.graph.pytree import fill, rebuild_tuple, refilled
 
@@ -37,12 +38,8 @@ class Task(Awaitable[R_co], _Base):  # type: ignore[misc]  # the base Any lets a
         self._name = name
         self._callbacks: list[tuple[Callable[[Any], object], Callable[[asyncio.Task[Any]], object]]] = []
         """What was given to `add_done_callback`, and what tells it; until it was called."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise RuntimeError(
-                f"{name}.start() needs a running event loop: call it in a coroutine, or call {name}(...) itself"
-            ) from None
+        otherwise = f"{name}.start() needs a running event loop: call it in a coroutine, or call {name}(...) itself"
+        loop = running_loop(f"{name}.start()", otherwise=otherwise)
         self._task: asyncio.Task[Any] = loop.create_task(
             _when_ready(run, args, kwargs), name=f"dataflow {name}", context=copy_context()
         )
