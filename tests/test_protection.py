@@ -394,9 +394,6 @@ class Weights(list[Any]):
 
 HOLDERS: list[tuple[Callable[[Any], Any], Callable[[Any], Any]]] = [
     (lambda x: {"a": x}, lambda h: h["a"]),
-    (lambda x: OrderedDict(a=x), lambda h: h["a"]),
-    (lambda x: defaultdict(list, a=x), lambda h: h["a"]),
-    (lambda x: Weights([0, x]), lambda h: h[1]),
     (lambda x: deque([0, x]), lambda h: h[1]),
     (lambda x: Layer(x), lambda h: h.weight),
     (lambda x: [Layer((x, {"deep": x}))], lambda h: h[0].weight[1]["deep"]),
@@ -491,17 +488,58 @@ def test_what_its_kernel_made_read_only_stays_so(run_async: Runner) -> None:
     assert not locked_one.flags.writeable
 
 
-def test_a_constant_that_is_returned_is_a_copy_each_time(run_async: Runner) -> None:
-    constant = np.arange(3)
+KINDS: list[Callable[[Any], Any]] = [
+    lambda x: OrderedDict(a=x),
+    lambda x: defaultdict(list, a=x),
+    lambda x: Weights([0, x]),
+]
+
+
+@pytest.mark.parametrize("hold", KINDS)
+def test_a_kind_of_list_or_dict_is_passed_as_it_is(run_async: Runner, hold: Callable[[Any], Any]) -> None:
+    given, constant = hold(np.zeros(3)), hold(np.zeros(3))
+
+    @flow.op
+    def is_given(one: Any, other: Any) -> bool:
+        return one is given and other is constant
+
+    assert run_async(flow.pipeline(lambda one: (is_given(one, constant), is_given(one, constant)))(given)) == (
+        True,
+        True,
+    )
+
+
+def test_a_constant_that_is_returned_is_that_very_object(run_async: Runner) -> None:
+    array, table, thing = np.arange(3), {"a": [1]}, object()
 
     @flow.pipeline
     def pipeline(x: Any) -> Any:
-        return {"constant": constant, "x": x}
+        return {"array": array, "table": [table], "thing": thing, "x": x}
 
-    first = run_async(pipeline(1))["constant"]
-    first += 1
-    np.testing.assert_array_equal(run_async(pipeline(1))["constant"], [0, 1, 2])
-    np.testing.assert_array_equal(constant, [0, 1, 2])
+    for _ in range(2):
+        result = run_async(pipeline(1))
+        assert result["array"] is array
+        assert result["table"][0] is table
+        assert result["thing"] is thing
+    assert run_async(flow.pipeline(lambda x: array)(1)) is array
+    assert run_async(flow.pipeline(lambda x: table)(1)) is table
+
+
+def test_a_constant_that_the_body_made_is_new_in_every_run(run_async: Runner) -> None:
+    @flow.pipeline
+    def pipeline(x: Any) -> Any:
+        zeros = np.zeros(3)
+        return {"array": zeros, "table": [{"a": [1]}], "x": x, "seen": total(zeros), "nested": [[np.ones(2)]]}
+
+    one, two = run_async(pipeline(1)), run_async(pipeline(1))
+    one["array"] += 1
+    one["table"][0]["a"].append(2)
+    one["nested"][0][0][:] = 5
+    for result in (two, run_async(pipeline(1))):
+        assert result["seen"] == 0
+        np.testing.assert_array_equal(result["array"], np.zeros(3))
+        np.testing.assert_array_equal(result["nested"][0][0], np.ones(2))
+        assert result["table"] == [{"a": [1]}]
 
 
 def test_async_ops_are_handed_the_same_views(run_async: Runner) -> None:

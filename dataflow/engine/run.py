@@ -126,6 +126,8 @@ class Run:
         for slot, value in zip(plan.input_slots, inputs, strict=True):
             if slot >= 0:
                 values[slot] = value if type(value) in PLAIN_RESULT else guard(value)
+        for slot, make in plan.made:
+            values[slot] = make(())
         self._originals: dict[int, Any] = {}
         """For a slot that is an output and guarded: what the caller gets instead."""
         for position, slot in plan.passed_on:

@@ -21,10 +21,10 @@ from typing import Any, cast
 import numpy as np
 
 from dataflow.frontend.op import Op
-from dataflow.frontend.signature import tree_of
+from dataflow.frontend.signature import planted, tree_of
 from dataflow.frontend.target import Target
 from dataflow.graph.plan import Plan
-from dataflow.graph.pytree import fill
+from dataflow.graph.pytree import map_leaves
 from dataflow.graph.readonly import guard, writable
 from dataflow.graph.tracing.placeholder import is_placeholder
 from dataflow.graph.tracing.tracer import current
@@ -82,7 +82,7 @@ class Carried:
 
     def state(self, leaves: list[Any]) -> dict[str, Any]:
         """The way back."""
-        return {name: fill(template, leaves) for name, template in self._places.items()}
+        return {name: planted(template, leaves) for name, template in self._places.items()}
 
     def received(self, link: Any) -> dict[str, Any]:
         """In the body: for each name what stands for its value."""
@@ -91,7 +91,7 @@ class Carried:
             receive = _RECEIVE.options(name=f"receive {name}")
             for place in _places_in(template):
                 asked[place] = receive(link, place)
-        return {name: fill(template, asked) for name, template in self._places.items()}
+        return {name: planted(template, asked) for name, template in self._places.items()}
 
     def pair(self, returned: Any) -> tuple[Any, Any]:
         """What a body returned: its result, and the state. TypeError if it is something else."""
@@ -205,7 +205,11 @@ class Link:
 
 async def _receive(link: Link, place: int) -> Any:
     leaves = await link.before.receive()
-    return fill(leaves[place], ())  # lists and dicts are new for each reader; the arrays in them are read-only
+    return map_leaves(_itself, leaves[place], always=True)  # containers are new for each reader; arrays are read-only
+
+
+def _itself(leaf: Any) -> Any:
+    return leaf
 
 
 async def _hand_on(link: Link, leaves: list[Any]) -> None:

@@ -6,9 +6,10 @@ the plan is kept: arguments named in `static`, None, the structure of those name
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime, time
 from decimal import Decimal
@@ -18,10 +19,10 @@ import numpy as np
 
 from dataflow.errors import TraceError
 from dataflow.graph.nodes import Ref
-from dataflow.graph.pytree import fill, rebuild_tuple, refilled
+from dataflow.graph.pytree import kind_of
 from dataflow.graph.tracing.placeholder import Placeholder
 
-__all__ = ["Binding", "Parameters", "tree_of"]
+__all__ = ["Binding", "Parameters", "planted", "tree_of"]
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _ANYTHING = object()
@@ -246,11 +247,12 @@ class Binding:
             grown = {key: self._grown(f"{label}[{key!r}]", item) for key, item in value.items()}
             leaves = {key: leaf for key, (leaf, _) in grown.items()}
             structure = tuple((_typed(key), inner) for key, (_, inner) in grown.items())
-            return refilled(value, leaves), (type(value), structure)
-        if isinstance(value, (list, tuple)):
+            return _refilled(value, leaves), (type(value), structure)
+        kind = kind_of(type(value))
+        if isinstance(value, list) or (isinstance(value, tuple) and kind is not None):
             parts = [self._grown(f"{label}[{index}]", item) for index, item in enumerate(value)]
             items = [leaf for leaf, _ in parts]
-            template = refilled(value, items) if isinstance(value, list) else rebuild_tuple(value, items)
+            template = _refilled(value, items) if kind is None else kind.make(value, items)
             return template, (type(value), tuple(inner for _, inner in parts))
         return self._leaf(label, value)
 
@@ -267,7 +269,7 @@ class Binding:
             kind = self.bound.signature.parameters[name].kind
             arguments[name] = list(value) if kind is _VARIADIC[0] else dict(value) if kind is _VARIADIC[1] else value
         for name, template in self._trees.items():
-            arguments[name] = fill(template, placeholders)
+            arguments[name] = planted(template, placeholders)
         for place, placeholder in zip(self._places, placeholders, strict=True):
             if place is None:
                 continue
@@ -286,8 +288,34 @@ def tree_of(name: str, value: Any, *, nested: bool, first: int) -> tuple[Any, Ha
     binding = Binding(inspect.BoundArguments(inspect.Signature(), OrderedDict()))
     binding.add_tree(name, value)
     leaves = binding.inputs
-    template = fill(binding._trees[name], [Ref(first + place) for place in range(len(leaves))])
+    template = planted(binding._trees[name], [Ref(first + place) for place in range(len(leaves))])
     return template, binding.key, leaves
+
+
+def planted(template: Any, known: Mapping[int, Any] | Sequence[Any]) -> Any:
+    """A template of `tree_of`, with what is known for each leaf."""
+    if type(template) is Ref:
+        return known[template]
+    if isinstance(template, dict):
+        return _refilled(template, {key: planted(item, known) for key, item in template.items()})
+    if isinstance(template, list):
+        return _refilled(template, [planted(item, known) for item in template])
+    if isinstance(template, tuple) and (kind := kind_of(type(template))) is not None:
+        return kind.make(template, [planted(item, known) for item in template])
+    return template
+
+
+def _refilled(like: Any, items: Any) -> Any:
+    """A list or dict of the same type with other items; of a subclass, whatever else it is stays."""
+    if type(like) is type(items):
+        return items
+    same = copy.copy(like)
+    if isinstance(like, list):
+        list.__setitem__(same, slice(None), items)
+    else:
+        for key, item in items.items():
+            dict.__setitem__(same, key, item)
+    return same
 
 
 _BY_REPR = (float, complex, Decimal, datetime, time, range, np.generic)

@@ -11,15 +11,13 @@ and dataclasses; then its operator is a run of one node.
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
-from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow.engine.loop import running_loop
 from dataflow.graph.nodes import Ref
-from dataflow.graph.pytree import fill, rebuild_tuple, refilled
+from dataflow.graph.pytree import map_leaves
 
 __all__ = ["Task"]
 
@@ -108,29 +106,19 @@ async def _when_ready(run: Callable[..., Coroutine[Any, Any, Any]], args: Any, k
     for task in needed:
         # Shielded: if this one is cancelled, others may still need that one.
         await asyncio.shield(task._task)
-    args, kwargs = fill(template, [task._task.result() for task in needed])
+    known = [task._task.result() for task in needed]
+    args, kwargs = map_leaves(lambda leaf: known[leaf] if type(leaf) is Ref else leaf, template)
     needed.clear()
     return await run(*args, **kwargs)
 
 
 def _template(value: Any, needed: list[Task[Any]]) -> Any:
-    """The arguments with a Ref for each Task in them, also inside of tuples, lists, dicts and dataclasses."""
-    if isinstance(value, Task):
-        needed.append(value)
+    """The arguments with a Ref for each Task in them, also inside of containers."""
+
+    def place(leaf: Any) -> Any:
+        if not isinstance(leaf, Task):
+            return leaf
+        needed.append(leaf)
         return Ref(len(needed) - 1)
-    if isinstance(value, tuple):
-        return rebuild_tuple(value, [_template(item, needed) for item in value])
-    if isinstance(value, list):
-        return refilled(value, [_template(item, needed) for item in value])
-    if isinstance(value, dict):
-        return refilled(value, {key: _template(item, needed) for key, item in value.items()})
-    if is_dataclass(value) and not isinstance(value, type):
-        held = {each.name: getattr(value, each.name) for each in fields(value) if hasattr(value, each.name)}
-        found = len(needed)
-        parts = {name: _template(item, needed) for name, item in held.items()}
-        if len(needed) == found:
-            return value
-        value = copy.copy(value)
-        for name, part in parts.items():
-            object.__setattr__(value, name, part)
-    return value
+
+    return map_leaves(place, value)

@@ -12,8 +12,8 @@ from operator import itemgetter
 from typing import Any
 
 from dataflow.graph.nodes import Node, Ref
-from dataflow.graph.pytree import Numbering, fill, holds_ref, renumber
 from dataflow.graph.readonly import guard, writable
+from dataflow.graph.templates import Literal, Numbering, builder
 
 __all__ = ["Caller", "make_call", "writing"]
 
@@ -34,7 +34,7 @@ def make_call(
     """
     fn = node.spec.fn if fn is None else fn
     if node.nested:
-        return _filled(fn, node, slot_of)
+        return _filled(fn, node, slot_of, constant)
     args, reads = node.args, node.reads
     if len(args) == len(reads) and not node.kwargs:  # every argument is a value, and no two are the same
         return _positional(fn, [slot_of[number] for number in reads] if read is None else read)
@@ -69,22 +69,22 @@ def _with_keywords(fn: Callable[..., Any], slots: list[int], names: list[tuple[s
     return lambda v: fn(*[v[a] for a in slots], **{name: v[a] for name, a in names})
 
 
-def _filled(fn: Callable[..., Any], node: Node, slot_of: Numbering) -> Caller:
+def _filled(fn: Callable[..., Any], node: Node, slot_of: Numbering, constant: Callable[[Any], int]) -> Caller:
     """Some argument is a container with values in it, which is built anew for each call."""
-    filled = [_filler(argument, slot_of) for argument in node.args]
-    names = [(name, _filler(argument, slot_of)) for name, argument in node.kwargs.items()]
+
+    def slot(leaf: Any) -> int | None:
+        kind = type(leaf)
+        return slot_of[leaf] if kind is Ref else constant(leaf) if kind is Literal else None
+
+    def build(argument: Any) -> Caller:
+        return builder(argument, slot, constant=guard)  # its constants are as much the user's as those outside
+
+    filled = [build(argument) for argument in node.args]
+    names = [(name, build(argument)) for name, argument in node.kwargs.items()]
+    if not names and len(filled) == 1:
+        only = filled[0]
+        return lambda v: fn(only(v))
     return lambda v: fn(*[get(v) for get in filled], **{name: get(v) for name, get in names})
-
-
-def _filler(argument: Any, slot_of: Numbering) -> Caller:
-    if type(argument) is Ref:
-        slot = slot_of[argument]
-        return lambda v: v[slot]
-    if not holds_ref(argument):
-        value = guard(argument)
-        return lambda v: value
-    template = guard(renumber(argument, slot_of))  # its constants are as much the user's as those outside
-    return lambda v: fill(template, v)
 
 
 def writing(node: Node, owned: Callable[[int], bool]) -> Callable[..., Any]:

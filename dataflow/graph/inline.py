@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dataflow.graph.nodes import Graph
-from dataflow.graph.pytree import fill
+from dataflow.graph.templates import fill
 from dataflow.graph.tracing.placeholder import record
 from dataflow.graph.tracing.tracer import Trace, Traced, label_taken
 
@@ -24,8 +24,9 @@ def spliced(recording: Trace, graph: Graph, inputs: Sequence[Any]) -> Any:
         for node in graph.nodes:
             recording.after = (*after, *_numbers(known, graph.after.get(node.number, ())))
             recording.scope = _joined(scope, graph.scopes.get(node.number, ""))
-            args = tuple(fill(arg, known) for arg in node.args)
-            known.append(record(node.spec, args, {name: fill(arg, known) for name, arg in node.kwargs.items()}))
+            args = tuple(fill(arg, known, literals=False) for arg in node.args)
+            kwargs = {name: fill(arg, known, literals=False) for name, arg in node.kwargs.items()}
+            known.append(record(node.spec, args, kwargs))
     finally:
         recording.after, recording.scope = after, scope
     for name, number in graph.names.items():

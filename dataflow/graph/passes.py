@@ -11,7 +11,8 @@ from typing import Any
 
 from dataflow.errors import GraphError
 from dataflow.graph.nodes import Graph, Node, OpSpec, Ref
-from dataflow.graph.pytree import rebuild_tuple, refilled, renumber
+from dataflow.graph.pytree import map_leaves
+from dataflow.graph.templates import Literal, renumber
 
 __all__ = ["replaced", "selected"]
 
@@ -106,10 +107,7 @@ def replaced(
 
 
 def _swapped(argument: Any, swap: Swap, called: set[int]) -> Any:
-    if isinstance(argument, tuple):
-        return rebuild_tuple(argument, [_swapped(item, swap, called) for item in argument])
-    if isinstance(argument, list):
-        return refilled(argument, [_swapped(item, swap, called) for item in argument])
-    if isinstance(argument, dict):
-        return refilled(argument, {key: _swapped(item, swap, called) for key, item in argument.items()})
-    return swap(argument, called)
+    def swapped(leaf: Any) -> Any:
+        return leaf.mapped(swapped) if type(leaf) is Literal else swap(leaf, called)
+
+    return map_leaves(swapped, argument)

@@ -31,8 +31,8 @@ from dataflow.graph.call import Caller, make_call, writing
 from dataflow.graph.costs import Costs
 from dataflow.graph.nodes import Graph, Kind, Node, OpSpec
 from dataflow.graph.order import priority_order
-from dataflow.graph.pytree import Template, output_template
 from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT, guard
+from dataflow.graph.templates import Builder, Literal, Template, output_template
 
 __all__ = ["NONE", "SEVERAL", "Constants", "Plan", "make_plan"]
 
@@ -85,6 +85,8 @@ class Plan:
     """(position, slot) of each input that is an output as well."""
     constants_from: int
     """The first slot of a constant."""
+    made: tuple[tuple[int, Builder], ...]
+    """(slot, builder) of each constant that every run has of its own."""
     output: Template
     output_slots: frozenset[int]
     has_async: bool
@@ -115,7 +117,7 @@ def make_plan(graph: Graph) -> Plan:
     reads = [tuple([slot_of[number] for number in node.reads]) for node in steps]
     calls = [make_call(node, slot_of, constants.slot, slots) for node, slots in zip(steps, reads)]
     plumbing = {} if plain else _plumbing(graph, root, slot_of, constants)
-    output = output_template(graph.output).renumbered(slot_of)
+    output = output_template(graph.output, slot_of, constants.slot)
     output_slots = frozenset(output.refs)
     readers, uses = _count_readers(reads, plumbing, output_slots, free)
 
@@ -164,6 +166,7 @@ def make_plan(graph: Graph) -> Plan:
         input_slots=tuple(slot if readers[slot] else -1 for slot in slot_of[:first]),
         passed_on=tuple((i, slot) for i, slot in enumerate(slot_of[:first]) if slot in output_slots),
         constants_from=free,
+        made=constants.made,
         output=output,
         output_slots=output_slots,
         has_async=any(on_loop) and any(node.spec.kind is Kind.ASYNC for node in steps),
@@ -284,15 +287,35 @@ class Constants:
     def __init__(self, template: list[Any]) -> None:
         self._template = template
         self._small: dict[tuple[type, Any], int] = {}
+        self._literals: dict[Literal, int] = {}
+        self._made: list[tuple[int, Builder]] = []
+
+    @property
+    def made(self) -> tuple[tuple[int, Builder], ...]:
+        """What every run makes anew."""
+        return tuple(self._made)
 
     def slot(self, value: Any) -> int:
         """The slot of a constant."""
+        if type(value) is Literal:
+            return self._literal(value)
         if type(value) not in (int, str, bool, type(None)):
             return self._add(guard(value))
         key = (type(value), value)
         slot = self._small.get(key)
         if slot is None:
             slot = self._small[key] = self._add(value)
+        return slot
+
+    def _literal(self, literal: Literal) -> int:
+        """One slot for all who read it: in a run, they get the same object."""
+        slot = self._literals.get(literal)
+        if slot is None:
+            slot = self._literals[literal] = self._add(literal.value)
+            if literal.fresh:
+                self._made.append((slot, literal.builder(guard)))
+            elif guard(literal.value) is not literal.value:  # what it holds may be others the next time
+                self._made.append((slot, lambda v, value=literal.value: guard(value)))  # type: ignore[misc]
         return slot
 
     def _add(self, value: Any) -> int:

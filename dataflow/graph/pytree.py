@@ -1,140 +1,342 @@
-"""Templates: what holds Refs, and the way back to values. Arguments of a node, and what a body returned."""
+"""Containers: what counts as one, what is in it, and the same container around something else.
+
+    {"a": [x, 1]}   ──leaves──▶  x          map_leaves(f, …)  ──▶  {"a": [f(x), 1]}
+
+The rules hold for every module that looks into a value (capture, protection, copies, Tasks among arguments):
+
+1. A container is an exact `list`, `tuple`, `dict`, `set`, `deque` or `bytearray`, a namedtuple, or a dataclass;
+   `kind_of` is the one registry. A *kind* of list or dict (a MultiDict, a defaultdict, an attribute dict) has a mind of
+   its own: it is a leaf.
+2. The keys of a dict, and attributes of a dataclass that are no fields, belong to the container itself.
+3. *Atoms* (numbers, strings, None) are passed over: nobody asks anything of them, and a list may hold a million.
+4. What occurs twice occurs twice in the result as well, and what contains itself still does. Nothing is rebuilt that
+   holds nothing new. Nothing here recurses, so depth costs memory and no stack.
+
+The idea of one registry, and the name, are JAX's; jax.tree_util knows neither sharing nor cycles.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+import operator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, cast
 
-from dataflow.graph.nodes import Ref
+import numpy as np
 
-__all__ = ["Numbering", "Template", "fill", "holds_ref", "output_template", "rebuild_tuple", "refilled", "renumber"]
+from dataflow.graph.nodes import Declared
 
+__all__ = [
+    "ATOMS",
+    "Kind",
+    "Visit",
+    "arranged",
+    "built",
+    "is_container",
+    "is_record",
+    "kind_of",
+    "larger_than",
+    "leaves",
+    "map_leaves",
+    "walked",
+]
 
-Known = Mapping[int, Any] | Sequence[Any]
-Numbering = Mapping[int, int] | Sequence[int]
-"""For each of a graph's numbers that occur, the slot."""
-
-
-def fill(template: Any, known: Known) -> Any:
-    """The template with every Ref replaced by its value; containers are new, everything else is passed on."""
-    kind = type(template)
-    if kind is Ref:
-        return known[template]
-    if isinstance(template, list):
-        items = [known[item] if type(item) is Ref else fill(item, known) for item in template]
-        return items if kind is list else refilled(template, items)
-    if isinstance(template, dict):
-        return refilled(template, {key: fill(item, known) for key, item in template.items()})
-    if isinstance(template, tuple):
-        items = [known[item] if type(item) is Ref else fill(item, known) for item in template]
-        return tuple(items) if kind is tuple and items else rebuild_tuple(template, items)
-    if is_dataclass(template) and not isinstance(template, type):
-        if not holds_ref(template):
-            return template
-        same = copy.copy(template)
-        for field in fields(template):
-            if hasattr(template, field.name):
-                object.__setattr__(same, field.name, fill(getattr(template, field.name), known))
-        return same
-    return template
+ATOMS: Final[frozenset[type]] = frozenset(
+    {type(None), type(...), bool, int, float, complex, str, bytes}
+    | {np.bool_, np.float64, np.float32, np.int64, np.int32}
+)
+"""Types of leaves that hold nothing, and that nobody can write to."""
 
 
-def refilled(like: Any, items: Any) -> Any:
-    """A list or dict of the same type with other items; of a subclass, whatever else it is stays."""
-    if type(like) is type(items):
-        return items
-    same = copy.copy(like)
-    if isinstance(like, list):
-        list.__setitem__(same, slice(None), items)
-    else:
-        for key, item in items.items():
-            dict.__setitem__(same, key, item)
-    return same
+class Kind(NamedTuple):
+    """How containers of one type are taken apart and put together."""
+
+    items: Callable[[Any], Sequence[Any]]
+    """What is in it, in order; may be the container itself."""
+    make: Callable[[Any, Sequence[Any]], Any]
+    """A container as this one, around other items: as many, in the same order."""
+    shell: Callable[[Any], Any] | None = None
+    """One as this, yet to be filled by `put`. None: it cannot be changed once it is made."""
+    put: Callable[[Any, Any, Sequence[Any]], object] | None = None
+    """`put(shell, like, items)`."""
+
+    @property
+    def mutable(self) -> bool:
+        """Whether its owner can change what is in it."""
+        return self.shell is not None
 
 
-def renumber(template: Any, slot_of: Numbering) -> Any:
-    """The template with slots instead of the graph's numbers."""
-    return fill(template, {number: Ref(slot_of[number]) for number in _refs(template)})
+def _deque(like: deque[Any], items: Sequence[Any]) -> deque[Any]:
+    return deque(items, like.maxlen)
 
 
-def rebuild_tuple(like: tuple[Any, ...], items: Sequence[Any]) -> tuple[Any, ...]:
-    """A tuple of the same type: plain, or a namedtuple."""
-    if all(new is old for new, old in zip(items, like, strict=True)):
-        return like  # also the ones that nobody else can build, like sys.version_info
-    if type(like) is tuple:
-        return tuple(items)
-    make: Callable[[Sequence[Any]], tuple[Any, ...]] | None = getattr(type(like), "_make", None)
-    return make(items) if make is not None else type(like)(items)
+_EXACT: Final[dict[type, Kind]] = {
+    list: Kind(
+        items=lambda value: value,
+        make=lambda like, items: list(items),
+        shell=lambda like: [],
+        put=lambda shell, like, items: shell.extend(items),
+    ),
+    tuple: Kind(items=lambda value: value, make=lambda like, items: tuple(items)),
+    dict: Kind(
+        items=lambda value: list(value.values()),
+        make=lambda like, items: dict(zip(like, items, strict=True)),
+        shell=lambda like: {},
+        put=lambda shell, like, items: shell.update(zip(like, items, strict=True)),
+    ),
+    set: Kind(
+        items=list,
+        make=lambda like, items: set(items),
+        shell=lambda like: set(),
+        put=lambda shell, like, items: shell.update(items),
+    ),
+    bytearray: Kind(  # one whose items nobody asks for
+        items=lambda value: (),
+        make=lambda like, items: bytearray(like),
+        shell=bytearray,
+        put=lambda shell, like, items: None,
+    ),
+    deque: Kind(
+        items=list,
+        make=_deque,
+        shell=lambda like: deque(maxlen=like.maxlen),
+        put=lambda shell, like, items: shell.extend(items),
+    ),
+}
+_NAMEDTUPLE: Final = Kind(items=lambda value: value, make=lambda like, items: type(like)._make(items))
 
 
-def _refs(template: Any) -> Iterator[int]:
-    kind = type(template)
-    if kind is Ref:
-        yield int(template)
-    elif isinstance(template, (list, tuple)):
-        for item in template:
-            yield from _refs(item)
-    elif isinstance(template, dict):
-        for item in template.values():
-            yield from _refs(item)
-    elif is_dataclass(template) and not isinstance(template, type):
-        for field in fields(template):
-            yield from _refs(getattr(template, field.name, None))
+def _set_fields(record: Any, items: Sequence[Any]) -> Any:
+    held = [name for name in _field_names(type(record)) if hasattr(record, name)]
+    for name, item in zip(held, items, strict=True):
+        if getattr(record, name) is not item:
+            object.__setattr__(record, name, item)  # also of a frozen one
+    return record
 
 
-def holds_ref(template: Any) -> bool:
-    return next(_refs(template), None) is not None
+_RECORD: Final = Kind(
+    # A field without a value (init=False, not yet set) stays without one.
+    items=lambda value: [getattr(value, name) for name in _field_names(type(value)) if hasattr(value, name)],
+    make=lambda like, items: _set_fields(copy.copy(like), items),
+    shell=copy.copy,
+    put=lambda shell, like, items: _set_fields(shell, items),
+)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Template:
-    """The shape of what a body returned."""
-
-    shape: Any
-    refs: tuple[int, ...]
-    plain: bool = False
-    """Whether it is made of lists, tuples, dicts and Refs only, so that filling it copies all of it."""
-
-    def renumbered(self, slot_of: Sequence[int]) -> Template:
-        """The same shape over slots instead of the graph's numbers."""
-        shape = renumber(self.shape, slot_of)
-        return Template(shape, tuple(slot_of[number] for number in self.refs), _is_plain(shape))
-
-    def build(self, values: Sequence[Any]) -> Any:
-        """The result of a run. Constants in it are copied: nobody gets hold of what the graph keeps."""
-        if type(self.shape) is Ref:
-            return values[self.shape]
-        return fill(self.shape if self.plain else _fresh(self.shape), values)
+def kind_of(type_: Any) -> Kind | None:
+    """How values of this type are taken apart; None if they are leaves."""
+    if type_ in ATOMS:
+        return None
+    exact = _EXACT.get(type_)
+    return _kind_of(type_) if exact is None else exact
 
 
-def output_template(output: Any) -> Template:
-    """What a body returned, as a template."""
-    return Template(output, tuple(dict.fromkeys(_refs(output))))
+def _find_kind(type_: Any) -> Kind | None:
+    if issubclass(type_, tuple):
+        return _NAMEDTUPLE if hasattr(type_, "_make") and hasattr(type_, "_fields") else None
+    if is_dataclass(type_) and not issubclass(cast(type, type_), _NO_RECORDS):
+        return _RECORD
+    return None
 
 
-def _is_plain(shape: Any) -> bool:
-    kind = type(shape)
-    if kind is list or kind is tuple:
-        return all(map(_is_plain, shape))
-    if kind is dict:
-        return all(map(_is_plain, shape.values()))
-    return kind is Ref
+_NO_RECORDS: Final = (list, dict, set, frozenset, deque, BaseException, np.ndarray)
+_kind_of: Callable[[Any], Kind | None] = lru_cache(maxsize=1024)(_find_kind)
 
 
-def _fresh(shape: Any) -> Any:
-    """A copy of the constants in a shape; what cannot be copied (a lock, a module) is passed on as it is."""
-    kind = type(shape)
-    if kind in (Ref, int, float, str, bool, type(None)):
-        return shape
-    if kind is list:
-        return [_fresh(item) for item in shape]
-    if kind is dict:
-        return {key: _fresh(item) for key, item in shape.items()}
-    if isinstance(shape, tuple):
-        return rebuild_tuple(shape, [_fresh(item) for item in shape])
-    try:
-        return copy.deepcopy(shape)
-    except Exception:
-        return shape
+def _names_of_fields(type_: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(type_))
+
+
+_field_names: Callable[[Any], tuple[str, ...]] = lru_cache(maxsize=1024)(_names_of_fields)
+
+
+@lru_cache(maxsize=1024)
+def is_record(type_: Any) -> bool:
+    """Whether instances of a dataclass only hold data: one with operators or pipelines in its class is a model, whose
+    methods may well set its attributes."""
+    classes: tuple[type, ...] = type_.__mro__
+    attributes = (attribute for cls in classes for attribute in vars(cls).values())
+    return is_dataclass(type_) and not any(isinstance(attribute, Declared) for attribute in attributes)
+
+
+def is_container(value: Any) -> bool:
+    """Whether this is taken apart."""
+    return kind_of(type(value)) is not None
+
+
+def leaves(value: Any, into: Callable[[Any], bool] | None = None) -> Iterator[Any]:
+    """All leaves that are no atoms, those of a container that occurs twice once; `value` itself if it is a leaf.
+
+    `into` says of each container whether to look into it; one that is not is a leaf.
+    """
+    seen: dict[int, Any] = {}  # with the containers: what is alive keeps its id
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        type_ = type(part)
+        if type_ in ATOMS:
+            continue
+        kind = kind_of(type_)
+        if kind is None or (into is not None and not into(part)):
+            yield part
+        elif id(part) not in seen:
+            seen[id(part)] = part
+            items = kind.items(part)
+            if not ATOMS.issuperset(map(type, items)):
+                waiting += reversed(items)
+
+
+def larger_than(value: Any, count: int) -> bool:
+    """Whether a value is a container that has more than so many parts in all; looks at no more of them than that."""
+    seen: dict[int, Any] = {}
+    waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        kind = kind_of(type(part))
+        if kind is None or id(part) in seen:
+            continue
+        if type(part) in _EXACT and len(part) > count:
+            return True
+        items = kind.items(part)
+        count -= len(items)
+        if count < 0:
+            return True
+        seen[id(part)] = part
+        waiting += items
+    return False
+
+
+class Visit:
+    """A container on the way through a value: its items, and which of them are containers."""
+
+    __slots__ = ("changed", "inner", "items", "kind", "like", "todo")
+
+    def __init__(self, like: Any, kind: Kind) -> None:
+        self.like = like
+        self.kind = kind
+        self.items: list[Any] = list(kind.items(like))
+        self.inner: list[tuple[int, int]] = []
+        """(place, number): what stands at this place is the container of that visit."""
+        self.changed = False
+        plain = ATOMS.issuperset(map(type, self.items))
+        self.todo: Iterator[tuple[int, Any]] = iter(()) if plain else iter(enumerate(self.items))
+
+
+def walked(
+    value: Any,
+    into: Callable[[Any], bool] | None = None,
+    function: Callable[[Any], Any] | None = None,
+    kinds: Callable[[type], Kind | None] = kind_of,
+) -> list[Visit]:
+    """Every container of a container once, itself first, depth first and in order.
+
+    With a `function`, items that are leaves are replaced by what it gives for them, in the visit.
+    """
+    kind = kinds(type(value))
+    assert kind is not None
+    visits = [Visit(value, kind)]
+    numbers = {id(value): 0}
+    path = [visits[0]]
+    while path:
+        visit = path[-1]
+        for place, item in visit.todo:
+            type_ = type(item)
+            if type_ in ATOMS:
+                continue
+            kind = kinds(type_)
+            if kind is None or (into is not None and not into(item)):
+                if function is not None and (made := function(item)) is not item:
+                    visit.items[place] = made
+                    visit.changed = True
+                continue
+            known = numbers.get(id(item))  # `items` keeps it alive, so its id is its own
+            if known is None:
+                visit.inner.append((place, len(visits)))
+                numbers[id(item)] = len(visits)
+                path.append(Visit(item, kind))
+                visits.append(path[-1])
+                break
+            visit.inner.append((place, known))
+        else:
+            path.pop().todo = iter(())  # `enumerate` keeps what it gave last
+    return visits
+
+
+def arranged(visits: Sequence[Visit], those: Iterable[int]) -> list[int]:
+    """The numbers of those visits in the order in which their containers are put together, once there are shells of
+    what can be filled later: tuples first, each after those that it holds. Among them there is no cycle."""
+    tuples = {number for number in those if visits[number].kind.shell is None}
+    placed: dict[int, None] = {}
+    waiting = list(tuples)
+    while waiting:
+        number = waiting[-1]
+        missing = [inner for _, inner in visits[number].inner if inner in tuples and inner not in placed]
+        waiting += missing
+        if not missing:
+            placed[waiting.pop()] = None
+    return [*placed, *(number for number in those if number not in tuples)]
+
+
+def built(visits: Sequence[Visit], those: Sequence[int]) -> Any:
+    """The first container, where those of these numbers are new ones around the items of the visits."""
+    made: dict[int, Any] = {}
+    for number in those:
+        shell = visits[number].kind.shell
+        if shell is not None:
+            made[number] = shell(visits[number].like)
+    for number in arranged(visits, those):
+        visit = visits[number]
+        kind, like, items = visit.kind, visit.like, visit.items.copy()
+        for place, other in visit.inner:
+            if other in made:
+                items[place] = made[other]
+        if kind.put is None:
+            made[number] = kind.make(like, items)
+        else:
+            kind.put(made[number], like, items)
+    return made.get(0, visits[0].like)
+
+
+def map_leaves(
+    function: Callable[[Any], Any],
+    value: Any,
+    *,
+    into: Callable[[Any], bool] | None = None,
+    always: bool = False,
+) -> Any:
+    """The same value, with what `function` gives for each leaf that is no atom.
+
+    `into` says of each container whether to look into it; one that is not is a leaf. With `always`, every container
+    is a new one, else only those that hold something new. Leaves are visited in order, each place by itself.
+    """
+    kind = kind_of(type(value))
+    if kind is None or (into is not None and not into(value)):
+        return value if type(value) in ATOMS else function(value)
+    items = kind.items(value)
+    types = set(map(type, items))
+    if types <= ATOMS:
+        return kind.make(value, items) if always else value
+    if not any(kind_of(each) for each in types):  # flat, as most are
+        new = [item if type(item) in ATOMS else function(item) for item in items]
+        return kind.make(value, new) if always or not all(map(operator.is_, new, items)) else value
+    visits = walked(value, into, function)
+    return built(visits, range(len(visits)) if always else _changed(visits))
+
+
+def _changed(visits: list[Visit]) -> list[int]:
+    """The numbers of those that hold something new; what holds these is new itself."""
+    found = [number for number, visit in enumerate(visits) if visit.changed]
+    if found:
+        parents: dict[int, list[int]] = {}
+        for number, visit in enumerate(visits):
+            for _, inner in visit.inner:
+                parents.setdefault(inner, []).append(number)
+        for number in found:  # grows
+            for parent in parents.get(number, ()):
+                if not visits[parent].changed:
+                    visits[parent].changed = True
+                    found.append(parent)
+    return found

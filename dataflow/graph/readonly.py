@@ -5,23 +5,19 @@ array itself are never changed: it may be the caller's, a constant, or a result 
 how many refer to it, no interpreter tells reliably (3.14 lends references, free-threaded builds share the counts).
 Subclasses and dtypes without a buffer get a plain read-only view.
 
-Containers (tuples, lists, dicts, deques, dataclasses, and what is derived from them) are rebuilt around guarded arrays.
-Other objects are passed on as they are, also dataclasses with operators or pipelines among their methods: those are
-models, whose methods may well set their attributes.
+Containers (see `dataflow.graph.pytree`) are rebuilt around guarded arrays. Other objects are passed on as they are,
+also dataclasses with operators or pipelines among their methods: those are models, whose methods may well set their
+attributes.
 """
 
 from __future__ import annotations
 
-import copy
-from collections import deque
-from collections.abc import Callable
-from dataclasses import fields, is_dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from dataflow.graph.nodes import Declared
+from dataflow.graph.pytree import is_record, kind_of, leaves, map_leaves
+from dataflow.graph.templates import Literal
 
 __all__ = ["ANY_RESULT", "PLAIN_RESULT", "guard", "own", "writable"]
 
@@ -32,18 +28,23 @@ PLAIN_RESULT: frozenset[type] = frozenset(
 ANY_RESULT: frozenset[type] = PLAIN_RESULT | {np.ndarray}
 """Results of a step with one reader that need no second look."""
 
-_CONTAINERS = (tuple, list, dict, deque)
-
 
 def guard(value: Any) -> Any:
     """What readers get instead of a value."""
     if type(value) in PLAIN_RESULT:
         return value
-    if isinstance(value, np.ndarray):
-        return _view(value)
-    if _is_container(value):
-        return _rebuild(value, guard)
-    return value
+    if kind_of(type(value)) is None:
+        return _guarded(value)
+    return map_leaves(_guarded, value, into=_looked_into)
+
+
+def _guarded(leaf: Any) -> Any:
+    return _view(leaf) if isinstance(leaf, np.ndarray) else leaf
+
+
+def _looked_into(container: Any) -> bool:
+    type_: Any = type(container)
+    return not hasattr(type_, "__dataclass_fields__") or is_record(type_)
 
 
 def _view(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -66,59 +67,15 @@ def _view(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return view
 
 
-def _is_container(value: Any) -> bool:
-    kind: Any = type(value)
-    return issubclass(kind, _CONTAINERS) or _is_record(kind)
-
-
-@lru_cache(maxsize=1024)
-def _is_record(kind: type) -> bool:
-    """Whether its instances are dataclasses that only hold data."""
-    attributes = (attribute for cls in kind.__mro__ for attribute in vars(cls).values())
-    return is_dataclass(kind) and not any(isinstance(attribute, Declared) for attribute in attributes)
-
-
-def _rebuild(container: Any, guarded: Callable[[Any], Any]) -> Any:
-    """The container over guarded items; the very same one if there was nothing to guard."""
-    if isinstance(container, dict):
-        return _with_items(container, {key: guarded(item) for key, item in container.items()}, dict.__setitem__)
-    if is_dataclass(container):
-        held = {f.name: getattr(container, f.name) for f in fields(container) if hasattr(container, f.name)}
-        new = {name: guarded(item) for name, item in held.items()}
-        return _with_items(container, {n: v for n, v in new.items() if v is not held[n]}, object.__setattr__)
-    items = [guarded(item) for item in container]
-    kind = type(container)
-    if all(new is old for new, old in zip(items, container, strict=True)):
-        return container
-    if kind is tuple or kind is list:
-        return kind(items)
-    if isinstance(container, tuple):
-        make = getattr(kind, "_make", None)
-        return make(items) if make is not None else container
-    return _with_items(container, dict(enumerate(items)), kind.__setitem__)
-
-
-def _with_items(container: Any, items: dict[Any, Any], put: Callable[[Any, Any, Any], object]) -> Any:
-    """A copy that holds these instead; the container itself if it holds them already."""
-    if isinstance(container, dict) and all(items[key] is container[key] for key in items):
-        return container
-    if not items:
-        return container
-    if type(container) is dict:
-        return items
-    same_kind = copy.copy(container)
-    for key, item in items.items():
-        put(same_kind, key, item)
-    return same_kind
-
-
 def writable(value: Any, *, copy: bool) -> Any:
     """What an operator gets that writes into its argument: arrays that are read-only, or all if `copy`, as copies."""
-    if isinstance(value, np.ndarray):
-        return value.copy(order="K") if copy or not value.flags.writeable else value
-    if _is_container(value):
-        return _rebuild(value, lambda item: writable(item, copy=copy))
-    return value
+
+    def writable_leaf(leaf: Any) -> Any:
+        if not isinstance(leaf, np.ndarray):
+            return leaf
+        return leaf.copy(order="K") if copy or not leaf.flags.writeable else leaf
+
+    return map_leaves(writable_leaf, value, into=_looked_into, always=copy)
 
 
 def own(result: Any, arguments: Any, constants: Any = ()) -> Any:
@@ -127,19 +84,21 @@ def own(result: Any, arguments: Any, constants: Any = ()) -> Any:
     What became read-only only because it is a view of a guarded argument, or of a constant, is copied; what is
     read-only by nature (the kernel made it so, or broadcast it) stays as it is.
     """
-    if type(result) in PLAIN_RESULT:
+    if type(result) in PLAIN_RESULT or (kind_of(type(result)) is None and not isinstance(result, np.ndarray)):
         return result
-    if isinstance(result, np.ndarray):
-        if result.flags.writeable:
-            return result
-        memory = _root(result)
-        guarded = [argument for argument in _arrays(arguments) if not argument.flags.writeable]
-        if any(_root(argument) is memory for argument in (*guarded, *_arrays(constants))):
-            return result.copy(order="K")
-        return result
-    if _is_container(result):
-        return _rebuild(result, lambda item: own(item, arguments, constants))
-    return result
+    memories: set[int] = set()
+    """Of what may not be written to, by id; filled when something read-only is met."""
+
+    def of_the_user(leaf: Any) -> Any:
+        if not isinstance(leaf, np.ndarray) or leaf.flags.writeable:
+            return leaf
+        if not memories:
+            guarded = [argument for argument in _arrays(arguments) if not argument.flags.writeable]
+            memories.update(id(_root(argument)) for argument in (*guarded, *_arrays(constants)))
+            memories.add(0)
+        return leaf.copy(order="K") if id(_root(leaf)) in memories else leaf
+
+    return map_leaves(of_the_user, result, into=_looked_into)
 
 
 def _root(array: np.ndarray[Any, Any]) -> Any:
@@ -151,15 +110,9 @@ def _root(array: np.ndarray[Any, Any]) -> Any:
 
 def _arrays(arguments: Any) -> list[np.ndarray[Any, Any]]:
     found: list[np.ndarray[Any, Any]] = []
-    waiting = [arguments]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, np.ndarray):
-            found.append(value)
-        elif isinstance(value, dict):
-            waiting += value.values()
-        elif isinstance(value, (tuple, list, deque)):
-            waiting += value
-        elif is_dataclass(value) and not isinstance(value, type):
-            waiting += [getattr(value, field.name, None) for field in fields(value)]
+    for leaf in leaves(arguments):
+        if isinstance(leaf, np.ndarray):
+            found.append(leaf)
+        elif type(leaf) is Literal:
+            found += _arrays(leaf.value)
     return found

@@ -15,8 +15,8 @@ from dataflow.graph.call import Caller, make_call, writing
 from dataflow.graph.costs import Costs
 from dataflow.graph.nodes import Ref
 from dataflow.graph.plan import NONE, SEVERAL, Constants, Plan, retried
-from dataflow.graph.pytree import output_template
 from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT
+from dataflow.graph.templates import output_template
 
 __all__ = ["one_step", "read_by"]
 
@@ -67,7 +67,8 @@ def one_step(plan: Plan, step: int, around: Callable[[Caller], Caller]) -> Plan:
         input_slots=(),
         passed_on=(),
         constants_from=1 + count,
-        output=output_template(Ref(0)),
+        made=constants.made,
+        output=output_template(Ref(0), [0], constants.slot),
         output_slots=frozenset([0] if is_output else ()),
         has_async=False,
     )

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -224,9 +223,9 @@ class Record:
 def test_tasks_inside_of_other_containers(run_async: Runner) -> None:
     async def main() -> None:
         task, plain = add.start(1, 2), Record(1)
-        given = [Pair(task, 1), Record([task]), OrderedDict(k=task), plain]
+        given = [Pair(task, 1), Record([task]), {"k": task}, plain]
         result = await gather.start(given)
-        assert result == [Pair(3, 1), Record([3]), OrderedDict(k=3), plain]
+        assert result == [Pair(3, 1), Record([3]), {"k": 3}, plain]
         assert [type(item) for item in result] == [type(item) for item in given]
 
     run_async(main())

@@ -482,7 +482,7 @@ def test_slots_are_steps_then_plumbing_then_inputs_then_constants() -> None:
     assert plan.constants_from == 6
     assert plan.template == [None] * 6 + [2.5, "axis"]
     assert plan.output_slots == {1}
-    assert (plan.output.shape, plan.output.refs) == (Ref(1), (1,))
+    assert plan.output.refs == (1,)
     assert repr(plan) == "<Plan sketch: 2 steps, 8 slots>"
     assert len(plan) == 2
 

@@ -5,22 +5,18 @@
 Rules:
 
 1. Every placeholder becomes its Ref; pending plumbing is recorded by that.
-2. Lists, tuples and dicts are rebuilt, and dataclasses that hold a placeholder: a body that changes them later does not
-   change the graph. What is shared within one argument stays shared.
-3. Arrays and all other objects are kept as they are. One that holds a placeholder is refused: nobody would fill it in.
+2. Containers (see `dataflow.graph.pytree`) are rebuilt around Refs. What is shared within one argument stays shared.
+3. A container without a placeholder that can be changed is kept as a `Literal`: a body that changes it later does not
+   change what the node gets.
+4. Arrays and all other objects are kept as they are. One that holds a placeholder is refused: nobody would fill it in.
    So is an array that the body writes to afterwards.
-4. The owner of the trace (a method pipeline's `self`) becomes Ref(0): a graph never holds it.
-
-The scan recurses into the containers of one argument, never over the graph.
+5. The owner of the trace (a method pipeline's `self`) becomes Ref(0): a graph never holds it.
 """
 
 from __future__ import annotations
 
-import copy
-import operator
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, is_dataclass
 from functools import partial
 from itertools import islice
 from types import (
@@ -40,6 +36,9 @@ import numpy as np
 
 from dataflow.errors import TraceError
 from dataflow.graph.nodes import Declared, Kind, OpSpec, Ref
+from dataflow.graph.pytree import kind_of, map_leaves
+from dataflow.graph.templates import Literal
+from dataflow.graph.tracing.literals import is_literal
 from dataflow.graph.tracing.tracer import NO_KWARGS, Trace, Traced, array_changed, here, refusal, stranger, user_line
 
 __all__ = ["CLOSED_OVER", "LEAVES", "Scan", "closes_over"]
@@ -69,7 +68,7 @@ _BOUND = OpSpec(lambda declared, instance: declared.__get__(instance), "method",
 class Scan:
     """Freezes the arguments of one call, or what a body returned."""
 
-    __slots__ = ("_busy_dataclasses", "_done", "_reads", "_refs", "_spec", "_trace", "_where", "nested")
+    __slots__ = ("_reads", "_spec", "_trace", "_where", "nested")
 
     def __init__(self, recording: Trace, reads: dict[int, None], spec: OpSpec | None, where: str = "") -> None:
         self.nested = False  # whether a Ref stands inside a container
@@ -77,18 +76,39 @@ class Scan:
         self._trace = recording
         self._spec = spec  # None for what a body returned
         self._where = where
-        self._refs = 0  # how many Refs were put so far: a container in whose scan it grew holds one
-        # By id, so that what is shared stays shared and is scanned once: (the container, kept alive lest another gets
-        # its id; frozen; its Refs). None while its scan lasts.
-        self._done: dict[int, tuple[Any, Any, int] | None] = {}
-        self._busy_dataclasses: tuple[int, ...] = ()  # those that were met again inside themselves
 
     def whole(self, value: Any) -> Any:
         """Freeze one argument."""
-        try:
-            return self._freeze(value)
-        except RecursionError as deep:
-            raise self._error("is nested too deeply", "pass the nodes in a flat list") from deep
+        if kind_of(type(value)) is None:
+            frozen = self._freeze(value)
+            if self._spec is None and type(frozen) is np.ndarray:
+                return self._literal(frozen)
+            return frozen
+        if type(value) is tuple and LEAVES.issuperset(map(type, value)):
+            return value
+        met: dict[int, Any] = {}
+        """The containers of the user's, by id."""
+
+        def into(container: Any) -> bool:
+            met[id(container)] = container
+            if type(container) is dict and not LEAVES.issuperset(map(type, container)):
+                self._refuse_keys(container)
+            return container is not self._trace.owner
+
+        frozen = map_leaves(self._freeze, value, into=into)
+        if frozen is value:
+            return self._constant(value)
+        self.nested = True
+        # What is new holds a Ref; what in it is the user's does not.
+        return map_leaves(self._constant, frozen, into=lambda container: id(container) not in met)
+
+    def _constant(self, value: Any) -> Any:
+        returned = self._spec is None and type(value) is np.ndarray
+        return self._literal(value) if returned or is_literal(value) else value
+
+    def _literal(self, value: Any) -> Literal:
+        where = self._where
+        return self._trace.literals.add(value, lambda: where or here(), returned=self._spec is None)
 
     def _freeze(self, value: Any) -> Any:
         kind = type(value)
@@ -111,8 +131,8 @@ class Scan:
             return self._bound(value)
         if isinstance(value, _ONE_SHOT):
             raise self._error(f"is a {type(value).__name__}, which gives its items once", "make it a list")
-        if isinstance(value, tuple | list | dict) or (is_dataclass(value) and not isinstance(value, type)):
-            return self._container(value)
+        if kind is Literal:
+            return value
         self._refuse_hidden(_contents(value), value)
         if isinstance(value, np.ndarray) and not value.dtype.hasobject:
             return self._array(value)
@@ -125,7 +145,6 @@ class Scan:
 
     def _put(self, ref: Ref) -> Ref:
         self._reads[+ref] = None  # a plain int
-        self._refs += 1
         return ref
 
     def _ref(self, placeholder: Traced) -> Ref:
@@ -167,86 +186,9 @@ class Scan:
         code, lasti = user_line()
         return self._put(self._trace.add(spec, args, NO_KWARGS, tuple(reads), scan.nested, code, lasti))
 
-    def _container(self, value: Any) -> Any:
-        key = id(value)
-        if key in self._done:
-            return self._met_again(value)
-        self._done[key] = None
-        before = self._refs
-        frozen = self._rebuilt(value)
-        put = self._refs - before
-        self.nested = self.nested or put > 0
-        self._done[key] = (value, frozen, put)
-        return frozen
-
-    def _met_again(self, value: Any) -> Any:
-        done = self._done[id(value)]
-        if done is not None:
-            _, frozen, put = done
-            self._refs += put
-            return frozen
-        # A tree of objects with links to their parents is a fine constant; it is refused only if it holds nodes.
-        if isinstance(value, tuple | list | dict):
-            raise self._loop(value)
-        self._busy_dataclasses += (id(value),)
-        return value
-
-    def _rebuilt(self, value: Any) -> Any:
-        if isinstance(value, tuple):
-            return self._tuple(value)
-        if isinstance(value, list):
-            return self._list(value)
-        if isinstance(value, dict):
-            return self._dict(value)
-        return self._dataclass(value)
-
-    def _tuple(self, value: tuple[Any, ...]) -> Any:
-        before = self._refs
-        items = [self._freeze(item) for item in value]
-        if all(map(operator.is_, items, value)):
-            return value
-        kind = type(value)
-        if kind is tuple:
-            return tuple(items)
-        if hasattr(kind, "_make"):
-            return kind._make(items)
-        if self._refs > before:
-            raise self._hidden(value)
-        return value
-
-    def _list(self, value: list[Any]) -> list[Any]:
-        items = [self._freeze(item) for item in value]
-        if type(value) is list:
-            return items
-        same_kind = copy.copy(value)
-        list.__setitem__(same_kind, slice(None), items)
-        return same_kind
-
-    def _dict(self, value: dict[Any, Any]) -> dict[Any, Any]:
+    def _refuse_keys(self, value: dict[Any, Any]) -> None:
         if any(map(_holds, value)):
             raise self._error("has a placeholder as the key of a dict", "use names as keys, placeholders as values")
-        items = {key: self._freeze(item) for key, item in value.items()}
-        if type(value) is dict:
-            return items
-        same_kind = copy.copy(value)
-        for key, item in items.items():
-            dict.__setitem__(same_kind, key, item)
-        return same_kind
-
-    def _dataclass(self, value: Any) -> Any:
-        before = self._refs
-        # A field without a value (init=False, not yet set) stays without one.
-        held = {field.name: getattr(value, field.name) for field in fields(value) if hasattr(value, field.name)}
-        frozen = {name: self._freeze(item) for name, item in held.items()}
-        if self._refs == before:
-            return value
-        if id(value) in self._busy_dataclasses:
-            raise self._loop(value)
-        rebuilt = copy.copy(value)
-        for name, item in frozen.items():
-            if item is not held[name]:
-                object.__setattr__(rebuilt, name, item)
-        return rebuilt
 
     def _refuse_hidden(self, contents: Iterable[Any], holder: object) -> None:
         if any(map(_holds, contents)):
@@ -254,9 +196,6 @@ class Scan:
 
     def _hidden(self, holder: object) -> TraceError:
         return self._error(f"holds a placeholder inside a {type(holder).__name__}", _REMEDY_CONTAINER)
-
-    def _loop(self, container: object) -> TraceError:
-        return self._error(f"is a {type(container).__name__} that contains itself", "pass its parts separately")
 
     def _error(self, what: str, remedy: str) -> TraceError:
         spec, name = self._spec, self._trace.name
@@ -282,6 +221,12 @@ def closes_over(function: FunctionType) -> bool:
 
 def _contents(value: Any) -> Iterable[Any]:
     """What an object that is not rebuilt holds, one level deep: enough for the usual mistakes, and cheap."""
+    if isinstance(value, dict):  # a kind of dict, with a mind of its own
+        return (*dict.values(value), *_attributes(value))
+    if isinstance(value, list):
+        return (*list.__iter__(value), *_attributes(value))
+    if isinstance(value, tuple):
+        return (*tuple.__iter__(value), *_attributes(value))
     if isinstance(value, _NOT_REBUILT):
         return list(cast(Iterable[Any], value))
     if isinstance(value, np.ndarray):

@@ -3,6 +3,7 @@
     tracer.py        Trace: the nodes so far, who may add to them, the user's line
     capture.py       arguments and results: placeholders → Refs, containers rebuilt
     constants.py     the user's arrays among them, watched while the body runs
+    literals.py      the containers among them: which the body made, and which are from outside
     operations.py    what can be done with a placeholder, as OpSpecs
     placeholder.py   Placeholder: what records it, what is refused
     annotations.py   after, label, scope
@@ -24,8 +25,17 @@ from dataflow.errors import TraceError
 from dataflow.graph.diagnostics.blame import provoked_at, refused_before
 from dataflow.graph.nodes import Graph
 from dataflow.graph.tracing.capture import Scan
+from dataflow.graph.tracing.constants import Constants
 from dataflow.graph.tracing.placeholder import Placeholder, input_placeholder, is_placeholder, record
-from dataflow.graph.tracing.tracer import PASSED_OVER, Trace, array_changed, current, refusal, trace_of_context
+from dataflow.graph.tracing.tracer import (
+    PASSED_OVER,
+    Trace,
+    array_changed,
+    container_changed,
+    current,
+    refusal,
+    trace_of_context,
+)
 
 __all__ = ["Placeholder", "Trace", "current", "is_placeholder", "record", "trace"]
 
@@ -47,8 +57,12 @@ def trace(
         if recording.refused:
             raise TraceError(f"{recording.refused[0]} (the refusal was caught, and {name!r} went on without the value)")
         output = Scan(recording, {}, None, _declared(body)).whole(returned)
+        del returned
         if written := recording.constants.changed():
             raise array_changed(written)
+        recording.constants = Constants()
+        if changed := recording.literals.settle(recording.nodes):
+            raise container_changed(changed)
         return Graph(
             name,
             inputs,

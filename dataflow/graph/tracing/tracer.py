@@ -22,6 +22,7 @@ from dataflow import errors
 from dataflow.errors import TraceError
 from dataflow.graph.nodes import Kind, Node, OpSpec, Ref
 from dataflow.graph.tracing.constants import Constants
+from dataflow.graph.tracing.literals import Literals
 
 __all__ = [
     "NO_KWARGS",
@@ -32,6 +33,7 @@ __all__ = [
     "Trace",
     "Traced",
     "array_changed",
+    "container_changed",
     "current",
     "here",
     "label_taken",
@@ -63,6 +65,7 @@ class Trace:
         "inputs",
         "items",
         "labels",
+        "literals",
         "name",
         "names",
         "nodes",
@@ -84,6 +87,7 @@ class Trace:
         self.items: list[int] = []
         """See `Graph.items`."""
         self.constants = Constants()
+        self.literals = Literals()
         self.dispatching: tuple[CodeType, int] | None = None
         """The instruction at which numpy's dispatch of functions is looking at the types of its arguments."""
         self.dispatches = 0
@@ -143,7 +147,7 @@ class Trace:
         """Let go of everything: a placeholder that outlives its trace keeps neither nodes nor owner alive."""
         self.thread = 0
         self.nodes, self.items = [], []
-        self.constants = Constants()
+        self.constants, self.literals = Constants(), Literals()
         self.afters, self.labels, self.names, self.scopes = {}, {}, {}, {}
         self.owner = None
         self.dispatching = None
@@ -245,6 +249,16 @@ def array_changed(where: str) -> TraceError:
     return refusal(
         "an array was written to after a node was recorded that reads it",
         "every node reads the array as it is in the end; give each its own (array.copy()), or write inside an op",
+        where,
+    )
+
+
+def container_changed(where: str) -> TraceError:
+    """A list or its like from outside the body was changed, though a node that was recorded at this line gets it."""
+    return refusal(
+        "a container from outside the body was changed after a node was recorded that gets it",
+        "the node gets that very object, as it is when it runs; give it a copy (list(items), dict(items)), or change it"
+        " inside an op",
         where,
     )
 

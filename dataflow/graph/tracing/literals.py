@@ -1,0 +1,168 @@
+"""The containers that a body gives to its nodes as constants, and whose they are.
+
+    @flow.pipeline
+    def p(x):
+        buffer = []                   the body made it: every run has one of its own
+        fill(x, buffer)
+        return look_up(x, CACHE)      from outside: every run gets that very dict
+
+Each is kept as it was when a node was recorded that reads it: a body that changes it between two nodes gives each what
+it would see. When the trace has ended, a container to which nobody but the trace refers was made by the body. All that
+is in one from outside is from outside as well. Nothing runs then, so the number of references is exact; it is
+compared with that of a container made here, since interpreters differ in whether they count the one that asks.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, Final, cast
+
+import numpy as np
+
+from dataflow.graph.nodes import Node
+from dataflow.graph.pytree import ATOMS, Kind, Visit, built, is_record, kind_of, leaves, walked
+from dataflow.graph.templates import Literal, kind_of_result
+
+__all__ = ["Literals", "is_literal"]
+
+
+_LIST: Final = cast(Kind, kind_of(list))
+
+
+def _looked_into(container: Any) -> bool:
+    type_: Any = type(container)
+    return not hasattr(type_, "__dataclass_fields__") or is_record(type_)
+
+
+def is_literal(value: Any) -> bool:
+    """Whether this is a container that can be changed, or that holds one."""
+    if kind_of(type(value)) is None or not _looked_into(value):
+        return False
+    if type(value) is tuple and ATOMS.issuperset(map(type, value)):
+        return False
+    return any(_changeable(visit) for visit in walked(value, _looked_into))
+
+
+def _changeable(visit: Visit) -> bool:
+    parameters = getattr(type(visit.like), "__dataclass_params__", None)
+    return visit.kind.mutable and not (parameters is not None and parameters.frozen)
+
+
+class _Kept:
+    """One state of a container, and the constant that stands for it."""
+
+    __slots__ = ("copies", "literal", "visits", "where")
+
+    def __init__(self, visits: list[Visit], where: str) -> None:
+        self.literal = Literal()
+        self.visits = visits
+        self.copies = [copy.copy(visit.like) if _is_more(visit.like) else None for visit in visits]
+        """Of those that are more than their items, which a visit has."""
+        self.where = where
+
+    def equals(self, visits: list[Visit]) -> bool:
+        """Whether the container is still in this state, and so is all that is in it."""
+        return len(visits) == len(self.visits) and all(map(_equal, self.visits, self.copies, visits))
+
+
+def _is_more(container: Any) -> bool:
+    return type(container) in (dict, bytearray) or hasattr(type(container), "__dataclass_fields__")
+
+
+def _equal(old: Visit, more: Any, new: Visit) -> bool:
+    if old.like is not new.like or len(old.items) != len(new.items):
+        return False
+    if type(new.like) is bytearray:
+        return bool(more == new.like)
+    same_keys = type(new.like) is not dict or all(map(operator.is_, more, new.like))
+    return same_keys and all(map(operator.is_, old.items, new.items))
+
+
+class Literals:
+    """Those of one trace."""
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept: dict[int, list[_Kept]] = {}
+        """By the id of the container, which the visits keep alive: one for each state that a node has seen."""
+
+    def add(self, value: Any, where: Callable[[], str], *, returned: bool = False) -> Literal:
+        """The constant that stands for a container as it is now; if the body `returned` it, arrays count as such."""
+        visits = walked(value, _looked_into, kinds=kind_of_result if returned else kind_of)
+        known = self._kept.setdefault(id(value), [])
+        for kept in known:
+            if kept.equals(visits):
+                return kept.literal
+        known.append(_Kept(visits, where()))
+        return known[-1].literal
+
+    def settle(self, nodes: Iterable[Node]) -> str:
+        """Decide whose each is, when nothing but this and these nodes may hold what the body made.
+
+        Returns the line that recorded a reader of a container from outside that the body has changed since then, and
+        else nothing.
+        """
+        everything = [kept for states in self._kept.values() for kept in states]
+        self._kept = {}
+        if not everything:
+            return ""
+        outside = _outside(everything, nodes)
+        changed = ""
+        for kept in everything:
+            first = kept.visits[0].like
+            if id(first) in outside:
+                kept.literal.settle(first, fresh=False)
+                changed = changed or ("" if kept.equals(_walked(first)) else kept.where)
+                continue
+            inner = [visit.like for visit in kept.visits if id(visit.like) in outside]
+            new = [number for number, visit in enumerate(kept.visits) if id(visit.like) not in outside]
+            for number in new:
+                if kept.copies[number] is not None:
+                    kept.visits[number].like = kept.copies[number]
+            kept.literal.settle(built(kept.visits, new), fresh=True, kept=inner)
+        return changed
+
+
+def _walked(container: Any) -> list[Visit]:
+    return walked(container, _looked_into, kinds=kind_of_result if type(container) is np.ndarray else kind_of)
+
+
+def _arguments(nodes: Iterable[Node]) -> list[int]:
+    """The ids of all that nodes are given; a function of its own, whose variables are gone when others count."""
+    return [id(leaf) for node in nodes for value in (*node.args, *node.kwargs.values()) for leaf in leaves(value)]
+
+
+def _outside(everything: list[_Kept], nodes: Iterable[Node]) -> set[int]:
+    """The containers to which others refer than this trace and each other, and all that they hold; by id."""
+    ours: Counter[int] = Counter()
+    now: dict[int, Visit] = {}
+    """What the containers hold at the end, by id."""
+    for kept in everything:
+        for visit, more in zip(kept.visits, kept.copies, strict=True):
+            ours[id(visit.like)] += 1
+            held = 1 if more is None else 2
+            ours.update(held * [id(visit.items[place]) for place, _ in visit.inner])
+            if id(visit.like) not in now:
+                found = walked(visit.like, _looked_into, kinds=kind_of_result)
+                now.update((id(each.like), each) for each in found if id(each.like) not in now)
+                del found
+    for visit in now.values():
+        ours[id(visit.like)] += 1
+        ours.update(2 * [id(visit.items[place]) for place, _ in visit.inner])  # the visit's items, and its own
+    if any(type(visit.like) is np.ndarray for visit in now.values()):  # of containers, nodes hold literals
+        ours.update(_arguments(nodes))
+    alone = Visit([], _LIST)
+    once = sys.getrefcount(alone.like) - 1
+    outside = {key for key, each in now.items() if sys.getrefcount(each.like) - once > ours[key]}
+    waiting = list(outside)
+    while waiting:
+        visit = now[waiting.pop()]
+        inner = {id(visit.items[place]) for place, _ in visit.inner} - outside
+        outside |= inner
+        waiting += inner
+    return outside
