@@ -49,7 +49,7 @@ from dataflow.events import OperatorEnded, RunEnded, RunStarted, observed
 from dataflow.graph.costs import UNKNOWN
 from dataflow.graph.nodes import Kind, Node
 from dataflow.graph.plan import Plan
-from dataflow.graph.readonly import PLAIN_RESULT, guard, own
+from dataflow.graph.readonly import PLAIN_RESULT, Guarded, guard, own
 
 __all__ = ["Run", "checkpoint", "here", "within"]
 
@@ -125,13 +125,16 @@ class Run:
         self.values = values = plan.template.copy()
         for slot, value in zip(plan.input_slots, inputs, strict=True):
             if slot >= 0:
-                values[slot] = value if type(value) in PLAIN_RESULT else guard(value)
+                if type(value) not in PLAIN_RESULT:
+                    value = value.guarded if type(value) is Guarded else guard(value)
+                values[slot] = value
         for slot, make in plan.made:
             values[slot] = make(())
         self._originals: dict[int, Any] = {}
         """For a slot that is an output and guarded: what the caller gets instead."""
         for position, slot in plan.passed_on:
-            self._originals[slot] = inputs[position]
+            original = inputs[position]
+            self._originals[slot] = original.original if type(original) is Guarded else original
         self._blame: dict[int, int] = {}
         self._trash: list[Any] = []
         """What was let go of under the lock, by which it is replaced, too; see `_take_trash`."""

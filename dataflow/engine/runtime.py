@@ -20,9 +20,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context, ContextVar
-from functools import partial
+from functools import cache, partial
 from threading import Event, get_ident
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from dataflow.engine.attempts import Attempt
 from dataflow.engine.failure import annotate, attempted, trimmed
@@ -36,10 +36,26 @@ from dataflow.engine.strays import strays
 from dataflow.engine.telling import Stopwatch
 from dataflow.errors import RuntimeClosed
 from dataflow.events import OperatorEnded, observed
-from dataflow.graph.nodes import Kind, Node
-from dataflow.graph.plan import Plan
+from dataflow.graph.nodes import Kind, Node, OpSpec
+from dataflow.graph.plan import Plan, make_plan
+from dataflow.graph.pytree import larger_than
+from dataflow.graph.readonly import ANY_RESULT, Guarded
+from dataflow.graph.tracing.placeholder import record
+from dataflow.graph.tracing.trace import trace
 
-__all__ = ["Driver", "HostedRun", "NestedRun", "awaiting_loop", "begin", "default_runtime", "quiet"]
+__all__ = [
+    "MANY",
+    "Driver",
+    "HostedRun",
+    "NestedRun",
+    "awaiting_loop",
+    "begin",
+    "default_runtime",
+    "off_loop",
+    "quiet",
+]
+
+T = TypeVar("T")
 
 _debugs: ContextVar[int] = ContextVar("dataflow_debugs", default=0)
 """The thread of the `debug` whose operator has this context: what blocks there is debugged, too."""
@@ -223,6 +239,46 @@ class LoopRun(HostedRun):
             self.waiter.set_result(None)
 
 
+MANY: Final = 2_000
+"""The parts of a container from which on a worker looks through it, not the loop: each takes some 0.1 microseconds."""
+
+
+class _Errand(LoopRun):
+    """Something of our own that a worker does; nobody is told of it."""
+
+    __slots__ = ()
+
+    def tell_started(self) -> None:
+        """Nobody."""
+
+    def tell_ended(self, outcome: str, error: BaseException | None = None) -> None:
+        """Nobody."""
+
+    def tell_operator(self, step: int, began: int, seconds: float, error: BaseException | None) -> None:
+        """Nobody."""
+
+
+@cache
+def _errand_plan() -> Plan:
+    def do(job: Callable[[], Any]) -> Any:
+        done = job()
+        return lambda: done
+
+    spec = OpSpec(do, "looking through an argument", Kind.KERNEL)
+    return make_plan(trace("looking through an argument", ("job",), lambda given: record(spec, tuple(given), {})))
+
+
+async def off_loop(job: Callable[[], T], loop: asyncio.AbstractEventLoop) -> T:
+    """Have a worker call this, and give what it returns. Cancelled, it is not called any more."""
+    run = _Errand(_errand_plan(), [job], Context(), loop)
+    try:
+        await _settle(run)
+        done: Callable[[], T] = run.outcome()
+        return done()
+    finally:
+        del run
+
+
 class NestedRun(HostedRun):
     """A run that a kernel waits for, in the kernel's thread; its async ops run on the outer run's loop."""
 
@@ -271,7 +327,11 @@ class Driver:
                 f"{plan.graph.name!r} was awaited inside a kernel, on a loop of the kernel's own: that would hold "
                 "the kernel's inter-op thread while waiting for another; call its .run(...) there"
             )
-        run = LoopRun(plan, inputs, context, awaiting_loop(plan))
+        loop = awaiting_loop(plan)
+        for place, value in enumerate(inputs):
+            if type(value) not in ANY_RESULT and larger_than(value, MANY):
+                inputs[place] = await off_loop(partial(Guarded.of, value), loop)
+        run = LoopRun(plan, inputs, context, loop)
         inputs.clear()  # our callers' frames have it too
         del inputs, context
         try:

@@ -13,11 +13,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow.engine.loop import running_loop
+from dataflow.engine.runtime import MANY, off_loop
 from dataflow.graph.nodes import Ref
-from dataflow.graph.pytree import map_leaves
+from dataflow.graph.pytree import larger_than, map_leaves
 
 __all__ = ["Task"]
 
@@ -101,15 +103,26 @@ class Task(Awaitable[R_co], _Base):  # type: ignore[misc]  # the base Any lets a
 
 
 async def _when_ready(run: Callable[..., Coroutine[Any, Any, Any]], args: Any, kwargs: Any) -> Any:
+    many = larger_than((args, kwargs), MANY)
     needed: list[Task[Any]] = []
-    template = _template((args, kwargs), needed)
-    for task in needed:
-        # Shielded: if this one is cancelled, others may still need that one.
-        await asyncio.shield(task._task)
-    known = [task._task.result() for task in needed]
-    args, kwargs = map_leaves(lambda leaf: known[leaf] if type(leaf) is Ref else leaf, template)
-    needed.clear()
+    template = await _looked_through(partial(_template, (args, kwargs), needed), many)
+    if needed:
+        for task in needed:
+            # Shielded: if this one is cancelled, others may still need that one.
+            await asyncio.shield(task._task)
+        known = [task._task.result() for task in needed]
+        needed.clear()
+        args, kwargs = await _looked_through(partial(_filled, template, known), many)
     return await run(*args, **kwargs)
+
+
+async def _looked_through(job: Callable[[], Any], many: bool) -> Any:
+    """What this gives, which takes a while if there are `many` arguments: a worker calls it then, not the loop."""
+    return await off_loop(job, asyncio.get_running_loop()) if many else job()
+
+
+def _filled(template: Any, known: list[Any]) -> Any:
+    return map_leaves(lambda leaf: known[leaf] if type(leaf) is Ref else leaf, template)
 
 
 def _template(value: Any, needed: list[Task[Any]]) -> Any:

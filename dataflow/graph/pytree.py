@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
+from time import sleep
 from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
@@ -41,6 +42,7 @@ __all__ = [
     "larger_than",
     "leaves",
     "map_leaves",
+    "types_of",
     "walked",
 ]
 
@@ -167,6 +169,21 @@ def is_container(value: Any) -> bool:
     return kind_of(type(value)) is not None
 
 
+_CHUNK: Final = 20_000
+"""Items whose types are asked for at once, which is a call in C: other threads run in between."""
+
+
+def types_of(items: Sequence[Any]) -> set[type]:
+    """The types of items, of however many."""
+    if len(items) <= _CHUNK:
+        return set(map(type, items))
+    found: set[type] = set()
+    for first in range(0, len(items), _CHUNK):
+        found.update(map(type, items[first : first + _CHUNK]))
+        sleep(0)  # lets the interpreter go: the loop may wait for it
+    return found
+
+
 def leaves(value: Any, into: Callable[[Any], bool] | None = None) -> Iterator[Any]:
     """All leaves that are no atoms, those of a container that occurs twice once; `value` itself if it is a leaf.
 
@@ -185,7 +202,7 @@ def leaves(value: Any, into: Callable[[Any], bool] | None = None) -> Iterator[An
         elif id(part) not in seen:
             seen[id(part)] = part
             items = kind.items(part)
-            if not ATOMS.issuperset(map(type, items)):
+            if not types_of(items) <= ATOMS:
                 waiting += reversed(items)
 
 
@@ -221,7 +238,7 @@ class Visit:
         self.inner: list[tuple[int, int]] = []
         """(place, number): what stands at this place is the container of that visit."""
         self.changed = False
-        plain = ATOMS.issuperset(map(type, self.items))
+        plain = types_of(self.items) <= ATOMS
         self.todo: Iterator[tuple[int, Any]] = iter(()) if plain else iter(enumerate(self.items))
 
 
@@ -316,7 +333,7 @@ def map_leaves(
     if kind is None or (into is not None and not into(value)):
         return value if type(value) in ATOMS else function(value)
     items = kind.items(value)
-    types = set(map(type, items))
+    types = types_of(items)
     if types <= ATOMS:
         return kind.make(value, items) if always else value
     if not any(kind_of(each) for each in types):  # flat, as most are

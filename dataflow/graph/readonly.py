@@ -19,7 +19,7 @@ import numpy as np
 from dataflow.graph.pytree import is_record, kind_of, leaves, map_leaves
 from dataflow.graph.templates import Literal
 
-__all__ = ["ANY_RESULT", "PLAIN_RESULT", "guard", "own", "writable"]
+__all__ = ["ANY_RESULT", "PLAIN_RESULT", "Guarded", "guard", "own", "writable"]
 
 PLAIN_RESULT: frozenset[type] = frozenset(
     [type(None), bool, int, float, complex, str, bytes, np.bool_, np.float64, np.float32, np.int64, np.int32]
@@ -36,6 +36,21 @@ def guard(value: Any) -> Any:
     if kind_of(type(value)) is None:
         return _guarded(value)
     return map_leaves(_guarded, value, into=_looked_into)
+
+
+class Guarded:
+    """An input that was guarded before its run begins: looking through a large one is nothing for the loop."""
+
+    __slots__ = ("guarded", "original")
+
+    def __init__(self, guarded: Any, original: Any) -> None:
+        self.guarded = guarded
+        self.original = original
+
+    @classmethod
+    def of(cls, value: Any) -> Guarded:
+        """This value, guarded."""
+        return cls(guard(value), value)
 
 
 def _guarded(leaf: Any) -> Any:
