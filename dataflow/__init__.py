@@ -20,6 +20,7 @@ from dataflow.errors import (
     OperatorError,
     OperatorTimeout,
     Overloaded,
+    ResultWarning,
     RuntimeClosed,
     TraceError,
 )
@@ -30,6 +31,7 @@ from dataflow.frontend.op import Call, Op, op
 from dataflow.frontend.pipeline import Pipeline, pipeline
 from dataflow.frontend.task import Task
 from dataflow.graph.nodes import Graph
+from dataflow.graph.readonly import copied, readonly
 from dataflow.graph.tracing.annotations import after, label, scope
 from dataflow.threads.intraop import manage_blas
 from dataflow.threads.settings import (
@@ -53,6 +55,7 @@ __all__ = [
     "Overloaded",
     "ParallelInfo",
     "Pipeline",
+    "ResultWarning",
     "Runtime",
     "RuntimeClosed",
     "StillRunning",
@@ -62,6 +65,7 @@ __all__ = [
     "after",
     "checkpoint",
     "cond",
+    "copied",
     "get_num_interop_threads",
     "get_num_threads",
     "label",
@@ -72,6 +76,7 @@ __all__ = [
     "parallel_info",
     "pipeline",
     "quiet",
+    "readonly",
     "scope",
     "set_num_interop_threads",
     "set_num_threads",

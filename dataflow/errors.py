@@ -11,7 +11,8 @@ DataflowError
 
 An operator's own exception reaches the awaiter as it is (`except ValueError` works); only the five that
 would end a loop, a thread or a neighbour's run travel inside an `OperatorError`. Cancellation is
-`asyncio.CancelledError` and never one of these.
+`asyncio.CancelledError` and never one of these. `ResultWarning(UserWarning)` is no error: a result is not quite the
+caller's own.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ __all__ = [
     "OperatorError",
     "OperatorTimeout",
     "Overloaded",
+    "ResultWarning",
     "RuntimeClosed",
     "TraceError",
 ]
@@ -62,6 +64,10 @@ class Overloaded(DataflowError):
 
 class RuntimeClosed(DataflowError, RuntimeError):
     """A run was asked of a runtime that is closed, or of an event loop that is gone."""
+
+
+class ResultWarning(UserWarning):
+    """A result holds arrays that are on the memory of an argument, and could not be given memory of their own."""
 
 
 class InternalError(DataflowError):

@@ -336,25 +336,37 @@ def test_a_part_of_a_result_that_is_returned_and_read_is_protected_and_writable_
             assert array.flags.writeable
 
 
-def test_a_broadcast_of_an_input_is_no_view_of_it(run_async: Runner) -> None:
-    @flow.op
-    def spread(x: Array) -> Array:
-        return np.broadcast_to(x[:1], (3,))
-
-    @flow.pipeline
-    def pipeline(x: Any) -> Any:
-        return spread(x)
-
-    mine = np.ones(2)
-    result = run_async(pipeline(mine))
-    assert not np.shares_memory(result, mine)
-    result += 1
-    np.testing.assert_array_equal(result, [2.0] * 3)
-
-
 @pytest.mark.parametrize(
-    "view", [lambda x: x[None], lambda x: x[:, None], lambda x: np.broadcast_arrays(x, np.ones((4, 3)))[0]]
+    "spread",
+    [
+        lambda x: np.broadcast_to(x, (10**5, 3)),
+        lambda x: np.broadcast_to(x[:, None], (3, 10**5)),
+        lambda x: np.broadcast_arrays(x, np.empty((10**5, 1)))[0],
+        lambda x: np.broadcast_to(x[::-2], (10**5, 2)),
+        lambda x: np.lib.stride_tricks.sliding_window_view(np.tile(x, 1000), 900),
+        lambda x: np.lib.stride_tricks.sliding_window_view(x, 2),
+    ],
 )
+@pytest.mark.parametrize("way", ["recorded", "operator", "constant"])
+def test_what_repeats_an_input_repeats_a_copy_of_it(
+    run_async: Runner, spread: Callable[[Array], Array], way: str
+) -> None:
+    mine = np.arange(3.0)
+    body = {
+        "recorded": lambda x: spread(x),
+        "operator": lambda x: flow.op(spread)(x),
+        "constant": lambda _: flow.op(spread)(mine),
+    }[way]
+    result, plain = run_async(flow.pipeline(body)(mine)), spread(mine)
+    np.testing.assert_array_equal(result, plain)
+    assert [stride == 0 for stride in result.strides] == [stride == 0 for stride in plain.strides]
+    assert not np.shares_memory(result, mine)
+    begin, end = np.lib.array_utils.byte_bounds(result)
+    assert end - begin <= 3000 * 8  # not blown up
+    assert not result.flags.writeable
+
+
+@pytest.mark.parametrize("view", [lambda x: x[None], lambda x: x[:, None], lambda x: x[::-1], lambda x: x[::2]])
 def test_no_view_of_an_input_is_a_final_result(run_async: Runner, view: Callable[[Any], Any]) -> None:
     """Also those with an axis that goes nowhere, which look like a broadcast."""
     mine = np.arange(3.0)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from contextlib import suppress
 from types import CodeType, TracebackType
 from typing import Any
@@ -25,7 +26,8 @@ import numpy as np
 
 from dataflow.errors import OperatorError, OperatorTimeout
 from dataflow.graph.diagnostics.bytecode import raises
-from dataflow.graph.nodes import Graph, Kind, Node
+from dataflow.graph.nodes import Graph, Kind, Node, Ref
+from dataflow.graph.readonly import PLAIN_RESULT
 
 __all__ = [
     "NO_RUN",
@@ -263,9 +265,31 @@ def _note(exc: BaseException, node: Node, graph: Graph, values: Any) -> str:
     arrays = _shapes([*values, *node.args, *node.kwargs.values()])
     if arrays:
         text += f", on {', '.join(arrays)}"
-    if isinstance(exc, ValueError) and any(word in _text(exc) for word in ("read-only", "WRITEABLE", "readonly")):
-        text += "\n  An array that others read too is handed out read-only: work on a copy of it (`x = x.copy()`)."
+    given = [*values, *(argument for argument in node.args if type(argument) is not Ref)]
+    if _wrote_to_read_only(exc) and not PLAIN_RESULT.issuperset(map(type, given)):
+        text += _REMEDY
     return text
+
+
+_READ_ONLY = re.compile(
+    r"read[- ]?only|WRITEABLE|not writ(e)?able|must be (writ(e)?able|read-write)|read-write bytes-like object"
+    r"|Assignment destination is a view"
+)
+"""What numpy, Python, ctypes, Cython, numba, xarray and h5py say when somebody writes to what is read-only."""
+_REMEDY = (
+    "\n  What others read too, or what is the caller's, is handed out read-only: work on a copy of it "
+    '(`x = x.copy()`), or say what the operator writes into: with `@flow.op(writes=("x",))` it is given a copy, with '
+    '`inout=("x",)` the very object that the caller has.'
+)
+
+
+def _wrote_to_read_only(exc: BaseException) -> bool:
+    """Whether this says that a buffer is read-only; attributes and files may be as well, which is another matter."""
+    return (
+        isinstance(exc, Exception)
+        and not isinstance(exc, (OSError, AttributeError, LookupError))
+        and _READ_ONLY.search(_text(exc)) is not None
+    )
 
 
 def _shapes(values: Any) -> list[str]:

@@ -48,8 +48,9 @@ from dataflow.errors import InternalError, RuntimeClosed
 from dataflow.events import OperatorEnded, RunEnded, RunStarted, observed
 from dataflow.graph.costs import UNKNOWN
 from dataflow.graph.nodes import Kind, Node
+from dataflow.graph.owning import Given, own, own_part
 from dataflow.graph.plan import Plan
-from dataflow.graph.readonly import PLAIN_RESULT, Guarded, guard, own
+from dataflow.graph.readonly import PLAIN_RESULT, Handed, Held, bare, copied
 
 __all__ = ["Run", "checkpoint", "here", "within"]
 
@@ -92,7 +93,6 @@ class Run:
         "_error",
         "_failed_node",
         "_failing",
-        "_originals",
         "_segments",
         "_trash",
         "apart",
@@ -125,16 +125,12 @@ class Run:
         self.values = values = plan.template.copy()
         for slot, value in zip(plan.input_slots, inputs, strict=True):
             if slot >= 0:
-                if type(value) not in PLAIN_RESULT:
-                    value = value.guarded if type(value) is Guarded else guard(value)
-                values[slot] = value
-        for slot, make in plan.made:
-            values[slot] = make(())
-        self._originals: dict[int, Any] = {}
-        """For a slot that is an output and guarded: what the caller gets instead."""
-        for position, slot in plan.passed_on:
-            original = inputs[position]
-            self._originals[slot] = original.original if type(original) is Guarded else original
+                # A large one is held already: somebody has looked through it.
+                values[slot] = value if type(value) in PLAIN_RESULT or type(value) is Held else Held(value)
+        if plan.made:
+            known: Any = Handed(values)
+            for slot, make in plan.made:
+                values[slot] = make(known)
         self._blame: dict[int, int] = {}
         self._trash: list[Any] = []
         """What was let go of under the lock, by which it is replaced, too; see `_take_trash`."""
@@ -363,10 +359,9 @@ class Run:
         self.tell_ended("done" if phase is Phase.OPEN else phase.value, error)
         if phase is Phase.OPEN:
             values = self.values
-            for slot, original in self._originals.items():
-                values[slot] = original
+            for slot in self.plan.output_slots:
+                values[slot] = bare(values[slot])
             result = self.plan.output.build(values)
-            self._originals = {}
             values.clear()  # in place: frames of what kernels raised and caught may refer to the list
             return result
         with self.lock:
@@ -444,7 +439,7 @@ class Run:
     # What a lane does with a result that needs a second look.
 
     def settle(self, step: int, result: Any) -> Any:
-        """Guard a result that is shared, evaluate its plumbing, refuse what is no value; returns what to store."""
+        """Hold a result that is shared, evaluate its plumbing, refuse what is no value; returns what to store."""
         plan = self.plan
         if type(result) not in PLAIN_RESULT:
             spec = plan.nodes[step].spec
@@ -452,31 +447,32 @@ class Run:
             if wrong is not None:
                 raise wrong
             if step in plan.output_slots:
-                node = plan.nodes[step]
-                result = own(result, self.seen_by(step), (*node.args, *node.kwargs.values()))
+                result = own_part(result) if step in plan.parts else own(result, self._given(step), spec.name)
+            elif step in plan.taken and any(result is value for value in self.seen_by(step)):
+                result = copied(result)  # whoever writes into it would write into what is somebody else's
             if plan.shared[step]:
-                guarded = guard(result)
-                if step in plan.output_slots and guarded is not result:
-                    self._originals[step] = result
-                result = guarded
+                result = Held(result)
         attached = plan.plumbing.get(step)
         if attached is not None:
             values = self.values
             values[step] = result
             copy = self.context.copy
-            guarded = [result]
             for slot, number, call in attached:
                 self._blame[step] = number
                 value = copy().run(call, values)
-                if slot in plan.output_slots:
-                    value = own(value, guarded)
-                    if plan.readers[slot] > 1:  # others than the output
-                        self._originals[slot] = value
-                        value = guard(value)
-                        guarded.append(value)
+                if type(value) not in PLAIN_RESULT:
+                    if slot in plan.output_slots:
+                        value = own(value, self._given(step), plan.nodes[step].spec.name)
+                    if plan.shared[slot]:
+                        value = Held(value)
                 values[slot] = value
             del self._blame[step]
         return result
+
+    def _given(self, step: int) -> Given:
+        """What a step was given; as `seen_by`."""
+        plan, node = self.plan, self.plan.nodes[step]
+        return Given(self.values, plan.reads[step][: len(node.reads)], plan.shared, (*node.args, *node.kwargs.values()))
 
     # Under the lock.
 
@@ -566,8 +562,6 @@ class Run:
         for step in self.core.in_flight:
             kept.update(plan.reads[step], (step,), (slot for slot, *_ in plan.plumbing.get(step, ())))
         self._trash += values
-        self._trash.append(self._originals)
-        self._originals = {}
         begin = 0
         for slot in (*sorted(kept), plan.constants_from):  # never emptied and put back: lanes read without the lock
             values[begin:slot] = [None] * (slot - begin)
@@ -586,7 +580,7 @@ class Run:
         """The values that this step was called with, but constants; only while it has not been reported."""
         values = self.values
         made = {step, *(slot for slot, *_ in self.plan.plumbing.get(step, ()))}
-        return [values[slot] for slot in self.plan.reads[step] if slot not in made]
+        return [bare(values[slot]) for slot in self.plan.reads[step] if slot not in made]
 
     def arrived(self, step: int, exc: BaseException, node: Node) -> BaseException:
         """What the awaiter gets for `exc`, with which this step failed at this node."""

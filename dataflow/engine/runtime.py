@@ -39,7 +39,7 @@ from dataflow.events import OperatorEnded, observed
 from dataflow.graph.nodes import Kind, Node, OpSpec
 from dataflow.graph.plan import Plan, make_plan
 from dataflow.graph.pytree import larger_than
-from dataflow.graph.readonly import ANY_RESULT, Guarded
+from dataflow.graph.readonly import ANY_RESULT, Held
 from dataflow.graph.tracing.placeholder import record
 from dataflow.graph.tracing.trace import trace
 
@@ -330,7 +330,7 @@ class Driver:
         loop = awaiting_loop(plan)
         for place, value in enumerate(inputs):
             if type(value) not in ANY_RESULT and larger_than(value, MANY):
-                inputs[place] = await off_loop(partial(Guarded.of, value), loop)
+                inputs[place] = await off_loop(partial(Held.looked_through, value), loop)
         run = LoopRun(plan, inputs, context, loop)
         inputs.clear()  # our callers' frames have it too
         del inputs, context

@@ -24,8 +24,7 @@ from dataflow.frontend.op import Op
 from dataflow.frontend.signature import planted, tree_of
 from dataflow.frontend.target import Target
 from dataflow.graph.plan import Plan
-from dataflow.graph.pytree import map_leaves
-from dataflow.graph.readonly import guard, writable
+from dataflow.graph.readonly import guard, renewed, writable
 from dataflow.graph.tracing.placeholder import is_placeholder
 from dataflow.graph.tracing.tracer import current
 
@@ -205,11 +204,7 @@ class Link:
 
 async def _receive(link: Link, place: int) -> Any:
     leaves = await link.before.receive()
-    return map_leaves(_itself, leaves[place], always=True)  # containers are new for each reader; arrays are read-only
-
-
-def _itself(leaf: Any) -> Any:
-    return leaf
+    return renewed(leaves[place])
 
 
 async def _hand_on(link: Link, leaves: list[Any]) -> None:

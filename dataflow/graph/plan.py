@@ -14,7 +14,8 @@ Rules:
    since evaluating it may take long (a file behind an array) and the loop must stay free; so is that of a managed
    step, which is the loop's to see through even if it is a kernel.
 3. A slot is released after its last reader. A result that nobody reads counts itself as its reader.
-4. A result that several readers see is *shared*: it is handed out read-only (see `dataflow.graph.readonly`).
+4. A result that several readers see is *shared*, and so are inputs, parts of inputs and constants: these are held in
+   their slots, and each reader makes its own of them (see `dataflow.graph.readonly`).
 5. `costs` changes later: what the lanes learn, and any value in it is right. So does `attempts`, which is filled when
    it is needed. Nothing else does.
 
@@ -27,11 +28,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dataflow.graph.call import Caller, make_call, writing
+from dataflow.graph.call import Caller, is_usual, make_call, retried, writing, written
 from dataflow.graph.costs import Costs
 from dataflow.graph.nodes import Graph, Kind, Node, OpSpec
 from dataflow.graph.order import priority_order
-from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT, guard
+from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT, Held, readonly
 from dataflow.graph.templates import Builder, Literal, Template, output_template
 
 __all__ = ["NONE", "SEVERAL", "Constants", "Plan", "make_plan"]
@@ -71,7 +72,11 @@ class Plan:
     usual: list[type | None]
     """For each step, one of these types: that of its last result, which one comparison finds again. Any is right."""
     shared: bytes
-    """For each step, 1 if its result has several readers, or is a part of an input and so the caller's."""
+    """For each slot, 1 if its value has several readers, or is the caller's: then it is held."""
+    parts: frozenset[int]
+    """The slots of inputs, and of their attributes and items."""
+    taken: frozenset[int]
+    """The steps whose results are for one other to write into, which needs no copy."""
     plumbing: dict[int, tuple[Plumbing, ...]]
     """For a step with plumbing: what to evaluate after it, in order."""
 
@@ -81,8 +86,6 @@ class Plan:
     template: list[Any]
     input_slots: tuple[int, ...]
     """The slot of each input; -1 if nobody reads it."""
-    passed_on: tuple[tuple[int, int], ...]
-    """(position, slot) of each input that is an output as well."""
     constants_from: int
     """The first slot of a constant."""
     made: tuple[tuple[int, Builder], ...]
@@ -104,48 +107,63 @@ class Plan:
 def make_plan(graph: Graph) -> Plan:
     """Compute everything that runs of this graph have in common; linear in its size, and never recursive."""
     first, nodes = len(graph.inputs), graph.nodes
-    plain = not any(node.spec.kind is Kind.PLUMBING for node in nodes)
+    unusual = {spec for spec in {node.spec for node in nodes} if not is_usual(spec) or spec.kind is Kind.ASYNC}
+    plain = not any(spec.kind is Kind.PLUMBING for spec in unusual)
     root, deps = _dependencies(graph, plain)
     order = priority_order([n for n in range(first, len(root)) if root[n] == n], deps, first)
     slot_of = _slots(root, order, first)
     steps = [nodes[number - first] for number in order]
     size, free = len(steps), len(root)
     template: list[Any] = [None] * free
-    constants = Constants(template)
 
     counts, successors = _successors(order, deps, slot_of)
     reads = [tuple([slot_of[number] for number in node.reads]) for node in steps]
-    calls = [make_call(node, slot_of, constants.slot, slots) for node, slots in zip(steps, reads)]
-    plumbing = {} if plain else _plumbing(graph, root, slot_of, constants)
+    attached = {} if plain else _attached(graph, root, slot_of)
+    shared = bytearray(free)
+    constants = Constants(template, shared)
     output = output_template(graph.output, slot_of, constants.slot)
     output_slots = frozenset(output.refs)
-    readers, uses = _count_readers(reads, plumbing, output_slots, free)
+    released = reads.copy()  # with what a step releases besides
+    readers, uses = _count_readers(released, attached, slot_of, output_slots, free)
+    shared[:free] = bytearray([used > 1 for used in uses])
+    for slot in slot_of[:first]:
+        shared[slot] = 1
+    parts: frozenset[int] = frozenset()
+    if not plain:
+        parts = frozenset(slot_of[number] for number, part in enumerate(_parts_of_inputs(graph, root)) if part)
+        _share_parts(shared, parts, slot_of, attached)
+    calls = [
+        make_call(node, slot_of, constants.slot, shared, slots, usual=not unusual) for node, slots in zip(steps, reads)
+    ]
+    plumbing = {
+        step: tuple([(slot_of[n], n, make_call(nodes[n - first], slot_of, constants.slot, shared)) for n in numbers])
+        for step, numbers in attached.items()
+    }
 
     def owned(number: int) -> bool:
         """Whether a number is a kernel's result that one step reads."""
         slot = slot_of[number]
-        return slot < size and uses[slot] == 1 and slot not in output_slots
+        return slot < size and not shared[slot] and slot not in output_slots
 
     def none(_: int) -> bool:
         """What an attempt that failed half-way had written must not reach the next one."""
         return False
 
-    for step, node in enumerate(steps):
+    taken: set[int] = set()
+    for step, node in enumerate(steps) if unusual else ():
         if node.spec.writes:
             fn = writing(node, none if retried(node) else owned)
-            calls[step] = make_call(node, slot_of, constants.slot, fn=fn)
-    if plain:
-        shared = bytes([used > 1 for used in uses[:size]])
-    else:
-        of_caller = _parts_of_inputs(graph, root)
-        shared = bytes([uses[step] > 1 or of_caller[number] for step, number in enumerate(order)])
-    on_loop = bytes([node.spec.kind is Kind.ASYNC or node.spec.options is not None for node in steps])
-    releases = _last_uses(reads, output_slots, free)
+            calls[step] = make_call(node, slot_of, constants.slot, shared, fn=fn)
+            taken.update(slot_of[number] for number in written(node) if owned(number))
+    on_loop = bytes(size)
+    if unusual:
+        on_loop = bytes([node.spec.kind is Kind.ASYNC or node.spec.options is not None for node in steps])
+    releases = _last_uses(released, output_slots, free)
     return Plan(
         graph=graph,
         counts=counts,
         successors=successors,
-        reads=reads,
+        reads=released,
         readers=readers + [0] * (len(template) - free),  # constants: never released
         on_loop=on_loop,
         sources=[step for step, count in enumerate(counts) if not count],
@@ -157,26 +175,21 @@ def make_plan(graph: Graph) -> Plan:
         ],
         costs=Costs([node.spec for node in steps], on_loop),
         calls=calls,
-        settled=_settled(shared, plumbing, output_slots),
+        settled=_settled(shared[:size], plumbing, output_slots),
         usual=[None] * size,
-        shared=shared,
+        shared=bytes(shared),
+        parts=parts,
+        taken=frozenset(taken),
         plumbing=plumbing,
         nodes=steps,
         template=template,
         input_slots=tuple(slot if readers[slot] else -1 for slot in slot_of[:first]),
-        passed_on=tuple((i, slot) for i, slot in enumerate(slot_of[:first]) if slot in output_slots),
         constants_from=free,
         made=constants.made,
         output=output,
         output_slots=output_slots,
         has_async=any(on_loop) and any(node.spec.kind is Kind.ASYNC for node in steps),
     )
-
-
-def retried(node: Node) -> bool:
-    """Whether a step may be called more than once in a run."""
-    options = node.spec.options
-    return options is not None and options.retries > 0
 
 
 def _dependencies(graph: Graph, plain: bool) -> tuple[list[int], list[Sequence[int]]]:
@@ -243,7 +256,8 @@ def _successors(
 
 def _count_readers(
     reads: list[tuple[int, ...]],
-    plumbing: dict[int, tuple[Plumbing, ...]],
+    attached: dict[int, list[int]],
+    slot_of: list[int],
     output_slots: frozenset[int],
     free: int,
 ) -> tuple[list[int], list[int]]:
@@ -255,10 +269,11 @@ def _count_readers(
         for slot in slots:
             readers[slot] += 1
     uses = readers.copy()
-    for step, attached in plumbing.items():
-        uses[step] += sum(readers[slot] for slot, *_ in attached)
+    for step, numbers in attached.items():
+        parts = [slot_of[number] for number in numbers]
+        uses[step] += sum(readers[slot] for slot in parts)
         # What only further plumbing reads is evaluated, and done with, when the step is over.
-        inner = [slot for slot, *_ in attached if not readers[slot]]
+        inner = [slot for slot in parts if not readers[slot]]
         for slot in inner:
             readers[slot] = 1
         reads[step] = (*reads[step], *inner)
@@ -270,7 +285,7 @@ def _count_readers(
 
 
 def _settled(
-    shared: bytes, plumbing: dict[int, tuple[Plumbing, ...]], output_slots: frozenset[int]
+    shared: bytearray, plumbing: dict[int, tuple[Plumbing, ...]], output_slots: frozenset[int]
 ) -> list[frozenset[type]]:
     settled = [PLAIN_RESULT if seen else ANY_RESULT for seen in shared]
     for step in output_slots:
@@ -282,12 +297,15 @@ def _settled(
 
 
 class Constants:
-    """Gives constants their slots at the end of the template; small equal ones share theirs."""
+    """Gives constants their slots at the end of the template; small equal ones share theirs, and so do the same."""
 
-    def __init__(self, template: list[Any]) -> None:
+    def __init__(self, template: list[Any], shared: bytearray) -> None:
         self._template = template
+        self._shared = shared
+        """Of each slot, whether its value is held; grows with the template."""
         self._small: dict[tuple[type, Any], int] = {}
-        self._literals: dict[Literal, int] = {}
+        self._large: dict[int, int] = {}
+        """By the id of what the template keeps alive."""
         self._made: list[tuple[int, Builder]] = []
 
     @property
@@ -297,30 +315,56 @@ class Constants:
 
     def slot(self, value: Any) -> int:
         """The slot of a constant."""
-        if type(value) is Literal:
-            return self._literal(value)
-        if type(value) not in (int, str, bool, type(None)):
-            return self._add(guard(value))
-        key = (type(value), value)
-        slot = self._small.get(key)
+        kind = type(value)
+        if kind in PLAIN_RESULT:
+            key = (kind, value)
+            if kind not in (int, str, bool, type(None)):
+                return self._add(value, held=False)
+            slot = self._small.get(key)
+            if slot is None:
+                slot = self._small[key] = self._add(value, held=False)
+            return slot
+        slot = self._large.get(id(value))
         if slot is None:
-            slot = self._small[key] = self._add(value)
+            slot = self._literal(value) if kind is Literal else self._add(Held(value), held=True)
+            self._large[id(value)] = slot
         return slot
 
     def _literal(self, literal: Literal) -> int:
         """One slot for all who read it: in a run, they get the same object."""
-        slot = self._literals.get(literal)
-        if slot is None:
-            slot = self._literals[literal] = self._add(literal.value)
-            if literal.fresh:
-                self._made.append((slot, literal.builder(guard)))
-            elif guard(literal.value) is not literal.value:  # what it holds may be others the next time
-                self._made.append((slot, lambda v, value=literal.value: guard(value)))  # type: ignore[misc]
+        if not literal.fresh:
+            slot = self._add(Held(literal.value), held=True)
+            self._made.append((slot, Outside(literal.value)))
+            return slot
+        slot = self._add(literal, held=False)
+        self._made.append((slot, literal.builder(self._within)))
         return slot
 
-    def _add(self, value: Any) -> int:
+    def _within(self, leaf: Any) -> int | None:
+        """Where a part of what is made anew is fetched from, if it is one that is protected."""
+        return self.slot(leaf) if readonly.knows(type(leaf)) else None
+
+    def _add(self, value: Any, *, held: bool) -> int:
         self._template.append(value)
+        self._shared.append(held)
         return len(self._template) - 1
+
+
+class Outside:
+    """Makes, for each run, what is held of a container from outside: what is in it may be something else by now."""
+
+    __slots__ = ("_count", "_held")
+
+    def __init__(self, value: Any) -> None:
+        self._held = Held(value)
+        self._count = -1
+
+    def __call__(self, values: Any) -> Held:
+        value = self._held.value
+        count = len(value) if hasattr(value, "__len__") else -1
+        if not (self._held.passes_on and count == self._count):  # else it would be looked through again
+            self._count, self._held = count, Held(value)
+        return self._held
 
 
 def _last_uses(reads: list[tuple[int, ...]], pinned: frozenset[int], free: int) -> list[tuple[int, ...]]:
@@ -348,12 +392,19 @@ def _parts_of_inputs(graph: Graph, root: list[int]) -> list[bool]:
     return of_caller
 
 
-def _plumbing(
-    graph: Graph, root: list[int], slot_of: list[int], constants: Constants
-) -> dict[int, tuple[Plumbing, ...]]:
-    attached: dict[int, list[Plumbing]] = {}
-    for number, node in enumerate(graph.nodes, len(graph.inputs)):
+def _share_parts(shared: bytearray, parts: frozenset[int], slot_of: list[int], attached: dict[int, list[int]]) -> None:
+    """Parts of inputs are the caller's; parts of a result that is shared may be on the same memory."""
+    for slot in parts:
+        shared[slot] = 1
+    for step, numbers in attached.items():
+        for number in numbers:
+            shared[slot_of[number]] |= shared[step]
+
+
+def _attached(graph: Graph, root: list[int], slot_of: list[int]) -> dict[int, list[int]]:
+    """For a step with plumbing, the numbers of what is evaluated after it, in order."""
+    attached: dict[int, list[int]] = {}
+    for number in range(len(graph.inputs), len(root)):
         if root[number] != number:
-            entry = (slot_of[number], number, make_call(node, slot_of, constants.slot))
-            attached.setdefault(slot_of[root[number]], []).append(entry)
-    return {step: tuple(entries) for step, entries in attached.items()}
+            attached.setdefault(slot_of[root[number]], []).append(number)
+    return attached

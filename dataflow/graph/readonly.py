@@ -1,25 +1,55 @@
-"""Read-only protection: a write to an array that others read is an error, not a data race.
+"""Protection by kind: what several readers get of a value, or any reader of what is the caller's, and what copies are.
 
-Readers get a view over a read-only memoryview of the array, which numpy refuses to make writable. The flags of the
-array itself are never changed: it may be the caller's, a constant, or a result that its kernel keeps for itself, and
-how many refer to it, no interpreter tells reliably (3.14 lends references, free-threaded builds share the counts).
-Subclasses and dtypes without a buffer get a plain read-only view.
+Two registries by type say it, to which users add their own types; a type in neither is passed on as it is:
 
-Containers (see `dataflow.graph.pytree`) are rebuilt around guarded arrays. Other objects are passed on as they are,
-also dataclasses with operators or pipelines among their methods: those are models, whose methods may well set their
-attributes.
+    readonly    what one reader gets: of an array a read-only view of its own, so that a write is an error and no data
+                race, and what a kernel does to the shape of its view is seen by no other
+    copied      what one that writes gets, what each attempt of several gets, and `stream(copy=True)`
+
+How many refer to a value, no interpreter tells reliably (3.14 lends references, free-threaded builds share the counts),
+so nothing here counts: a value is protected if the plan has several readers for it, or if it is the caller's. Nor are
+flags of arrays changed, which may be the caller's, a constant's, or those of a result that its kernel keeps for itself.
+
+In the values of a run, a protected one is *held* (`Held`); who reads it makes his own of it (`handed`). bytearray and
+array.array can be copied only: nothing read-only is of their type. Containers (see `dataflow.graph.pytree`) are rebuilt
+around what is in them. Other objects are passed on, also dataclasses with operators or pipelines among their methods:
+those are models, whose methods may well set their attributes.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+import sys
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import is_dataclass
+from threading import Lock
+from typing import Any, Final
 
 import numpy as np
 
+from dataflow.graph.arrays import Array, copied_array, locked, locked_kind, memory_of
+from dataflow.graph.bytype import ByType
+from dataflow.graph.libraries import LIBRARIES
 from dataflow.graph.pytree import is_record, kind_of, leaves, map_leaves
-from dataflow.graph.templates import Literal
 
-__all__ = ["ANY_RESULT", "PLAIN_RESULT", "Guarded", "guard", "own", "writable"]
+__all__ = [
+    "ANY_RESULT",
+    "PLAIN_RESULT",
+    "Handed",
+    "Held",
+    "bare",
+    "copied",
+    "guard",
+    "handed",
+    "map_parts",
+    "memory",
+    "parts_of",
+    "readonly",
+    "renewed",
+    "writable",
+]
 
 PLAIN_RESULT: frozenset[type] = frozenset(
     [type(None), bool, int, float, complex, str, bytes, np.bool_, np.float64, np.float32, np.int64, np.int32]
@@ -28,106 +58,290 @@ PLAIN_RESULT: frozenset[type] = frozenset(
 ANY_RESULT: frozenset[type] = PLAIN_RESULT | {np.ndarray}
 """Results of a step with one reader that need no second look."""
 
+_FIXED: frozenset[type] = ANY_RESULT | {object, list, tuple, dict, set, frozenset, deque, bytearray}
 
-def guard(value: Any) -> Any:
-    """What readers get instead of a value."""
-    if type(value) in PLAIN_RESULT:
-        return value
-    if kind_of(type(value)) is None:
-        return _guarded(value)
-    return map_leaves(_guarded, value, into=_looked_into)
+# ------------------------------------------------------------------------------------------------ the registries
 
 
-class Guarded:
-    """An input that was guarded before its run begins: looking through a large one is nothing for the loop."""
-
-    __slots__ = ("guarded", "original")
-
-    def __init__(self, guarded: Any, original: Any) -> None:
-        self.guarded = guarded
-        self.original = original
-
-    @classmethod
-    def of(cls, value: Any) -> Guarded:
-        """This value, guarded."""
-        return cls(guard(value), value)
-
-
-def _guarded(leaf: Any) -> Any:
-    return _view(leaf) if isinstance(leaf, np.ndarray) else leaf
+def _meet(kind: type) -> None:
+    """Describe the types of a library when the first of them, or of what is derived from them, is met."""
+    for root in {base.__module__.partition(".")[0] for base in kind.__mro__} & _undescribed:
+        module, describe = LIBRARIES[root]
+        if module not in sys.modules:
+            continue
+        with _meeting:
+            if root in _undescribed:
+                described = describe()
+                readonly.default({type_: each.readonly for type_, each in described.items()})
+                copied.default({type_: each.copied for type_, each in described.items()})
+                memory.default({type_: each.memory for type_, each in described.items()})
+                _undescribed.discard(root)
 
 
-def _looked_into(container: Any) -> bool:
-    type_: Any = type(container)
-    return not hasattr(type_, "__dataclass_fields__") or is_record(type_)
+_undescribed = set(LIBRARIES)
+_meeting = Lock()
 
 
-def _view(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    if type(array) is np.ndarray:
-        base: Any = array.base
-        if not array.flags.writeable and type(base) is memoryview and base.readonly:
-            return array  # a view of this kind already
-        plain: Any = array.view(np.int64) if array.dtype.kind in "mM" else array  # dates have no buffer, integers do
-        try:
-            view = np.asarray(memoryview(plain).toreadonly())
-        except (ValueError, TypeError, BufferError, NotImplementedError):
-            pass  # no buffer for this dtype
-        else:
-            if plain is not array:
-                view = view.view(array.dtype)
-            if view.dtype == array.dtype and view.strides == array.strides:
-                return view
-    view = array.view()
-    view.setflags(write=False)
+def _container_readonly(kind: type) -> Callable[[Any], Any] | None:
+    return _readonly_container if _is_taken_apart(kind) else None
+
+
+def _readonly_container(container: Any) -> Any:
+    return map_leaves(readonly, container, into=_into_readonly)
+
+
+def _into_readonly(container: Any) -> bool:
+    return readonly.dispatch(type(container)) is _readonly_container
+
+
+def _container_copied(kind: type) -> Callable[[Any], Any] | None:
+    if _is_taken_apart(kind):
+        return _copied_container
+    return _copied_kind if issubclass(kind, (list, dict, set, deque, bytearray)) else None
+
+
+def _copied_container(container: Any) -> Any:
+    done: dict[int, tuple[Any, Any]] = {}  # what occurs twice occurs twice in the copy
+
+    def once(leaf: Any) -> Any:
+        if id(leaf) not in done:
+            done[id(leaf)] = leaf, copied(leaf)
+        return done[id(leaf)][1]
+
+    return map_leaves(once, container, into=_into_copied, always=True)
+
+
+def _into_copied(container: Any) -> bool:
+    return copied.dispatch(type(container)) is _copied_container
+
+
+def _copied_kind(value: Any) -> Any:
+    """Of a kind of list or dict, which knows best what else belongs to it."""
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # it holds a lock, a module
+        return copy.copy(value)
+
+
+def _is_taken_apart(kind: type) -> bool:
+    """Whether values of a type are containers that only hold data."""
+    return kind_of(kind) is not None and (not is_dataclass(kind) or is_record(kind))
+
+
+readonly: Final = ByType(
+    "readonly",
+    """What one reader gets of a value that several see, or that is the caller's; a registry by type.
+
+    An array gives a read-only view of its own over the same memory; a masked array one of its data and of its mask; a
+    DataFrame a shallow copy under copy-on-write; DataArrays, Datasets and sparse matrices the same kind over read-only
+    buffers; a memoryview a read-only one. Containers are rebuilt around what is in them, and all else is passed on as
+    it is. Say what becomes of your own types with
+
+        @flow.readonly.register(Image)
+        def _(image: Image) -> Image:
+            return Image(flow.readonly(image.pixels))
+
+    The function is called once for each reader, on the thread that reads, and must not change the value.
+    """,
+    met=_meet,
+    otherwise=_container_readonly,
+    fixed=_FIXED,
+)
+copied: Final = ByType(
+    "copied",
+    """A copy that shares nothing that can be written to with the value; a registry by type.
+
+    It says what an operator gets that writes into its argument (`writes=`), what each of several attempts (`retries=`)
+    gets of what it alone reads, what `stream(copy=True)` makes of an item, and what becomes of a result that is on the
+    memory of an input. Arrays of all kinds, DataFrames, DataArrays, sparse matrices, lists, dicts, sets, deques,
+    bytearrays and dataclasses are copied, with all of these that they hold; other objects are passed on as they are.
+    Say what a copy of your own type is with
+
+        @flow.copied.register(Image)
+        def _(image: Image) -> Image:
+            return Image(image.pixels.copy())
+    """,
+    met=_meet,
+    otherwise=_container_copied,
+    fixed=_FIXED,
+)
+memory: Final = ByType(
+    "memory",
+    """The arrays on whose memory a value is.""",
+    met=_meet,
+    otherwise=lambda kind: None,
+    fixed=frozenset(),
+    default=lambda value: (),
+)
+
+
+def _masked(array: Any) -> Any:
+    if array is np.ma.masked:  # as everybody asks with `is`
+        return array
+    view: Any = locked_kind(array, readonly)
+    view._optinfo = dict(array._optinfo)
+    view._fill_value = None if array._fill_value is None else array._fill_value.copy()  # written to by the setter
     return view
 
 
+def _array_of(view: memoryview) -> tuple[Array, ...]:
+    try:
+        return (np.asarray(view),)
+    except (ValueError, TypeError):  # released, or of a format that numpy does not know
+        return ()
+
+
+def _copied_memory(view: memoryview) -> memoryview:
+    if not view.ndim:
+        return memoryview(bytearray(view.tobytes())).cast(view.format, ())  # type: ignore[call-overload, no-any-return]
+    return memoryview(bytearray(view.tobytes())).cast("B").cast(view.format, view.shape)  # type: ignore[call-overload, no-any-return]
+
+
+readonly.default(
+    {
+        np.ndarray: lambda array: locked(array) if type(array) is np.ndarray else locked_kind(array, readonly),
+        np.ma.MaskedArray: _masked,
+        np.void: lambda record: record.copy(),  # a part of an array, which no view of it can protect
+        np.flatiter: lambda places: readonly(places.base).flat,
+        memoryview: memoryview.toreadonly,
+    }
+)
+copied.default(
+    {
+        np.ndarray: lambda array: copied_array(array, copied),
+        np.ma.MaskedArray: lambda array: array if array is np.ma.masked else copied_array(array, copied),
+        np.void: lambda record: record.copy(),
+        np.flatiter: lambda places: copied(places.base).flat,
+        memoryview: _copied_memory,
+        array: copy.copy,
+    }
+)
+memory.default({np.ndarray: memory_of, np.flatiter: lambda places: memory_of(places.base), memoryview: _array_of})
+
+
+def guard(value: Any) -> Any:
+    """What a reader gets instead of a value."""
+    return value if type(value) in PLAIN_RESULT else readonly(value)
+
+
+def map_parts(function: Callable[[Any], Any], value: Any) -> Any:
+    """The value with what the function gives for each leaf that is no atom."""
+    return map_leaves(function, value, into=_into_readonly)
+
+
+def parts_of(value: Any) -> Iterator[Any]:
+    """All leaves of a value that are no atoms; itself if it is no container."""
+    return leaves(value, into=_into_readonly)
+
+
+# ------------------------------------------------------------------------------------------------ what a run holds
+
+
+class Held:
+    """A value of a run that is handed out protected."""
+
+    __slots__ = ("seed", "value")
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.seed: Any = None
+        """What makes the next one quick. Two readers may set it at the same moment: one is as good as the other."""
+
+    @property
+    def passes_on(self) -> bool:
+        """Whether it is known that there is nothing in it to protect."""
+        return self.seed is _PASSED_ON
+
+    @classmethod
+    def looked_through(cls, value: Any) -> Held:
+        """One that has a seed: looking through a large value is nothing for the loop."""
+        made = cls(value)
+        _hand(made)
+        return made
+
+    def __repr__(self) -> str:
+        return f"<held {type(self.value).__name__}>"
+
+
+_PASSED_ON = object()
+"""A seed: there is nothing in it to protect."""
+
+
+def bare(value: Any) -> Any:
+    """The value itself, of one that may be held."""
+    return value.value if type(value) is Held else value
+
+
+def handed(value: Any) -> Any:
+    """What one reader gets of a value that may be held."""
+    if type(value) is Held:
+        seed = value.seed
+        return seed.view() if type(seed) is np.ndarray else _hand(value)
+    return value
+
+
+def _hand(held: Held) -> Any:
+    value, seed = held.value, held.seed
+    if seed is _PASSED_ON:
+        return value
+    if type(value) is np.ndarray:
+        held.seed = seed = value.view() if _is_locked(value) else locked(value)
+        return seed.view()
+    if readonly.dispatch(type(value)) is not _readonly_container:
+        made = readonly(value)
+    else:
+        if seed is None:
+            held.seed = seed = map_leaves(_seed, value, into=_into_readonly)
+        made = map_leaves(_from_seed, seed, into=_into_readonly)
+    if made is value:
+        held.seed = _PASSED_ON
+    return made
+
+
+def _is_locked(array: Array) -> bool:
+    """Whether an array is a view that was handed out, which a kernel has returned."""
+    seed = array.base
+    if array.flags.writeable or type(seed) is not np.ndarray:
+        return False
+    memory: Any = seed.base
+    return type(memory) is memoryview and memory.readonly
+
+
+def _seed(leaf: Any) -> Any:
+    return locked(leaf) if type(leaf) is np.ndarray else leaf
+
+
+def _from_seed(leaf: Any) -> Any:
+    return leaf.view() if type(leaf) is np.ndarray else readonly(leaf)
+
+
+class Handed:
+    """The values of a run as a reader sees them: for what fetches them by number to put them into containers."""
+
+    __slots__ = ("_lone", "_values")
+
+    def __init__(self, values: Sequence[Any], lone: Callable[[Any], Any] | None = None) -> None:
+        self._values = values
+        self._lone = lone
+        """What becomes of those that nobody else reads."""
+
+    def __getitem__(self, slot: int) -> Any:
+        value = self._values[slot]
+        return handed(value) if self._lone is None or type(value) is Held else self._lone(value)
+
+
+def renewed(value: Any) -> Any:
+    """Containers that are new, around what readers get: for each of several attempts at an async operator, of what it
+    alone reads. Its arrays are read-only, since copying them would hold the loop."""
+    return map_leaves(readonly, value, into=_into_readonly, always=True)
+
+
 def writable(value: Any, *, copy: bool) -> Any:
-    """What an operator gets that writes into its argument: arrays that are read-only, or all if `copy`, as copies."""
-
-    def writable_leaf(leaf: Any) -> Any:
-        if not isinstance(leaf, np.ndarray):
-            return leaf
-        return leaf.copy(order="K") if copy or not leaf.flags.writeable else leaf
-
-    return map_leaves(writable_leaf, value, into=_looked_into, always=copy)
+    """What an operator gets that writes into its argument: a copy, or else the value with what is read-only in it
+    copied."""
+    value = bare(value)
+    return copied(value) if copy else map_leaves(_writable, value, into=_into_copied)
 
 
-def own(result: Any, arguments: Any, constants: Any = ()) -> Any:
-    """A final result that is the user's to write to.
-
-    What became read-only only because it is a view of a guarded argument, or of a constant, is copied; what is
-    read-only by nature (the kernel made it so, or broadcast it) stays as it is.
-    """
-    if type(result) in PLAIN_RESULT or (kind_of(type(result)) is None and not isinstance(result, np.ndarray)):
-        return result
-    memories: set[int] = set()
-    """Of what may not be written to, by id; filled when something read-only is met."""
-
-    def of_the_user(leaf: Any) -> Any:
-        if not isinstance(leaf, np.ndarray) or leaf.flags.writeable:
-            return leaf
-        if not memories:
-            guarded = [argument for argument in _arrays(arguments) if not argument.flags.writeable]
-            memories.update(id(_root(argument)) for argument in (*guarded, *_arrays(constants)))
-            memories.add(0)
-        return leaf.copy(order="K") if id(_root(leaf)) in memories else leaf
-
-    return map_leaves(of_the_user, result, into=_looked_into)
-
-
-def _root(array: np.ndarray[Any, Any]) -> Any:
-    base: Any = array
-    while isinstance(base, np.ndarray) and base.base is not None:
-        base = base.base
-    return base.obj if isinstance(base, memoryview) else base
-
-
-def _arrays(arguments: Any) -> list[np.ndarray[Any, Any]]:
-    found: list[np.ndarray[Any, Any]] = []
-    for leaf in leaves(arguments):
-        if isinstance(leaf, np.ndarray):
-            found.append(leaf)
-        elif type(leaf) is Literal:
-            found += _arrays(leaf.value)
-    return found
+def _writable(leaf: Any) -> Any:
+    return copied(leaf) if any(not array.flags.writeable for array in memory(leaf)) else leaf

@@ -3,7 +3,7 @@
     | result | what the node reads | constants |
 
 Its graph and its node are those of the outer plan, so what is said of a failure names these. It has no inputs: whoever
-makes a run of it copies what the node reads from the values of the outer run, guarded as it is there.
+makes a run of it copies what the node reads from the values of the outer run, held as it is there.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dataflow.graph.call import Caller, make_call, writing
+from dataflow.graph.call import Caller, make_call, retried, writing
 from dataflow.graph.costs import Costs
 from dataflow.graph.nodes import Ref
-from dataflow.graph.plan import NONE, SEVERAL, Constants, Plan, retried
+from dataflow.graph.plan import NONE, SEVERAL, Constants, Plan
 from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT
 from dataflow.graph.templates import output_template
 
@@ -34,7 +34,8 @@ def one_step(plan: Plan, step: int, around: Callable[[Caller], Caller]) -> Plan:
     slots = tuple(slot_of.values())
     outer = dict(zip(node.reads, read_by(plan, step), strict=True))
     template: list[Any] = [None] * (1 + count)
-    constants = Constants(template)
+    shared = bytearray([0, *(plan.shared[slot] for slot in outer.values())])
+    constants = Constants(template, shared)
 
     def owned(number: int) -> bool:
         """As `make_plan` has it, for the outer plan."""
@@ -42,7 +43,7 @@ def one_step(plan: Plan, step: int, around: Callable[[Caller], Caller]) -> Plan:
         return slot < len(plan) and not plan.shared[slot] and slot not in plan.output_slots and not retried(node)
 
     fn = writing(node, owned) if node.spec.writes else None
-    call = around(make_call(node, slot_of, constants.slot, fn=fn))
+    call = around(make_call(node, slot_of, constants.slot, shared, fn=fn))
     # Copying what only looks read-only is for the attempt's thread; all else about the result, for the outer run.
     is_output = step in plan.output_slots
     return Plan(
@@ -60,12 +61,13 @@ def one_step(plan: Plan, step: int, around: Callable[[Caller], Caller]) -> Plan:
         calls=[call],
         settled=[PLAIN_RESULT if is_output else ANY_RESULT],
         usual=[None],
-        shared=b"\0",
+        shared=bytes(shared),
+        parts=frozenset(),
+        taken=frozenset(),
         plumbing={},
         nodes=[node],
         template=template,
         input_slots=(),
-        passed_on=(),
         constants_from=1 + count,
         made=constants.made,
         output=output_template(Ref(0), [0], constants.slot),
