@@ -268,6 +268,11 @@ def _errand_plan() -> Plan:
     return make_plan(trace("looking through an argument", ("job",), lambda given: record(spec, tuple(given), {})))
 
 
+def _large(inputs: list[Any]) -> list[int]:
+    """Where in these are containers that nobody should look through on the loop."""
+    return [place for place, value in enumerate(inputs) if type(value) not in ANY_RESULT and larger_than(value, MANY)]
+
+
 async def off_loop(job: Callable[[], T], loop: asyncio.AbstractEventLoop) -> T:
     """Have a worker call this, and give what it returns. Cancelled, it is not called any more."""
     run = _Errand(_errand_plan(), [job], Context(), loop)
@@ -328,9 +333,8 @@ class Driver:
                 "the kernel's inter-op thread while waiting for another; call its .run(...) there"
             )
         loop = awaiting_loop(plan)
-        for place, value in enumerate(inputs):
-            if type(value) not in ANY_RESULT and larger_than(value, MANY):
-                inputs[place] = await off_loop(partial(Held.looked_through, value), loop)
+        for place in _large(inputs):
+            inputs[place] = await off_loop(partial(Held.looked_through, inputs[place]), loop)
         run = LoopRun(plan, inputs, context, loop)
         inputs.clear()  # our callers' frames have it too
         del inputs, context

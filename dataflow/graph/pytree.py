@@ -208,6 +208,12 @@ def leaves(value: Any, into: Callable[[Any], bool] | None = None) -> Iterator[An
 
 def larger_than(value: Any, count: int) -> bool:
     """Whether a value is a container that has more than so many parts in all; looks at no more of them than that."""
+    kind = kind_of(type(value))
+    if kind is None:
+        return False
+    items = kind.items(value)
+    if len(items) > count or not any(map(kind_of, types_of(items))):  # flat, as most are
+        return len(items) > count
     seen: dict[int, Any] = {}
     waiting = [value]
     while waiting:
@@ -304,7 +310,7 @@ def built(visits: Sequence[Visit], those: Sequence[int]) -> Any:
         shell = visits[number].kind.shell
         if shell is not None:
             made[number] = shell(visits[number].like)
-    for number in arranged(visits, those):
+    for number in arranged(visits, those) if len(visits) > 1 else those:
         visit = visits[number]
         kind, like, items = visit.kind, visit.like, visit.items.copy()
         for place, other in visit.inner:

@@ -9,6 +9,7 @@ outside is that very object. `dataflow.graph.tracing.literals` decides it when t
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -17,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from dataflow.graph.nodes import Ref
-from dataflow.graph.pytree import ATOMS, Kind, Visit, arranged, kind_of, leaves, map_leaves, walked
+from dataflow.graph.pytree import ATOMS, Kind, Visit, arranged, kind_of, leaves, map_leaves, types_of, walked
 
 __all__ = [
     "Builder",
@@ -138,6 +139,8 @@ def builder(
     if kind is None or (into is not None and not into(template)):
         return _leaf(template, slot, constant)
     items = kind.items(template)
+    if type(template) in _COPIES and types_of(items) <= ATOMS:
+        return lambda v, copy=template.copy: copy()  # type: ignore[misc]  # mypy infers no defaults
     if type(template) in _FLAT and not any(kinds(type(item)) for item in items):
         places = [None if type(item) in ATOMS else slot(item) for item in items]
         if None not in places:
@@ -168,6 +171,7 @@ def _flat_dict(template: dict[Any, Any], places: list[Any]) -> Builder:
     return lambda v: {name: v[place] for name, place in named}
 
 
+_COPIES: Final = (list, dict, set, deque, bytearray)
 _FLAT: Final[dict[type, Callable[[Any, list[Any]], Builder]]] = {
     list: _flat_list,
     tuple: _flat_tuple,

@@ -55,7 +55,7 @@ class Fixed(Costs):
 
 def fixed(pipeline: Any, *arguments: Any, seconds: Callable[[str], float] = lambda name: HEAVY) -> Plan:
     """Settle what the kernels of the pipeline's plan for these arguments cost, by the names of their operators."""
-    plan: Plan = pipeline._bind(pipeline._plans, None, arguments, {})[0]
+    plan: Plan = pipeline.prepare(arguments, {})[0]
     costs: Any = plan.costs
     costs.__class__ = Fixed
     costs.seconds[:] = [seconds(node.spec.name) for node in plan.nodes]

@@ -121,7 +121,7 @@ class Meeting:
 
     async def learn(self, pipeline: Any, *args: Any) -> None:
         """Run it until all its kernels are known to be light."""
-        plan, _ = pipeline._bind(pipeline._plans, None, args, {})
+        plan, _ = pipeline.prepare(args, {})
         for _ in range(10_000):
             await pipeline(*args)
             if all(plan.costs.seconds[step] < LIGHT for step in range(len(plan)) if not plan.on_loop[step]):

@@ -60,7 +60,7 @@ class Racing(list[int]):
 @pytest.mark.parametrize("stop", [False, True])
 def test_a_lane_never_starts_a_step_behind_one_that_was_taken_from_it(after: int, stop: bool) -> None:
     """The steps of a sweep depend on each other: one that is started has all those before it behind it."""
-    plan, inputs = chain._bind(chain._plans, None, (0,), {})
+    plan, inputs = chain.prepare((0,), {})
     for step in range(len(plan)):
         plan.costs.seconds[step] = 1e-6
     plan.costs._stale = True
@@ -88,7 +88,7 @@ def test_a_lane_never_starts_a_step_behind_one_that_was_taken_from_it(after: int
 
 @pytest.mark.parametrize("popped", [0, 1, 2])
 def test_a_lane_that_is_to_come_back_soon_keeps_the_step_that_it_is_about_to_start(popped: int) -> None:
-    plan, inputs = chain._bind(chain._plans, None, (0,), {})
+    plan, inputs = chain.prepare((0,), {})
     plan.costs.seconds[:] = [20e-6] * len(plan)
     run = Silent(plan, inputs, copy_context())
     run.begin()
@@ -109,7 +109,7 @@ def test_a_lane_that_is_to_come_back_soon_keeps_the_step_that_it_is_about_to_sta
 
 
 def test_a_sweep_goes_on_as_one_when_the_border_is_put_back() -> None:
-    plan, inputs = chain._bind(chain._plans, None, (0,), {})
+    plan, inputs = chain.prepare((0,), {})
     costs = plan.costs
     for step in range(len(plan)):
         costs.measured(step, 100e-6)
@@ -148,7 +148,7 @@ class Late(Segment):
 
 
 def test_a_lane_that_comes_to_its_end_while_all_is_taken_from_it_goes_on() -> None:
-    plan, inputs = chain._bind(chain._plans, None, (0,), {})
+    plan, inputs = chain.prepare((0,), {})
     plan.costs.seconds[0] = plan.costs._estimates[0] = UNKNOWN
     run = Silent(plan, inputs, copy_context())
     run.begin()
@@ -182,7 +182,7 @@ class Telling(Run):
 
 def begun(pipeline: Any) -> tuple[Telling, list[Segment]]:
     """A run of two steps, each of which has a lane of its own."""
-    plan, inputs = pipeline._bind(pipeline._plans, None, (0,), {})
+    plan, inputs = pipeline.prepare((0,), {})
     plan.costs.seconds[:] = plan.costs._estimates[:] = [1e-3] * len(plan)
     run = Telling(plan, inputs, copy_context())
     run.told = []
@@ -367,7 +367,7 @@ class Freed:
 def test_what_is_let_go_of_goes_without_the_lock_and_does_not_come_back(end: str) -> None:
     """The list of it is replaced, not emptied: another thread that holds the lock may be extending it."""
     Freed.seen = []
-    plan, inputs = chain._bind(chain._plans, None, (0,), {})
+    plan, inputs = chain.prepare((0,), {})
     plan.costs.seconds[:] = [20e-6] * len(plan)
     run = Silent(plan, inputs, copy_context())
     run.begin()

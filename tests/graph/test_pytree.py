@@ -196,7 +196,7 @@ nested = st.recursive(
         st.lists(inner, max_size=3)
         | st.lists(inner, max_size=3).map(tuple)
         | st.lists(inner, max_size=3).map(deque)
-        | st.dictionaries(st.text(max_size=2), inner, max_size=3)
+        | st.dictionaries(st.text("xyz", max_size=2), inner, max_size=3)
         | st.builds(Pair, inner, inner)
         | st.builds(Frozen, inner)
     ),

@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import operator
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
@@ -33,6 +33,9 @@ __all__ = ["Literals", "is_literal"]
 _LIST: Final = cast(Kind, kind_of(list))
 
 
+_CHANGEABLE: Final = (list, dict, set, deque, bytearray)
+
+
 def _looked_into(container: Any) -> bool:
     type_: Any = type(container)
     return not hasattr(type_, "__dataclass_fields__") or is_record(type_)
@@ -42,6 +45,8 @@ def is_literal(value: Any) -> bool:
     """Whether this is a container that can be changed, or that holds one."""
     if kind_of(type(value)) is None or not _looked_into(value):
         return False
+    if type(value) in _CHANGEABLE:
+        return True
     if type(value) is tuple and ATOMS.issuperset(map(type, value)):
         return False
     return any(_changeable(visit) for visit in walked(value, _looked_into))
@@ -146,14 +151,16 @@ def _outside(everything: list[_Kept], nodes: Iterable[Node]) -> set[int]:
         for visit, more in zip(kept.visits, kept.copies, strict=True):
             ours[id(visit.like)] += 1
             held = 1 if more is None else 2
-            ours.update(held * [id(visit.items[place]) for place, _ in visit.inner])
+            for place, _ in visit.inner:
+                ours[id(visit.items[place])] += held
             if id(visit.like) not in now:
                 found = walked(visit.like, _looked_into, kinds=kind_of_result)
                 now.update((id(each.like), each) for each in found if id(each.like) not in now)
                 del found
     for visit in now.values():
         ours[id(visit.like)] += 1
-        ours.update(2 * [id(visit.items[place]) for place, _ in visit.inner])  # the visit's items, and its own
+        for place, _ in visit.inner:
+            ours[id(visit.items[place])] += 2  # in the visit's items, and its own
     if any(type(visit.like) is np.ndarray for visit in now.values()):  # of containers, nodes hold literals
         ours.update(_arguments(nodes))
     alone = Visit([], _LIST)
