@@ -27,6 +27,8 @@ import numpy as np
 from dataflow.errors import OperatorError, OperatorTimeout
 from dataflow.graph.diagnostics.bytecode import raises
 from dataflow.graph.nodes import Graph, Kind, Node, Ref
+from dataflow.graph.once import close_coroutines, described, is_coroutine, is_generator, is_later, is_once
+from dataflow.graph.plan import Plan
 from dataflow.graph.readonly import PLAIN_RESULT
 
 __all__ = [
@@ -232,19 +234,36 @@ def _delivers(entry: TracebackType) -> bool:
     return code.co_name in _DELIVERS and _ours(code)
 
 
-def wrong_result(result: Any, name: str) -> TypeError | None:
-    """The error for a plain function that returned something still to be awaited or iterated; None if it did not."""
-    if hasattr(type(result), "__await__"):
-        with suppress(Exception):
-            result.close()  # else a "never awaited" warning would follow the error
+def wrong_result(result: Any, node: Node, plan: Plan) -> TypeError | None:
+    """The error for a result that is no value: still to be awaited, a generator, or gone for its second reader.
+
+    What merely can be awaited as well is a value. An `async def` may return generators and Futures, but no coroutine.
+    """
+    kind: Any = type(result)
+    name = node.spec.name
+    if node.spec.kind is Kind.ASYNC:
+        if is_coroutine(kind):
+            what = described(result)
+            close_coroutines(result)
+            return TypeError(
+                f"async operator {name!r} returned {what}, which nobody has awaited: await it there, `return await ...`"
+            )
+    elif is_later(kind):
+        what = described(result)
+        close_coroutines(result)
         return TypeError(
-            f"operator {name!r} is a plain function but returned an awaitable ({type(result).__name__}): "
+            f"operator {name!r} is a plain function but returned an awaitable, {what}: "
             "declare it with `async def`, or return the value itself"
         )
-    if type(result).__name__ in ("generator", "async_generator"):
+    elif is_generator(kind):
         return TypeError(
             f"operator {name!r} returned a generator: an operator's result is one value; "
             "return a list or an array instead of using `yield`"
+        )
+    if is_once(result) and (reason := plan.disorder(node.number)):
+        return TypeError(
+            f"operator {name!r} returned {described(result)}, which gives its items once, and {reason}: "
+            "return a list, list(...), or let one operator read it"
         )
     return None
 

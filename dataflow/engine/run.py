@@ -47,10 +47,10 @@ from dataflow.engine.telling import operator_ended, tell, tell_late, told_starte
 from dataflow.errors import InternalError, RuntimeClosed
 from dataflow.events import OperatorEnded, RunEnded, RunStarted, observed
 from dataflow.graph.costs import UNKNOWN
-from dataflow.graph.nodes import Kind, Node
+from dataflow.graph.nodes import Node
 from dataflow.graph.owning import Given, own, own_part
 from dataflow.graph.plan import Plan
-from dataflow.graph.readonly import PLAIN_RESULT, Handed, Held, bare, copied
+from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT, Handed, Held, bare, copied
 
 __all__ = ["Run", "checkpoint", "here", "within"]
 
@@ -442,8 +442,7 @@ class Run:
         """Hold a result that is shared, evaluate its plumbing, refuse what is no value; returns what to store."""
         plan = self.plan
         if type(result) not in PLAIN_RESULT:
-            spec = plan.nodes[step].spec
-            wrong = wrong_result(result, spec.name) if spec.kind is not Kind.ASYNC else None
+            wrong = wrong_result(result, plan.nodes[step], plan)
             if wrong is not None:
                 raise wrong
             if step in plan.output_slots:
@@ -461,6 +460,10 @@ class Run:
                 self._blame[step] = number
                 value = copy().run(call, values)
                 if type(value) not in PLAIN_RESULT:
+                    if type(value) not in ANY_RESULT:
+                        wrong = wrong_result(value, plan.graph.nodes[number - len(plan.graph.inputs)], plan)
+                        if wrong is not None:
+                            raise wrong
                     if slot in plan.output_slots:
                         value = own(value, self._given(step), plan.nodes[step].spec.name)
                     if plan.shared[slot]:

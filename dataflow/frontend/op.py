@@ -27,6 +27,7 @@ from typing import (
 from dataflow.engine.hosting import Runtime
 from dataflow.engine.limits import Limit
 from dataflow.engine.runtime import Driver, default_runtime
+from dataflow.frontend.arguments import check_inputs
 from dataflow.frontend.coroutines import GivesCoroutines, gives_coroutines
 from dataflow.frontend.options import Asked, Changes, RetryOn, changed, checked
 from dataflow.frontend.task import Task
@@ -195,10 +196,11 @@ class Op(Declared, GivesCoroutines, Generic[P, R]):
     def start(self, /, *args: Any, **kwargs: Any) -> Task[Any]:
         """Begin now, and return a Task; needs a running event loop (RuntimeError).
 
-        Arguments may be Tasks, also inside lists, tuples, dicts and dataclasses: then it begins when these are done,
-        with their results. If one of them fails, this fails with the same exception. Cancelling the Task stops it as
-        cancelling an awaited pipeline does. Wrong arguments are a TypeError here; in the body of a pipeline it is a
-        TraceError.
+        Arguments may be Tasks, also inside lists, tuples, dicts, sets, deques and dataclasses: then it begins when
+        these are done, with their results. If one of them fails, this fails with the same exception. Cancelling the
+        Task stops it as cancelling an awaited pipeline does. Wrong arguments are a TypeError here, as are coroutines,
+        Futures, and Tasks elsewhere; with more than 2,000 arguments in all, the Task fails with that. In the body of a
+        pipeline it is a TraceError.
         """
         if current() is not None:
             raise refusal(
@@ -236,7 +238,9 @@ class Op(Declared, GivesCoroutines, Generic[P, R]):
                 return record(self._spec, tuple(given[: len(args)]), dict(zip(kwargs, given[len(args) :], strict=True)))
 
             plan = self._plans[key] = make_plan(trace(self.name, names, body))
-        return self._runtime.execute(plan, [*args, *kwargs.values()], copy_context())
+        inputs = [*args, *kwargs.values()]
+        check_inputs(self.name, plan, inputs)
+        return self._runtime.execute(plan, inputs, copy_context())
 
     def __repr__(self) -> str:
         of = "" if self._of is None else f" of {self._owner!r}"
@@ -299,8 +303,8 @@ def op(
     """Declare an operator: `@op`, or `@op(name=...)`.
 
     A plain `def` is a kernel: in a run it is executed on an inter-op thread, in its own copy of the caller's
-    context. Arrays that others read too are handed to it read-only. It must return a value, not an awaitable
-    nor a generator. An `async def` runs on the event loop and holds no inter-op thread.
+    context. Arrays that others read too are handed to it read-only. It must return a value, not a coroutine,
+    a Future or a generator. An `async def` runs on the event loop and holds no inter-op thread.
 
     `name` is what errors, tables and pictures call it; by default the function's name.
 

@@ -20,6 +20,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast,
 from dataflow.engine.hosting import Runtime
 from dataflow.engine.runtime import Driver, default_runtime
 from dataflow.engine.stream import Stream
+from dataflow.frontend.arguments import check_inputs
 from dataflow.frontend.coroutines import GivesCoroutines, innermost
 from dataflow.frontend.op import Call, Op, pickled_as
 from dataflow.frontend.plan_cache import Plans
@@ -29,7 +30,7 @@ from dataflow.graph.inline import spliced
 from dataflow.graph.nodes import Declared, Graph, OpSpec
 from dataflow.graph.passes import replaced, selected
 from dataflow.graph.plan import Plan, make_plan
-from dataflow.graph.tracing.placeholder import Placeholder, is_placeholder
+from dataflow.graph.tracing.placeholder import Placeholder
 from dataflow.graph.tracing.trace import trace
 from dataflow.graph.tracing.tracer import Trace, current, refusal
 
@@ -357,12 +358,12 @@ class Pipeline(Declared, GivesCoroutines, Generic[P, R]):
             plan = plans.get(_ALL_GIVEN)  # the common case: every parameter given by position, none static
             if plan is not None:
                 inputs = list(given)
-                self._refuse_placeholders(inputs)
+                check_inputs(self._name, plan, inputs)
                 return plan, inputs
         parameters = self.parameters
         binding = parameters.sort(parameters.bind(given, kwargs))
         plan = self._plan(plans, binding)
-        self._refuse_placeholders(binding.inputs)
+        check_inputs(self._name, plan, binding.inputs)
         return plan, binding.inputs
 
     def inline(self, recording: Trace, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -438,13 +439,6 @@ class Pipeline(Declared, GivesCoroutines, Generic[P, R]):
                     plan = make_plan(self._trace(binding))
                     plans.put(binding.key, plan, generation)
         return plan
-
-    def _refuse_placeholders(self, inputs: list[Any]) -> None:
-        if any(is_placeholder(value) for value in inputs):
-            raise TypeError(
-                f"{self._name}() was called with a placeholder, outside of the body that it belongs to: "
-                "a placeholder stands for a value only while its pipeline is traced"
-            )
 
     def _trace(self, binding: Binding) -> Graph:
         def body(placeholders: list[Placeholder]) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from dataflow.errors import TraceError
+from dataflow.frontend.arguments import refuse_later, refuse_once
 from dataflow.graph.nodes import Ref
 from dataflow.graph.pytree import kind_of
 from dataflow.graph.tracing.placeholder import Placeholder
@@ -86,6 +87,9 @@ class Parameters:
             raise TypeError(
                 f"{self._name}.bind() got {', '.join(unknown)}, which {self._name}{self.open} does not take"
             )
+        for each, value in values.items():
+            refuse_later(f"{self._name}.bind(): {each!r}", value)
+            refuse_once(f"{self._name}.bind(): {each!r}", value, "every call reads it")
         changed = self._copy()
         changed._of_method = None
         changed._fixed = {**self._fixed, **{name: values[name] for name in values.keys() & named}}

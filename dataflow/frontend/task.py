@@ -5,7 +5,7 @@
     await both
 
 A Task stands on one event loop. What it waits for are other Tasks among its arguments, also inside lists, tuples, dicts
-and dataclasses; then its operator is a run of one node.
+and dataclasses; then its operator is a run of one node. Tasks elsewhere, coroutines and Futures are refused.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
-from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow.engine.loop import running_loop
 from dataflow.engine.runtime import MANY, off_loop
+from dataflow.frontend.arguments import await_it
 from dataflow.graph.nodes import Ref
-from dataflow.graph.pytree import larger_than, map_leaves
+from dataflow.graph.once import LATER, LOOKED_AT, ORDINARY, Later, close_coroutines, described, found_within
+from dataflow.graph.pytree import ATOMS, larger_than, map_leaves
 
 __all__ = ["Task"]
 
@@ -31,7 +33,7 @@ else:
     _Base = object
 
 
-class Task(Awaitable[R_co], _Base):  # type: ignore[misc]  # the base Any lets a Task be an argument of any type
+class Task(Later, Awaitable[R_co], _Base):  # type: ignore[misc]  # the base Any lets a Task be an argument of any type
     """An operator under way, made by `Op.start`. Awaitable any number of times; must be used on its own loop."""
 
     def __init__(self, run: Callable[..., Coroutine[Any, Any, Any]], name: str, args: Any, kwargs: Any) -> None:
@@ -40,8 +42,9 @@ class Task(Awaitable[R_co], _Base):  # type: ignore[misc]  # the base Any lets a
         """What was given to `add_done_callback`, and what tells it; until it was called."""
         otherwise = f"{name}.start() needs a running event loop: call it in a coroutine, or call {name}(...) itself"
         loop = running_loop(f"{name}.start()", otherwise=otherwise)
+        call = _Call(name, (args, kwargs))
         self._task: asyncio.Task[Any] = loop.create_task(
-            _when_ready(run, args, kwargs), name=f"dataflow {name}", context=copy_context()
+            _when_ready(run, call), name=f"dataflow {name}", context=copy_context()
         )
 
     def __await__(self) -> Generator[Any, Any, R_co]:
@@ -102,36 +105,70 @@ class Task(Awaitable[R_co], _Base):  # type: ignore[misc]  # the base Any lets a
         raise TypeError(f"{self!r} has no truth value: await it for its result, or ask .done()")
 
 
-async def _when_ready(run: Callable[..., Coroutine[Any, Any, Any]], args: Any, kwargs: Any) -> Any:
-    many = larger_than((args, kwargs), MANY)
-    needed: list[Task[Any]] = []
-    template = await _looked_through(partial(_template, (args, kwargs), needed), many)
-    if needed:
-        for task in needed:
-            # Shielded: if this one is cancelled, others may still need that one.
-            await asyncio.shield(task._task)
-        known = [task._task.result() for task in needed]
-        needed.clear()
-        args, kwargs = await _looked_through(partial(_filled, template, known), many)
+async def _when_ready(run: Callable[..., Coroutine[Any, Any, Any]], call: _Call) -> Any:
+    if call.many:
+        await off_loop(call.look_through, asyncio.get_running_loop())
+    for task in call.needed:
+        # Shielded: if this one is cancelled, others may still need that one.
+        await asyncio.shield(task._task)
+    args, kwargs = await off_loop(call.filled, asyncio.get_running_loop()) if call.many else call.filled()
+    del call
     return await run(*args, **kwargs)
 
 
-async def _looked_through(job: Callable[[], Any], many: bool) -> Any:
-    """What this gives, which takes a while if there are `many` arguments: a worker calls it then, not the loop."""
-    return await off_loop(job, asyncio.get_running_loop()) if many else job()
+class _Call:
+    """The arguments of a call, and the Tasks among them.
 
+    They are looked through here and now, so that mistakes are told at the call, and a list of Tasks may be used again
+    after it; where there are `many`, that takes a while, and a worker does it.
+    """
 
-def _filled(template: Any, known: list[Any]) -> Any:
-    return map_leaves(lambda leaf: known[leaf] if type(leaf) is Ref else leaf, template)
+    def __init__(self, name: str, given: tuple[Any, Any]) -> None:
+        self._name = name
+        self._given = given
+        """With a Ref for each Task once they were looked through."""
+        self.needed: list[Task[Any]] = []
+        self.many = larger_than(given, MANY)
+        if not self.many:
+            self.look_through()
 
+    def look_through(self) -> None:
+        """Find the Tasks. TypeError for one that would not be waited for, and for what else is no value yet."""
+        self._given = map_leaves(self._leaf, self._given, into=self._into)
 
-def _template(value: Any, needed: list[Task[Any]]) -> Any:
-    """The arguments with a Ref for each Task in them, also inside of containers."""
+    def filled(self) -> Any:
+        """The arguments, with results in the places of Tasks, which are done."""
+        if not self.needed:
+            return self._given
+        known = [task._task.result() for task in self.needed]
+        return map_leaves(lambda leaf: known[leaf] if type(leaf) is Ref else leaf, self._given)
 
-    def place(leaf: Any) -> Any:
-        if not isinstance(leaf, Task):
-            return leaf
-        needed.append(leaf)
-        return Ref(len(needed) - 1)
+    def _leaf(self, leaf: Any) -> Any:
+        if isinstance(leaf, Task):
+            self.needed.append(leaf)
+            return Ref(len(self.needed) - 1)
+        if type(leaf) not in ORDINARY:
+            self._refuse_later(leaf)
+        return leaf
 
-    return map_leaves(place, value)
+    def _into(self, container: Any) -> bool:
+        if type(container) is dict and not ATOMS.issuperset(map(type, islice(container, LOOKED_AT))):
+            self._refuse_later(tuple(islice(container, LOOKED_AT)), container)
+        return True
+
+    def _refuse_later(self, value: Any, holder: Any = None) -> None:
+        found = found_within(value, LATER)
+        if found is None:
+            return
+        if isinstance(found, Task):
+            where = described(value if holder is None else holder)
+            raise TypeError(
+                f"{self._name}.start() was given a Task inside of {where}, where it is not waited for: put it into a "
+                "list, a tuple, a dict (as a value) or a dataclass, or await it before"
+            )
+        what = described(found)
+        close_coroutines((found, self._given))
+        raise TypeError(
+            f"{self._name}.start() was given {what}, which is no value before it is awaited: {await_it(found)}, or the "
+            "Task of an operator that does the same, `op.start(...)`"
+        )

@@ -16,8 +16,8 @@ Rules:
 3. A slot is released after its last reader. A result that nobody reads counts itself as its reader.
 4. A result that several readers see is *shared*, and so are inputs, parts of inputs and constants: these are held in
    their slots, and each reader makes its own of them (see `dataflow.graph.readonly`).
-5. `costs` changes later: what the lanes learn, and any value in it is right. So does `attempts`, which is filled when
-   it is needed. Nothing else does.
+5. `costs` changes later: what the lanes learn, and any value in it is right. So do `attempts` and what `disorder` has
+   found, which are filled when they are needed. Nothing else does.
 
 The order of the steps is that of `dataflow.graph.order`.
 """
@@ -31,6 +31,7 @@ from typing import Any
 from dataflow.graph.call import Caller, is_usual, make_call, retried, writing, written
 from dataflow.graph.costs import Costs
 from dataflow.graph.nodes import Graph, Kind, Node, OpSpec
+from dataflow.graph.once import out_of_order
 from dataflow.graph.order import priority_order
 from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT, Held, readonly
 from dataflow.graph.templates import Builder, Literal, Template, output_template
@@ -96,6 +97,15 @@ class Plan:
     """Whether any operator is a coroutine function: `on_loop` is 1 for managed kernels, too."""
     attempts: dict[int, Plan] = field(default_factory=dict)
     """For a managed kernel, the plan of one attempt at it; see `dataflow.graph.single`."""
+    _disorder: dict[int, str] = field(default_factory=dict)
+    """What `disorder` has found."""
+
+    def disorder(self, number: int) -> str:
+        """`out_of_order` for one of the graph's values; asked for what can be read once."""
+        found = self._disorder.get(number)
+        if found is None:
+            found = self._disorder[number] = out_of_order(self.graph, number)
+        return found
 
     def __len__(self) -> int:
         return len(self.calls)

@@ -24,7 +24,6 @@ from types import (
     CellType,
     EllipsisType,
     FunctionType,
-    GeneratorType,
     MappingProxyType,
     MethodType,
     ModuleType,
@@ -36,6 +35,7 @@ import numpy as np
 
 from dataflow.errors import TraceError
 from dataflow.graph.nodes import Declared, Kind, OpSpec, Ref
+from dataflow.graph.once import LATER, ONCE, close_coroutines, described, found_within, is_coroutine, is_later, is_once
 from dataflow.graph.pytree import kind_of, map_leaves
 from dataflow.graph.templates import Literal
 from dataflow.graph.tracing.literals import is_literal
@@ -51,7 +51,6 @@ LEAVES: Final[frozenset[Any]] = frozenset(
 """Types of constants that hold nothing to look at."""
 
 _NOT_REBUILT: tuple[type, ...] = (set, frozenset, deque, type({}.keys()), type({}.values()), type({}.items()))
-_ONE_SHOT: tuple[type, ...] = (GeneratorType, map, filter, zip, enumerate, reversed, type(iter([])), type(iter(())))
 _REMEDY_CONTAINER = (
     "a placeholder may stand in tuples, lists, dicts (as a value) and dataclasses; put it into one of these, or pass it"
     " as an argument of its own"
@@ -79,6 +78,13 @@ class Scan:
 
     def whole(self, value: Any) -> Any:
         """Freeze one argument."""
+        try:
+            return self._whole(value)
+        except TraceError:
+            close_coroutines(value)
+            raise
+
+    def _whole(self, value: Any) -> Any:
         if kind_of(type(value)) is None:
             frozen = self._freeze(value)
             if self._spec is None and type(frozen) is np.ndarray:
@@ -111,7 +117,7 @@ class Scan:
         return self._trace.literals.add(value, lambda: where or here(), returned=self._spec is None)
 
     def _freeze(self, value: Any) -> Any:
-        kind = type(value)
+        kind: Any = type(value)
         if kind in LEAVES:
             return value
         if isinstance(value, Traced):
@@ -129,11 +135,16 @@ class Scan:
             return self._method(value)
         if isinstance(value, Declared) and value._of is not None:
             return self._bound(value)
-        if isinstance(value, _ONE_SHOT):
-            raise self._error(f"is a {type(value).__name__}, which gives its items once", "make it a list")
         if kind is Literal:
             return value
+        if is_later(kind) or is_once(value):
+            raise self._no_value(value, "is")
         self._refuse_hidden(_contents(value), value)
+        if isinstance(value, (*_NOT_REBUILT, dict, list)):
+            for wanted in (LATER, ONCE):
+                found = found_within(value, wanted)
+                if found is not None:
+                    raise self._no_value(found, "holds")
         if isinstance(value, np.ndarray) and not value.dtype.hasobject:
             return self._array(value)
         return value
@@ -196,6 +207,24 @@ class Scan:
 
     def _hidden(self, holder: object) -> TraceError:
         return self._error(f"holds a placeholder inside a {type(holder).__name__}", _REMEDY_CONTAINER)
+
+    def _no_value(self, value: Any, has: str) -> TraceError:
+        """For what is to be awaited first, and for what the first run would use up."""
+        what = described(value)
+        kind: Any = type(value)
+        if not is_later(kind):
+            return self._error(
+                f"{has} {what}, which gives its items once",
+                "make it a list, list(...), or have an operator make it in each run",
+            )
+        if is_coroutine(kind):
+            return self._error(
+                f"{has} {what}, which nobody has awaited: an `async def` without @flow.op was called",
+                f"put @flow.op above `async def {value.__name__}`, and call it without await; one from outside of the "
+                "body is to be awaited before, and its result passed as an argument",
+            )
+        remedy = "await it before, and pass its result as an argument"
+        return self._error(f"{has} {what}, which is no value yet", remedy)
 
     def _error(self, what: str, remedy: str) -> TraceError:
         spec, name = self._spec, self._trace.name
