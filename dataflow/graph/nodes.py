@@ -24,7 +24,7 @@ from enum import Enum
 from types import CodeType
 from typing import Any, NamedTuple
 
-from dataflow.graph.diagnostics.bytecode import line_of
+from dataflow.graph.diagnostics.bytecode import place_of
 
 __all__ = ["Declared", "Graph", "Kind", "Node", "OpSpec", "Options", "Ref"]
 
@@ -123,10 +123,7 @@ class Node(NamedTuple):
     @property
     def where(self) -> str:
         """The user's line that recorded this node, `file:line`."""
-        if self.code is None:
-            return "?"
-        line = line_of(self.code, self.lasti)
-        return f"{self.code.co_filename}:{self.code.co_firstlineno if line is None else line}"
+        return place_of(self.code, self.lasti)
 
     def __repr__(self) -> str:
         arguments = [repr(a) for a in self.args] + [f"{k}={v!r}" for k, v in self.kwargs.items()]

@@ -22,6 +22,7 @@ __all__ = [
     "INDEX_IT",
     "NOT_ADDED_TO",
     "NOT_IN_PLACE",
+    "NOT_KEPT",
     "NO_ATTRIBUTES",
     "NO_AWAIT",
     "NO_COPY",
@@ -56,6 +57,10 @@ NOT_IN_PLACE: Final = (
 )
 NOT_ADDED_TO: Final = (
     "a graph makes new values: write the plain operator (`a = a + node`, `a = a | node`), or change a copy inside an op"
+)
+NOT_KEPT: Final = (
+    "nobody would ever put the value there; give it to an op as an argument of its own or in tuples, lists, dicts (as a"
+    " value) and dataclasses, or return it from the body and keep the result of the run"
 )
 BY_VALUE: Final = "its value is not known yet; use np.where or arithmetic on the node, or make the call inside an op"
 NO_KEY: Final = (

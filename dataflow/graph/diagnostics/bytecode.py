@@ -42,6 +42,7 @@ __all__ = [
     "line_of",
     "names_to_unpack",
     "operator_of",
+    "place_of",
     "raises",
     "reads_item",
     "variables_read",
@@ -202,6 +203,14 @@ def line_of(code: CodeType, lasti: int) -> int | None:
     """The line of this instruction; None if it has none."""
     span = _span(code, lasti)
     return None if span is None else span[0]
+
+
+def place_of(code: CodeType | None, lasti: int) -> str:
+    """Where this instruction is, `file:line`; where its function begins if it has no line, and "?" for no code."""
+    if code is None:
+        return "?"
+    line = line_of(code, lasti)
+    return f"{code.co_filename}:{code.co_firstlineno if line is None else line}"
 
 
 def variables_read(code: CodeType, lasti: int) -> tuple[str, ...]:

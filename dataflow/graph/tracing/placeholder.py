@@ -56,7 +56,7 @@ from dataflow.graph.tracing.tracer import (
     trace_of_context,
 )
 
-__all__ = ["Placeholder", "input_placeholder", "is_placeholder", "record"]
+__all__ = ["PendingPlaceholder", "Placeholder", "input_placeholder", "is_placeholder", "record"]
 
 
 _trace_here = trace_of_context.get  # bound: since 3.12 Python looks up methods of what is imported the slow way

@@ -9,7 +9,8 @@
     annotations.py   after, label, scope
 
 Beside this folder: `diagnostics/`, with advice.py (what to do instead), blame.py (whether a placeholder provoked an
-error) and bytecode.py (what the user's instruction says), and `inline.py`, a graph as a part of another.
+error), holders.py (who holds a placeholder that outlives its trace) and bytecode.py (what the user's instruction says),
+and `inline.py`, a graph as a part of another.
 
 Every recorded call stays in the graph, read or not, and no two are merged; only unread plumbing is dropped.
 Nothing here recurses over the graph.
@@ -20,13 +21,23 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 from dataflow.errors import TraceError
+from dataflow.graph.diagnostics import advice
 from dataflow.graph.diagnostics.blame import provoked_at, refused_before
+from dataflow.graph.diagnostics.bytecode import place_of
+from dataflow.graph.diagnostics.holders import Held, outlived
 from dataflow.graph.nodes import Graph
 from dataflow.graph.tracing.capture import Scan
 from dataflow.graph.tracing.constants import Constants
-from dataflow.graph.tracing.placeholder import Placeholder, input_placeholder, is_placeholder, record
+from dataflow.graph.tracing.placeholder import (
+    PendingPlaceholder,
+    Placeholder,
+    input_placeholder,
+    is_placeholder,
+    record,
+)
 from dataflow.graph.tracing.tracer import (
     PASSED_OVER,
     Trace,
@@ -48,9 +59,20 @@ def trace(
     With an `owner` (an instance, not a class), input 0 stands for it: wherever it is an argument, the graph has Ref(0).
     Raises TraceError for what cannot be recorded, also if the body, or numpy, caught the refusal and went on: on values
     it would have gone another way. If a placeholder provoked an error of numpy, Python or another library, that is the
-    cause of a TraceError; any other exception of the body passes through.
+    cause of a TraceError; any other exception of the body passes through. No placeholder outlives the trace: one that
+    something still holds is a TraceError, too.
     """
     recording = Trace(name, inputs, owner)
+    still = ref(recording)
+    graph = _recorded(recording, body)
+    del recording
+    if still() is not None and (held := outlived(still, graph)) is not None:
+        raise _outlived(graph, held, _declared(body))
+    return graph
+
+
+def _recorded(recording: Trace, body: Callable[[list[Placeholder]], Any]) -> Graph:
+    name, inputs = recording.name, recording.inputs
     token = trace_of_context.set(recording)
     try:
         returned = body([input_placeholder(recording, number) for number in range(len(inputs))])
@@ -87,6 +109,23 @@ def trace(
     finally:
         trace_of_context.reset(token)
         recording.close()
+
+
+def _outlived(graph: Graph, held: Held, declared: str) -> TraceError:
+    placeholder, first = held.placeholder, len(graph.inputs)
+    number = placeholder._ref
+    if isinstance(placeholder, PendingPlaceholder) and number is None:
+        _, spec, _, code, lasti = placeholder._call
+        what, where = spec.name, place_of(code, lasti)
+    elif number is not None and number >= first:
+        node = graph.nodes[number - first]
+        what, where = node.spec.name, node.where
+    else:
+        what, where = graph.inputs[number or 0], declared
+    return TraceError(  # no refusal: the trace is over, and another around it is not concerned
+        f"the placeholder of {what!r} outlives the body of {graph.name!r}: it is held by {held.holder}, at {where}:"
+        f" {advice.NOT_KEPT}"
+    )
 
 
 def _declared(body: Callable[..., Any]) -> str:

@@ -56,6 +56,7 @@ class Trace:
     """One recording: the nodes of one body, in the order of its calls. Made and closed by `trace`."""
 
     __slots__ = (
+        "__weakref__",
         "after",
         "afters",
         "constants",

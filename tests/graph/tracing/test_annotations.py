@@ -119,7 +119,8 @@ def test_misuse_is_refused(body: Callable[[Any], Any], error: type[Exception], m
 
 def test_a_node_of_another_trace_is_refused() -> None:
     kept: list[Any] = []
-    flow.pipeline(lambda x: kept.append(x + 1)).graph()
+    with pytest.raises(flow.TraceError, match="outlives the body"):
+        flow.pipeline(lambda x: kept.append(x + 1)).graph()
 
     def body(x: Any) -> Any:
         with flow.after(kept[0]):

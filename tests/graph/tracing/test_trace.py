@@ -299,7 +299,8 @@ def test_repr_shows_number_and_name() -> None:
         kept.append(x)
         seen.extend([repr(x), repr(op(x)), repr(pending), f"{op(pending)!r}", repr(pending)])
 
-    traced(body)
+    with pytest.raises(TraceError, match="outlives the body"):
+        traced(body)
     assert seen == [
         "<placeholder 0: x>",
         "<placeholder 1: collect>",
@@ -387,11 +388,10 @@ STRUCTURES: list[Callable[[Any], Any]] = [
 @pytest.mark.parametrize("make", STRUCTURES)
 @pytest.mark.parametrize("as_keyword", [False, True])
 def test_placeholders_inside_containers_become_refs(make: Callable[[Any], Any], as_keyword: bool) -> None:
-    held: list[Any] = []
 
     def body(x: Any) -> Any:
-        held.append(make(x))
-        return (op(k=held[0]) if as_keyword else op(held[0])), make(x)
+        held = make(x)
+        return (op(k=held) if as_keyword else op(held)), make(x)
 
     graph = traced(body)
     (node,) = graph.nodes
@@ -662,9 +662,16 @@ def test_a_method_of_the_owner_is_bound_at_run_time() -> None:
 
 def test_a_placeholder_that_outlives_its_trace_keeps_nothing_alive() -> None:
     kept: list[Any] = []
-    _, owner = trace_owned(lambda model, hidden, x: kept.extend([x, op(model), x.shape, hidden]))
+    owners: list[Any] = []
+
+    def body(model: Model, hidden: Any, x: Any) -> None:
+        owners.append(weakref.ref(model))
+        kept.extend([x, op(model), x.shape, hidden])
+
+    with pytest.raises(TraceError, match="outlives the body"):
+        trace_owned(body)
     gc.collect()
-    assert owner() is None
+    assert owners[0]() is None
     assert len(kept) == 4
 
 
@@ -891,7 +898,8 @@ def test_returning_what_cannot_be_returned_names_where_the_body_begins() -> None
 
 def leaked() -> Any:
     kept: list[Any] = []
-    traced(lambda x: kept.extend([x, x.shape]))
+    with pytest.raises(TraceError, match=r"'x' outlives the body of 'edges': it is held by .*'kept'"):
+        traced(lambda x: kept.extend([x, x.shape]))
     return kept
 
 
@@ -991,7 +999,8 @@ def test_a_task_started_by_the_body_records_nothing() -> None:
 
     async def main() -> None:
         tasks: list[asyncio.Task[str]] = []
-        traced(lambda x: tasks.append(asyncio.get_running_loop().create_task(late(x))))
+        with pytest.raises(TraceError, match=r"outlives the body of 'edges': it is held by the coroutine .*late"):
+            traced(lambda x: tasks.append(asyncio.get_running_loop().create_task(late(x))))
         assert "is used after the body" in await tasks[0]
 
     asyncio.run(main())
