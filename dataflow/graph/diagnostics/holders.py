@@ -36,6 +36,7 @@ from weakref import ref
 import numpy as np
 
 from dataflow.graph.nodes import Graph
+from dataflow.graph.templates import Literal
 from dataflow.graph.tracing.tracer import Trace, Traced
 
 __all__ = ["Held", "outlived"]
@@ -231,6 +232,7 @@ def _module_of(names: Any) -> str:
 
 
 def _a(value: Any) -> str:
+    value = value.value if type(value) is Literal else value
     name = type(value).__name__
     if issubclass(type(value), _CALLED):
         return f"the {name} {value.__qualname__}"
