@@ -20,7 +20,8 @@ import weakref
 from collections import deque
 from operator import index
 from threading import RLock
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
+from uuid import uuid4
 
 __all__ = ["Limit", "Permit"]
 
@@ -67,10 +68,10 @@ class Limit:
 
     An operator that runs another one which shares its limit, by `p.run()` in a kernel say, would wait for itself: with
     `n` of them at once, for ever. `n` is an int of at least 1: TypeError, ValueError. After `os.fork()` nothing of it
-    is taken in the child.
+    is taken in the child. Pickled, it is one of the other process there: the same for all that is sent with it.
     """
 
-    __slots__ = ("__weakref__", "_epoch", "_free", "_lock", "_n", "_waiting")
+    __slots__ = ("__weakref__", "_epoch", "_free", "_key", "_lock", "_n", "_waiting")
 
     def __init__(self, n: SupportsIndex) -> None:
         if isinstance(n, bool) or not hasattr(type(n), "__index__"):
@@ -78,9 +79,14 @@ class Limit:
         self._n = index(n)
         if self._n < 1:
             raise ValueError(f"Limit: n must be at least 1, not {self._n}: with less, nothing would ever execute")
+        self._key = uuid4().hex
         self._epoch = 0
         self._reset()
         _limits.add(self)
+
+    def __reduce__(self) -> Any:
+        _sent[self._key] = self
+        return _arrived, (self._key, self._n)
 
     def _reset(self) -> None:
         # Reentrant: the collector may close a coroutine that was given a permit, and so give it back, while this very
@@ -158,13 +164,27 @@ def _wake(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
+def _arrived(key: str, n: int) -> Limit:
+    """What is unpickled: for each key one, as long as it lives."""
+    with _arriving[0]:
+        limit = _sent.get(key)
+        if limit is None:
+            limit = _sent[key] = Limit(n)
+            limit._key = key
+        return limit
+
+
 _limits: weakref.WeakSet[Limit] = weakref.WeakSet()
 """For the fork: all there are."""
+_sent: weakref.WeakValueDictionary[str, Limit] = weakref.WeakValueDictionary()
+"""What was pickled, and what came of it."""
+_arriving = [RLock()]
 
 
 def _after_fork() -> None:
     for limit in list(_limits):
         limit._reset()
+    _arriving[0] = RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -30,15 +30,16 @@ from dataflow.engine.runtime import Driver, default_runtime
 from dataflow.frontend.arguments import check_inputs
 from dataflow.frontend.coroutines import GivesCoroutines, gives_coroutines
 from dataflow.frontend.options import Asked, Changes, RetryOn, changed, checked
+from dataflow.frontend.pickling import Pickled
 from dataflow.frontend.task import Task
-from dataflow.graph.nodes import Declared, Kind, OpSpec
+from dataflow.graph.nodes import Kind, OpSpec
 from dataflow.graph.plan import Plan, make_plan
 from dataflow.graph.tracing.capture import CLOSED_OVER, closes_over
 from dataflow.graph.tracing.placeholder import record
 from dataflow.graph.tracing.trace import trace
 from dataflow.graph.tracing.tracer import NO_KWARGS, current, refusal, trace_of_context
 
-__all__ = ["Call", "Op", "op", "pickled_as"]
+__all__ = ["Call", "Op", "op"]
 
 _new = object.__new__
 _trace_of_context = trace_of_context.get  # bound: it is asked at every call of an operator
@@ -73,7 +74,7 @@ else:
         """
 
 
-class Op(Declared, GivesCoroutines, Generic[P, R]):
+class Op(Pickled, GivesCoroutines, Generic[P, R]):
     """An operator. Made by `op`; immutable, safe to share, and as good as the plain function outside of a trace."""
 
     def __init__(
@@ -213,6 +214,10 @@ class Op(Declared, GivesCoroutines, Generic[P, R]):
             self._bind(args, kwargs)
         return Task(self._run, self.name, args, kwargs)
 
+    def _alone(self) -> Op[P, R]:
+        """One that is bound to an instance, as an operator whose function is the method; any other is itself."""
+        return self if self._of is None else Op(self._plain, name=self.name, writes=self._writes, **self._asked)
+
     @property
     def is_async(self) -> bool:
         """Whether it runs on the event loop."""
@@ -246,8 +251,11 @@ class Op(Declared, GivesCoroutines, Generic[P, R]):
         of = "" if self._of is None else f" of {self._owner!r}"
         return f"<{'async ' if self.is_async else ''}op {self.name}{of}>"
 
-    def __reduce__(self) -> str:
-        return pickled_as(self)
+    def _recipe(self) -> dict[str, Any]:
+        return {"name": self.name, "writes": self._writes, **self._asked}
+
+    def _remake(self, fn: Any, recipe: dict[str, Any]) -> None:
+        Op.__init__(self, fn, **recipe)
 
     def _in_order(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...]
@@ -352,11 +360,6 @@ class _OpDecorator(Protocol):
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Op[P, Call[R]]: ...
     @overload
     def __call__(self, fn: Callable[P, R], /) -> Op[P, R]: ...
-
-
-def pickled_as(decorated: Any) -> str:
-    """What an operator or a pipeline is pickled as: the name under which its module has it, as functions are."""
-    return str(getattr(decorated, "__qualname__", decorated.name))
 
 
 def _name_of(fn: Callable[..., Any]) -> str:

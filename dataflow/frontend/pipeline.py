@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextvars import copy_context
+from dataclasses import dataclass
 from functools import partial, update_wrapper
 from types import MethodType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast, overload
@@ -22,12 +23,13 @@ from dataflow.engine.runtime import Driver, default_runtime
 from dataflow.engine.stream import Stream
 from dataflow.frontend.arguments import check_inputs
 from dataflow.frontend.coroutines import GivesCoroutines, innermost
-from dataflow.frontend.op import Call, Op, pickled_as
+from dataflow.frontend.op import Call, Op
+from dataflow.frontend.pickling import Pickled
 from dataflow.frontend.plan_cache import Plans
 from dataflow.frontend.signature import Binding, Parameters
 from dataflow.frontend.streams import Full, Source, open_stream
 from dataflow.graph.inline import spliced
-from dataflow.graph.nodes import Declared, Graph, OpSpec
+from dataflow.graph.nodes import Declared, Graph
 from dataflow.graph.passes import replaced, selected
 from dataflow.graph.plan import Plan, make_plan
 from dataflow.graph.tracing.placeholder import Placeholder
@@ -46,7 +48,7 @@ _ALL_GIVEN: Hashable = ()
 """The key of the plan for which every argument is an input."""
 
 
-class Pipeline(Declared, GivesCoroutines, Generic[P, R]):
+class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
     """A pipeline. Made by `pipeline`; may be called from any number of tasks, threads and loops at once."""
 
     def __init__(
@@ -165,8 +167,7 @@ class Pipeline(Declared, GivesCoroutines, Generic[P, R]):
             self.parameters.fixed(fixed)  # its instance is fixed already
             return cast("Pipeline[..., R]", self._of.bind(**fixed).__get__(self._owner))
         derived = self._derived()
-        derived._parameters = self._parameters.fixed(fixed)
-        derived.__dict__["__signature__"] = derived._parameters.open
+        derived._fix(fixed)
         return derived
 
     def select(self, /, *labels: str) -> Pipeline[P, Any]:
@@ -189,18 +190,17 @@ class Pipeline(Declared, GivesCoroutines, Generic[P, R]):
         """
         if self._of is not None:
             return cast("Pipeline[P, R]", self._of.replace(functions).__get__(self._owner))
-        new_of: dict[int, Op[..., Any]] = {}
-        plain: set[int] = set()
+        pairs: list[tuple[Op[..., Any], Op[..., Any], bool]] = []
         for old, new in functions.items():
             if not isinstance(old, Op):
                 raise TypeError(f"{self._name}.replace() replaces operators, not {type(old).__name__}")
-            new_of[id(old._fn)] = new if isinstance(new, Op) else Op(new)
-            if not isinstance(new, Op):
-                plain.add(id(old._fn))
-        specs = {function: new._spec for function, new in new_of.items()}
-        names = {id(old._fn): old.name for old in functions}
-        swap = _swap(new_of, specs, plain)
-        return self._derived(partial(replaced, functions=specs, plain=plain, names=names, swap=swap))
+            if old._of is not None:
+                raise TypeError(
+                    f"{self._name}.replace() replaces an operator for all instances: give it as its class has it "
+                    f"({type(old._owner).__name__}.{old.name}); what stands for it is called with the instance first"
+                )
+            pairs.append((old, new._alone() if isinstance(new, Op) else Op(new), not isinstance(new, Op)))
+        return self._derived(_Replacement(tuple(pairs), all_called=True))
 
     @overload
     def stream(
@@ -331,8 +331,18 @@ class Pipeline(Declared, GivesCoroutines, Generic[P, R]):
     def __repr__(self) -> str:
         return f"<pipeline {self._name}{self._parameters.open if self._of is None else f' of {self._owner!r}'}>"
 
-    def __reduce__(self) -> str:
-        return pickled_as(self)
+    def _recipe(self) -> dict[str, Any]:
+        parameters = self._parameters
+        made_of = {"name": self._name, "static": parameters.static, "tree": parameters.tree}
+        return {**made_of, "fixed": parameters.all_fixed, "passes": self._passes, "of_class": self._class}
+
+    def _remake(self, fn: Any, recipe: dict[str, Any]) -> None:
+        made_of = dict(recipe)
+        fixed, passes, of_class = made_of.pop("fixed"), made_of.pop("passes"), made_of.pop("of_class")
+        Pipeline.__init__(self, fn, **made_of)
+        self._passes, self._class = passes, of_class
+        if fixed:
+            self._fix(fixed)
 
     # What streams need of it: see `Target`.
 
@@ -451,6 +461,10 @@ class Pipeline(Declared, GivesCoroutines, Generic[P, R]):
             graph = graph_pass(graph)
         return graph
 
+    def _fix(self, values: dict[str, Any]) -> None:
+        self._parameters = self._parameters.fixed(values)
+        self.__dict__["__signature__"] = self._parameters.open
+
     def _derived(self, graph_pass: Callable[[Graph], Graph] | None = None) -> Pipeline[Any, Any]:
         derived: Pipeline[Any, Any] = object.__new__(Pipeline)
         derived.__dict__.update(self.__dict__)
@@ -512,21 +526,33 @@ def _call(runtime: Driver, plan: Plan, inputs: list[Any]) -> Any:
     return coroutine
 
 
-def _swap(
-    new_of: Mapping[int, Op[..., Any]], specs: Mapping[int, OpSpec], plain: set[int]
-) -> Callable[[Any, set[int]], Any]:
-    """What `replace` makes of an operator or a pipeline that is an argument, as for `flow.map`."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Replacement:
+    """The graph pass of `replace`. Functions are found by identity, which is another one in another process."""
 
-    def swap(value: Any, called: set[int]) -> Any:
-        if isinstance(value, Declared) and value._of is not None:
-            return swap(value._of, called).__get__(value._owner)
-        if isinstance(value, Op):
-            called.add(id(value._fn))
-            new = new_of.get(id(value._fn), value)
-            return new.options(**value._asked) if id(value._fn) in plain else new
+    pairs: tuple[tuple[Op[..., Any], Op[..., Any], bool], ...]
+    """An operator, what stands for it, and whether that is made of a plain function."""
+    all_called: bool
+    """Whether each has to be called."""
+
+    def __call__(self, graph: Graph) -> Graph:
+        specs = {id(old._fn): new._spec for old, new, _ in self.pairs}
+        plain = {id(old._fn) for old, _, plain in self.pairs if plain}
+        names = {id(old._fn): old.name for old, *_ in self.pairs if self.all_called}
+        return replaced(graph, functions=specs, plain=plain, names=names, swap=self._swap)
+
+    def _swap(self, value: Any, called: set[int]) -> Any:
+        """What stands for an operator or a pipeline that is an argument, as for `flow.map`."""
+        if not isinstance(value, Declared):
+            return value
+        if value._of is not None:
+            return self._swap(value._of, called).__get__(value._owner)
         if isinstance(value, Pipeline):
-            called.update(specs)  # what it calls is not known before it is traced
-            return value._derived(partial(replaced, functions=specs, plain=plain, names={}, swap=swap))
+            called.update(id(old._fn) for old, *_ in self.pairs)  # what it calls is not known before it is traced
+            return value._derived(_Replacement(self.pairs, all_called=False))
+        assert isinstance(value, Op)
+        called.add(id(value._fn))
+        for old, new, plain in self.pairs:
+            if old._fn is value._fn:
+                return new.options(**value._asked) if plain else new
         return value
-
-    return swap

@@ -31,6 +31,10 @@ class Plans:
         """How often everything was forgotten."""
         _caches.add(self)
 
+    def __reduce__(self) -> Any:
+        """What `functools.wraps` copies to a plain function around a pipeline is pickled with that: as an empty one."""
+        return Plans, ()
+
     def renew_locks(self) -> None:
         """Also in the child of a fork: another thread of the parent may have held them, and is not there."""
         self._lock = threading.Lock()

@@ -78,6 +78,13 @@ class Parameters:
             )
         return names
 
+    @property
+    def all_fixed(self) -> dict[str, Any]:
+        """By name what is fixed."""
+        fixed = dict(self._fixed)
+        free = fixed.pop(self._keywords or "", {})
+        return {**fixed, **free}
+
     def fixed(self, values: dict[str, Any]) -> Parameters:
         """The same with some arguments fixed. TypeError for what is no parameter, or is fixed already."""
         parameters = self.open.parameters

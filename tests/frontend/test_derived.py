@@ -171,6 +171,34 @@ def test_a_changed_method_is_a_part_of_another(run_async: Runner) -> None:
     assert run_async(pair.both(1)) == (-30, 2, pair)
 
 
+class Scaler:
+    def __init__(self, gain: int) -> None:
+        self.gain = gain
+
+    @flow.op
+    def scaled(self, x: Any) -> Any:
+        return self.gain * x
+
+    @flow.pipeline
+    def twice(self, x: Any) -> Any:
+        return self.scaled(self.scaled(x)), passed_on(self.scaled, x)
+
+
+@flow.op
+def passed_on(function: Any, x: Any) -> Any:
+    return function(x)
+
+
+def test_replace_knows_operators_of_instances(run_async: Runner) -> None:
+    one, ten = Scaler(1), Scaler(10)
+    assert run_async(three.replace({double: ten.scaled})(1)) == (2, 20, 1)
+    with pytest.raises(TypeError, match=r"for all instances: give it as its class has it \(Scaler\.scaled\)"):
+        one.twice.replace({one.scaled: lambda self, x: 0})
+    faked = one.twice.replace({Scaler.scaled: lambda self, x: self.gain + x})
+    assert run_async(faked(1)) == (3, 2)
+    assert run_async(ten.twice.replace({Scaler.scaled: Scaler.scaled.options(name="n")})(1)) == (100, 10)
+
+
 def test_replace_reaches_what_map_and_cond_call(run_async: Runner) -> None:
     @flow.pipeline
     def part(x: Any) -> Any:

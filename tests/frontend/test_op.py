@@ -7,7 +7,6 @@ import copy
 import functools
 import gc
 import inspect
-import pickle
 import unittest.mock
 import weakref
 from collections.abc import Callable
@@ -65,12 +64,6 @@ def test_it_looks_like_its_function() -> None:
     assert str(inspect.signature(scale)) == "(x: 'Any', by: 'float' = 2.0, *, offset: 'float' = 0.0) -> 'Any'"
     assert repr(scale) == "<op scale>"
     assert repr(fetch) == "<async op fetch>"
-
-
-def test_it_is_pickled_by_name() -> None:
-    assert pickle.loads(pickle.dumps(scale)) is scale
-    with pytest.raises(pickle.PicklingError):
-        pickle.dumps(scale.options(name="other"))  # the module's name stands for another one
 
 
 def test_arguments_arrive_as_written(run_async: Runner) -> None:
