@@ -28,6 +28,7 @@ from dataflow.engine.hosting import Runtime
 from dataflow.engine.limits import Limit
 from dataflow.engine.runtime import Driver, default_runtime
 from dataflow.frontend.arguments import check_inputs
+from dataflow.frontend.called import BELOW_THE_WRAPPER, call_error, signature_of, wraps_unseen
 from dataflow.frontend.coroutines import GivesCoroutines, gives_coroutines
 from dataflow.frontend.options import Asked, Changes, RetryOn, changed, checked
 from dataflow.frontend.pickling import Pickled
@@ -91,6 +92,7 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
         if isinstance(fn, FunctionType) and current() is not None and closes_over(fn):
             raise refusal(f"the operator {_name_of(fn)!r} uses a placeholder from outside", CLOSED_OVER)
         update_wrapper(self, fn)  # first: it copies the attributes of what may be an operator itself, `@wraps`-ed
+        self.__dict__.pop("__signature__", None)  # the wrapped function's, which has it still
         self._of = self._owner = None
         self._fn = self._plain = fn
         """The function, and what this is outside of a trace: where it is bound, the method."""
@@ -273,7 +275,8 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
         try:
             return self._signature.bind(*args, **kwargs)
         except TypeError as exc:
-            raise TypeError(f"{self.name}() {exc}") from None
+            parameters = list(self._signature.parameters.values())[self._of is not None :]
+            raise call_error(self.name, parameters, kwargs, exc) from None
 
     def _read_arity(self) -> tuple[int, int, tuple[str, ...]]:
         self._signature = _signature(self._fn)
@@ -383,14 +386,17 @@ def _places(writes: tuple[str, ...], fn: Callable[..., Any], name: str) -> tuple
         parameters = signature.parameters if signature is not None else {}
         found = parameters.get(wanted)
         if found is None or found.kind in (found.VAR_POSITIONAL, found.VAR_KEYWORD):
-            raise TypeError(f"op {name!r}: writes names {wanted!r}, which is no single parameter of {name}{signature}")
+            remedy = f"; {BELOW_THE_WRAPPER}" if wraps_unseen(fn) else ""
+            raise TypeError(
+                f"op {name!r}: writes names {wanted!r}, which is no single parameter of {name}{signature}{remedy}"
+            )
         places.append(wanted if found.kind is found.KEYWORD_ONLY else list(parameters).index(wanted))
     return tuple(places)
 
 
 def _signature(fn: Callable[..., Any]) -> inspect.Signature | None:
     try:
-        return inspect.signature(fn)
+        return signature_of(fn)
     except (TypeError, ValueError):  # some builtins have none
         return None
 

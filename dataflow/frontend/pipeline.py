@@ -57,6 +57,7 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
         if isinstance(fn, Pipeline) or not callable(fn):
             raise TypeError(f"pipeline: expected a function, got {type(fn).__name__}")
         update_wrapper(self, fn)  # first: it copies the attributes of what may be a pipeline itself, `@wraps`-ed
+        self.__dict__.pop("__signature__", None)  # the wrapped function's, which has it still
         self._of = self._owner = None
         self._fn = fn
         self._name = name if name is not None else getattr(fn, "__name__", type(fn).__name__)

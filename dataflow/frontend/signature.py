@@ -19,6 +19,7 @@ import numpy as np
 
 from dataflow.errors import TraceError
 from dataflow.frontend.arguments import refuse_later, refuse_once
+from dataflow.frontend.called import BELOW_THE_WRAPPER, call_error, signature_of, wraps_unseen
 from dataflow.graph.nodes import Ref
 from dataflow.graph.pytree import kind_of
 from dataflow.graph.tracing.placeholder import Placeholder
@@ -40,6 +41,7 @@ class Parameters:
         "_keywords",
         "_name",
         "_of_method",
+        "_unseen",
         "open",
         "positional",
         "signature",
@@ -48,7 +50,8 @@ class Parameters:
     )
 
     def __init__(self, fn: Any, name: str, *, static: Iterable[str], tree: Iterable[str]) -> None:
-        self.signature = inspect.signature(fn)
+        self.signature = signature_of(fn)
+        self._unseen = wraps_unseen(fn)
         self.open = self._free = self.signature
         """What is left to give, when some arguments are fixed. Of a method, `_free` has the instance as well."""
         self._name = name
@@ -73,8 +76,9 @@ class Parameters:
         names = frozenset(given)
         allowed = {n for n, parameter in signature.parameters.items() if parameter.kind not in _VARIADIC}
         if unknown := sorted(names - allowed):
+            remedy = f"; {BELOW_THE_WRAPPER}" if self._unseen else ""
             raise TypeError(
-                f"pipeline {name!r}: {option} names {', '.join(unknown)}, no parameter of {name}{signature}"
+                f"pipeline {name!r}: {option} names {', '.join(unknown)}, no parameter of {name}{signature}{remedy}"
             )
         return names
 
@@ -138,7 +142,7 @@ class Parameters:
         try:
             return self._with_fixed(self._free.bind(*args, **kwargs).arguments)
         except TypeError as exc:
-            raise TypeError(f"{self._name}() {exc}") from None
+            raise call_error(self._name, self.open.parameters.values(), kwargs, exc) from None
 
     def bind_partly(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
         """The same for a graph without a call: what is left out and has no default is some input."""

@@ -10,6 +10,7 @@ Only errors that nobody caught are looked at, once, when a trace has failed anyw
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import Any
@@ -19,6 +20,12 @@ from dataflow.graph.diagnostics.bytecode import raises, variables_read
 from dataflow.graph.tracing.tracer import PACKAGE, PASSED_OVER, Traced, of_user
 
 __all__ = ["provoked_at", "refused_before"]
+
+_WRONG_CALL = re.compile(
+    r"\(\) (missing \d+ required |got (an unexpected keyword|some positional-only|multiple values for) "
+    r"|takes (no (keyword )?arguments|.*positional arguments? but |(at most|at least|exactly) \S+ argument))"
+)
+"""What Python says of a call whose arguments do not fit, whatever they stand for."""
 
 _BY_VALUE = (TypeError, ValueError, AttributeError, BufferError)
 """What Python itself raises for a value that it cannot use; a missing key or name is another matter."""
@@ -35,6 +42,8 @@ def provoked_at(error: Exception) -> str | None:
     frame, lasti, line = steps[last_of_user]
     inner = [frame for frame, *_ in steps[last_of_user + 1 :]]
     if inner and all(frame.f_code.co_filename.startswith(PACKAGE) for frame in inner):
+        return None
+    if not inner and isinstance(error, TypeError) and _WRONG_CALL.search(str(error)):
         return None
     if not inner and (raises(frame.f_code, lasti) or not isinstance(error, _BY_VALUE)):
         return None
