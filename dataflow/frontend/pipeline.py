@@ -449,6 +449,8 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
                     generation = plans.generation
                     plan = make_plan(self._trace(binding))
                     plans.put(binding.key, plan, generation)
+                    if self._parameters.static:
+                        plans.put(self._parameters.key_now(binding), plan, generation)
         return plan
 
     def _trace(self, binding: Binding) -> Graph:
@@ -495,7 +497,8 @@ def pipeline(
     Globals, closures, time and randomness are read at that moment and then stay as they are (see `retrace`).
 
     `static` names the parameters that the body sees as Python values, for loops and branches: one graph for each
-    type and value; they must be hashable. `tree` names parameters that take a dict, list or tuple, nested, whose
+    type and value; they must be hashable. An object counts with its attributes of that moment: when it was changed, the
+    body is traced anew. `tree` names parameters that take a dict, list or tuple, nested, whose
     structure the body sees and whose leaves are inputs: weights, say. `name` is what errors, tables and pictures call
     the pipeline.
 

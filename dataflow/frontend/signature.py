@@ -10,16 +10,12 @@ import copy
 import inspect
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
-from datetime import datetime, time
-from decimal import Decimal
 from typing import Any
-
-import numpy as np
 
 from dataflow.errors import TraceError
 from dataflow.frontend.arguments import refuse_later, refuse_once
 from dataflow.frontend.called import BELOW_THE_WRAPPER, call_error, signature_of, wraps_unseen
+from dataflow.frontend.static_key import static_key
 from dataflow.graph.nodes import Ref
 from dataflow.graph.pytree import kind_of
 from dataflow.graph.tracing.placeholder import Placeholder
@@ -200,7 +196,7 @@ class Parameters:
 
     def _static_key(self, name: str, value: Any) -> Hashable:
         try:
-            hash(value)
+            return static_key(value)
         except TraceError:  # a placeholder
             raise
         except TypeError:
@@ -208,7 +204,14 @@ class Parameters:
                 f"{self._name}(): {name!r} is static and must be hashable, got {type(value).__name__}; "
                 "pass a tuple instead of a list, or do not declare it static"
             ) from None
-        return _typed(value)
+
+    def key_now(self, binding: Binding) -> Hashable:
+        """The key of the same call again: of static arguments that the body has changed, another one."""
+        arguments = binding.bound.arguments
+        return tuple(
+            (part[0], static_key(arguments[part[0]])) if part[0] in self.static and part[0] in arguments else part
+            for part in binding.key_parts
+        )
 
 
 class Binding:
@@ -261,7 +264,7 @@ class Binding:
         if isinstance(value, dict):
             grown = {key: self._grown(f"{label}[{key!r}]", item) for key, item in value.items()}
             leaves = {key: leaf for key, (leaf, _) in grown.items()}
-            structure = tuple((_typed(key), inner) for key, (_, inner) in grown.items())
+            structure = tuple((static_key(key), inner) for key, (_, inner) in grown.items())
             return _refilled(value, leaves), (type(value), structure)
         kind = kind_of(type(value))
         if isinstance(value, list) or (isinstance(value, tuple) and kind is not None):
@@ -331,26 +334,3 @@ def _refilled(like: Any, items: Any) -> Any:
         for key, item in items.items():
             dict.__setitem__(same, key, item)
     return same
-
-
-_BY_REPR = (float, complex, Decimal, datetime, time, range, np.generic)
-"""Some of these are equal though they are not the same: 0.0 and -0.0, an hour and 60 minutes. And nan is not equal."""
-
-
-def _typed(value: Any) -> Hashable:
-    """Type and value, also inside of what is made of others: 1, 1.0 and True are three graphs."""
-    kind = type(value)
-    if isinstance(value, tuple):
-        return (kind, *map(_typed, value))
-    if isinstance(value, frozenset):
-        return (kind, frozenset(map(_typed, value)))
-    if isinstance(value, _BY_REPR):
-        return (kind, repr(value))
-    if is_dataclass(value) and not isinstance(value, type):
-        parts = tuple(_typed(getattr(value, each.name, None)) for each in fields(value) if each.compare)
-        try:
-            hash(parts)
-        except TypeError:
-            return (kind, value)  # it has a hash of its own, and counts as equal what it says is equal
-        return (kind, value, parts)
-    return (kind, value)

@@ -36,6 +36,7 @@ __all__ = [
     "container_changed",
     "current",
     "here",
+    "is_of_user",
     "label_taken",
     "of_user",
     "refusal",
@@ -226,8 +227,12 @@ def _user_frame() -> FrameType | None:
 
 
 def of_user(frame: FrameType) -> bool:
-    """Whether this runs a file of the user's own, not of the package, Python or a library that is installed."""
-    file = frame.f_code.co_filename
+    """Whether this runs a file of the user's own."""
+    return is_of_user(frame.f_code.co_filename)
+
+
+def is_of_user(file: str) -> bool:
+    """Whether a file is the user's own, and not of the package, Python or a library that is installed."""
     return not PASSED_OVER[file] and not any(place in file for place in _INSTALLED)
 
 
