@@ -1,6 +1,6 @@
 """Control at run time: what a pipeline's body cannot know when it is traced.
 
-    flow.map(op, xs)                        as many calls as there are items, side by side
+    flow.map(op, xs, …, by=z)               as many calls as there are items, side by side
     flow.cond(pred, then, otherwise, *args) one of two
 
 In a body each is one node: a kernel that runs the calls as an inner run. Anywhere else it is done here and now.
@@ -10,34 +10,44 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable
+from contextvars import copy_context
+from functools import partial
 from types import MethodType
 from typing import Any, NamedTuple, TypeVar, cast
 
 from dataflow.engine.hosting import Runtime
 from dataflow.frontend.op import Op
 from dataflow.frontend.pipeline import Pipeline
-from dataflow.graph.nodes import Declared, Kind, OpSpec
-from dataflow.graph.tracing.annotations import scope
-from dataflow.graph.tracing.placeholder import record
-from dataflow.graph.tracing.tracer import current
+from dataflow.frontend.plan_cache import Plans
+from dataflow.graph.joined import joined
+from dataflow.graph.nodes import Declared, Graph, Kind, OpSpec
+from dataflow.graph.plan import Plan, make_plan
+from dataflow.graph.pytree import leaves
+from dataflow.graph.readonly import PLAIN_RESULT, Guarded
+from dataflow.graph.tracing.placeholder import is_placeholder, record
+from dataflow.graph.tracing.tracer import current, refusal
 
 __all__ = ["cond", "map_"]
 
 T = TypeVar("T")
 
 
-def map_(function: Callable[[Any], T], items: Iterable[Any]) -> list[T]:
+def map_(function: Callable[..., T], items: Iterable[Any], /, *more: Iterable[Any], **shared: Any) -> list[T]:
     """Call an operator or a pipeline on each item, side by side, and give the list of results, in order.
 
-    `items` may be a node of the body: how many there are need not be known before. The calls are an inner run on the
-    inter-op threads; its failures and cancellation are those of the run around it. The exception of a failing call has
-    the number of its item, counted from 0, as the attribute `item` and in a note. A plain function counts as an
-    operator. Outside of a body this blocks, as `p.run()` does. TypeError for what cannot be called.
+    With several sequences, which must be as long as each other (ValueError), each call gets one item of each, as with
+    Python's `map`. Keyword arguments are the same for all calls: `flow.map(blur, images, sigma=2)`.
+
+    All of these may be nodes of the body: how many items there are need not be known before. The calls are an inner run
+    on the inter-op threads; its failures and cancellation are those of the run around it. The exception of a failing
+    call has the number of its item, counted from 0, as the attribute `item` and in a note. A plain function counts as
+    an operator; a pipeline's body is traced once, not for each item. Outside of a body this blocks, as `p.run()` does.
+    TypeError for what cannot be called, and for arguments that it does not take.
     """
     callee = _callee("map", function)
     if current() is not None:
-        return cast("list[T]", record(_MAP, (callee, items), {}))
-    return _map(callee, items)
+        return cast("list[T]", record(_MAP, (callee, items, *more), shared))
+    return _map(callee, items, *more, **shared)
 
 
 def cond(pred: Any, then: Callable[..., T], otherwise: Callable[..., T], *args: Any) -> T:
@@ -61,6 +71,7 @@ class _Callee(NamedTuple):
 
 
 def _callee(name: str, function: Any) -> _Callee:
+    _refuse_fixed_nodes(name, function)
     if isinstance(function, Declared) and function._of is not None:
         return _Callee(function._of, function._owner)
     if isinstance(function, MethodType) and _weakly_held(function.__self__):
@@ -68,6 +79,24 @@ def _callee(name: str, function: Any) -> _Callee:
     if not callable(function):
         raise TypeError(f"flow.{name}: expected an operator, a pipeline or a function, got {type(function).__name__}")
     return _Callee(_operator(function), None)
+
+
+_SHARED = {
+    "map": "pass it as an argument that all calls share, flow.map(function, items, name=node)",
+    "cond": "pass it as an argument, flow.cond(pred, then, otherwise, node)",
+}
+
+
+def _refuse_fixed_nodes(name: str, function: Any) -> None:
+    """The function is called when nodes mean nothing any more."""
+    if isinstance(function, partial):
+        fixed: Iterable[Any] = (*function.args, *function.keywords.values())
+    elif isinstance(function, Pipeline):
+        fixed = function.parameters.all_fixed.values()
+    else:
+        return
+    if any(is_placeholder(leaf) for value in fixed for leaf in leaves(value)):
+        raise refusal(f"the function that flow.{name} is to call has a node fixed in it", _SHARED[name])
 
 
 def _operator(function: Any) -> Op[..., Any] | Pipeline[..., Any]:
@@ -82,57 +111,78 @@ def _weakly_held(owner: Any) -> bool:
     return True
 
 
-def _map(callee: _Callee, items: Any) -> list[Any]:
-    given = list(items)
-    if not given:
+CACHED_MAP_NODES = 20_000
+"""The nodes of all plans that are kept for `flow.map` of one operator or pipeline: one for each number of items."""
+
+
+def _map(callee: _Callee, /, *sequences: Any, **shared: Any) -> list[Any]:
+    columns = [list(sequence) for sequence in sequences]
+    lengths = [len(column) for column in columns]
+    if len(set(lengths)) > 1:
+        raise ValueError(
+            f"flow.map of {callee.function.name}: the sequences have {', '.join(map(str, lengths))} items; each call "
+            "gets one of each, so they must be as long as each other"
+        )
+    if not lengths[0]:
         return []
-    return cast("list[Any]", _inner("map", callee).run(*given))
+    function, owner = callee
+    target = function if owner is None else function.__get__(owner)
+    calls = [target.prepare(items, shared) for items in zip(*columns, strict=True)]
+    graphs = [plan.graph for plan, _ in calls]
+    inputs = [value for _, given in calls for value in given]
+    if shared:
+        _guard_once(inputs, shared)
+    plan = _joined_plan(function, graphs)
+    del columns, calls, shared  # what the run releases, nobody else should keep
+    return cast("list[Any]", function.runtime.block(plan, inputs, copy_context()))
+
+
+def _guard_once(inputs: list[Any], shared: dict[str, Any]) -> None:
+    """All calls get one view of what they share, which may take long to look through."""
+    guarded = {id(value): Guarded.of(value) for value in shared.values() if type(value) not in PLAIN_RESULT}
+    for place, value in enumerate(inputs):
+        if id(value) in guarded:
+            inputs[place] = guarded[id(value)]
+
+
+def _joined_plan(function: Op[..., Any] | Pipeline[..., Any], graphs: list[Graph]) -> Plan:
+    name, scoped = f"map of {function.name}", isinstance(function, Pipeline)
+    if any(graph is not graphs[0] for graph in graphs):  # as with None among the items
+        return make_plan(joined(name, graphs, scoped=scoped))
+    plans = function._maps
+    if plans is None:
+        plans = function._maps = Plans(CACHED_MAP_NODES)
+    key = graphs[0], len(graphs)
+    plan = plans.get(key)
+    if plan is None:
+        plan = make_plan(joined(name, graphs, scoped=scoped))
+        if len(plan.graph) <= CACHED_MAP_NODES:
+            plans.put(key, plan, plans.generation)
+    return plan
 
 
 def _cond(pred: Any, then: _Callee, otherwise: _Callee, *args: Any) -> Any:
     function, owner = chosen = then if pred else otherwise
     if isinstance(function, Op) and not function.is_async and not function.is_managed:
         return function(*args) if owner is None else function(owner, *args)
-    return _inner("cond", chosen).run(*args)
+    return _calling(chosen).run(*args)
 
 
 _MAP = OpSpec(_map, "map", Kind.RECORDED)
 _COND = OpSpec(_cond, "cond", Kind.RECORDED)
 
 
-def _inner(kind: str, callee: _Callee) -> Pipeline[..., Any]:
-    """The pipeline that calls this once, or on each of its arguments; kept with the function, and traced once."""
+def _calling(callee: _Callee) -> Pipeline[..., Any]:
+    """The pipeline that calls this; kept with the function, and traced once."""
     function, owner = callee
-    key = kind, owner is not None
+    key = "cond", owner is not None
     made = function._inner.get(key)
     if made is None:
-        body = _BODIES[key](function)
-        made = function._inner.setdefault(key, Pipeline(body, name=f"{kind} of {function.name}"))
+        body = _once(function) if owner is None else _method_once(function)
+        made = function._inner.setdefault(key, Pipeline(body, name=f"cond of {function.name}"))
     if isinstance(function._runtime, Runtime):
         made = made.on(function._runtime)
     return made if owner is None else cast("Pipeline[..., Any]", made.__get__(owner))
-
-
-def _on_each(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *items: _each(function, (), items)
-
-
-def _method_on_each(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda owner, *items: _each(function, (owner,), items)
-
-
-def _each(function: Callable[..., Any], first: tuple[Any, ...], items: tuple[Any, ...]) -> list[Any]:
-    recording = current()
-    assert recording is not None
-    results = []
-    for place, item in enumerate(items):
-        recording.begin_item()
-        if isinstance(function, Pipeline):
-            with scope(str(place)):  # its labels come once for each item
-                results.append(function(*first, item))
-        else:
-            results.append(function(*first, item))
-    return results
 
 
 def _once(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -147,11 +197,3 @@ def _method_once(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(owner, *args)
 
     return once
-
-
-_BODIES = {
-    ("map", False): _on_each,
-    ("map", True): _method_on_each,
-    ("cond", False): _once,
-    ("cond", True): _method_once,
-}

@@ -32,6 +32,7 @@ from dataflow.frontend.called import BELOW_THE_WRAPPER, call_error, signature_of
 from dataflow.frontend.coroutines import GivesCoroutines, gives_coroutines
 from dataflow.frontend.options import Asked, Changes, RetryOn, changed, checked
 from dataflow.frontend.pickling import Pickled
+from dataflow.frontend.plan_cache import Plans
 from dataflow.frontend.task import Task
 from dataflow.graph.nodes import Kind, OpSpec
 from dataflow.graph.plan import Plan, make_plan
@@ -109,8 +110,10 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
         self._runtime: Driver = default_runtime()
         self._plans: dict[tuple[int, tuple[str, ...]], Plan] = {}
         """For `start`: the plan of one call, for each number of arguments."""
+        self._maps: Plans | None = None
+        """For `flow.map`: the plans of so many calls."""
         self._inner: dict[tuple[str, bool], Any] = {}
-        """For `flow.map` and `flow.cond`: the pipelines that call it."""
+        """For `flow.cond`: the pipelines that call it."""
 
     @property
     def name(self) -> str:
@@ -234,8 +237,25 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
     def _gives_coroutine(self) -> bool:
         return self.is_async
 
+    @property
+    def runtime(self) -> Driver:
+        """Where `start` begins its Tasks."""
+        return self._runtime
+
     def _run(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         """A run of one node."""
+        plan, inputs = self._prepared(args, kwargs)
+        return self._runtime.execute(plan, inputs, copy_context())
+
+    def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Plan, list[Any]]:
+        """The plan of one call, and its inputs. TypeError for wrong arguments."""
+        args = args if self._of is None else (self._owner, *args)
+        self._arity or self._read_arity()
+        if self._signature is not None:
+            self._bind(args, kwargs)
+        return self._prepared(args, kwargs)
+
+    def _prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Plan, list[Any]]:
         key = len(args), tuple(kwargs)
         plan = self._plans.get(key)
         if plan is None:
@@ -247,7 +267,7 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
             plan = self._plans[key] = make_plan(trace(self.name, names, body))
         inputs = [*args, *kwargs.values()]
         check_inputs(self.name, plan, inputs)
-        return self._runtime.execute(plan, inputs, copy_context())
+        return plan, inputs
 
     def __repr__(self) -> str:
         of = "" if self._of is None else f" of {self._owner!r}"

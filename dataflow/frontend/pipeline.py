@@ -73,8 +73,10 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
         self._plans = Plans()
         self._class: type | None = None
         """Where this is a method."""
+        self._maps: Plans | None = None
+        """For `flow.map`: the plans of so many runs."""
         self._inner: dict[tuple[Hashable, ...], Pipeline[..., Any]] = {}
-        """For `flow.map`, `flow.cond` and `derive`: the pipelines that call it."""
+        """For `flow.cond` and `derive`: the pipelines that call it."""
 
     @property
     def name(self) -> str:
@@ -137,6 +139,7 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
         if self._of is None:
             self._plans.clear()
             self._inner.clear()
+            self._maps = None
             return
         self._plans.forget(self._owner)
         for inner in list(self._inner.values()):
@@ -471,7 +474,7 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
     def _derived(self, graph_pass: Callable[[Graph], Graph] | None = None) -> Pipeline[Any, Any]:
         derived: Pipeline[Any, Any] = object.__new__(Pipeline)
         derived.__dict__.update(self.__dict__)
-        derived._plans, derived._inner = Plans(), {}
+        derived._plans, derived._inner, derived._maps = Plans(), {}, None
         if graph_pass is not None:
             derived._passes = (*self._passes, graph_pass)
         return derived

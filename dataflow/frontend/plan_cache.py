@@ -15,15 +15,19 @@ __all__ = ["Plans"]
 
 CACHED_PLANS = 128
 """Plans that a cache keeps; the one longest not used goes first."""
+CACHED_NODES = 200_000
+"""The nodes of all plans that a cache keeps, each of which takes about a kilobyte. The one used last is always kept."""
 
 
 class Plans:
     """A bounded cache of plans, and the lock under which new ones are traced."""
 
-    __slots__ = ("__weakref__", "_lock", "_owners", "_plans", "generation", "tracing")
+    __slots__ = ("__weakref__", "_limit", "_lock", "_nodes", "_owners", "_plans", "generation", "tracing")
 
-    def __init__(self) -> None:
+    def __init__(self, nodes: int = CACHED_NODES) -> None:
         self.renew_locks()
+        self._limit = nodes
+        self._nodes = 0
         self._plans: OrderedDict[Hashable, Plan] = OrderedDict()
         self._owners: dict[int, tuple[weakref.ref[Any], Plans]] = {}
         """By id, since instances need be neither hashable nor different from their equals."""
@@ -56,9 +60,11 @@ class Plans:
         with self._lock:
             if generation != self.generation:
                 return
+            before = self._plans.pop(key, None)
             self._plans[key] = plan
-            while len(self._plans) > CACHED_PLANS:
-                self._plans.popitem(last=False)
+            self._nodes += len(plan.graph) - (len(before.graph) if before is not None else 0)
+            while len(self._plans) > CACHED_PLANS or (self._nodes > self._limit and len(self._plans) > 1):
+                self._nodes -= len(self._plans.popitem(last=False)[1].graph)
 
     def of(self, owner: Any) -> Plans:
         """Those of one instance, which is held weakly; TypeError if it cannot be."""
@@ -84,6 +90,7 @@ class Plans:
         with self._lock:
             self.generation += 1
             self._plans.clear()
+            self._nodes = 0
             owners = list(self._owners.values())
             self._owners.clear()
         for _, plans in owners:

@@ -148,22 +148,14 @@ class Graph:
     names: Mapping[str, int] = field(default_factory=dict)
     """The node of each label, with the scope in which it was given: "encoder/block3/t17"."""
     items: Sequence[int] = ()
-    """In the graph of a `flow.map`, whose last inputs are the items: for each, how many values came before it."""
+    """In the graph of a `flow.map`: for each item, the number of its first node."""
 
     def __len__(self) -> int:
         return len(self.nodes)
 
     def item_of(self, node: Node) -> int | None:
         """The item of a `flow.map` for which this node was recorded; None in all other graphs."""
-        if not self.items:
-            return None
-        first = len(self.inputs)
-        while node.spec.kind is Kind.PLUMBING and node.reads:  # recorded when it is read first, which may be at the end
-            source = node.reads[0]
-            if source < first:
-                return source - first + len(self.items)
-            node = self.nodes[source - first]
-        return bisect_right(self.items, node.number) - 1
+        return bisect_right(self.items, node.number) - 1 if self.items else None
 
     def __repr__(self) -> str:
         count = f"{len(self.nodes)} node{'s' * (len(self.nodes) != 1)}"

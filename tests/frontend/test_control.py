@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import threading
 import weakref
@@ -242,7 +243,160 @@ def test_what_calls_a_function_is_traced_once() -> None:
 
     for _ in range(3):
         assert outer.run([1, 2]) == flow.map(inner, [1, 2]) == [2, 3]
-    assert len(traces) == 2  # for each of the two items
+        assert outer.run(range(9)) == list(range(1, 10))
+    assert len(traces) == 1  # however many items there are
     inner.retrace()
     assert outer.run([1, 2]) == [2, 3]
-    assert len(traces) == 4
+    assert len(traces) == 2
+
+
+def test_map_over_several_sequences_with_what_all_calls_share(run_async: Runner) -> None:
+    @flow.op
+    def combined(x: Any, y: Any, by: Any = 1, *, more: Any = 0) -> Any:
+        return x * by + y + more
+
+    @flow.pipeline
+    def inner(x: Any, y: Any, by: Any = 1) -> Any:
+        return combined(x, y, by)
+
+    @flow.pipeline
+    def outer(xs: Any, ys: Any, z: Any) -> Any:
+        return (
+            flow.map(combined, xs, ys, by=z),
+            flow.map(combined, xs, ys, by=3, more=z),
+            flow.map(inner, xs, [z, z, 0], by=combined(z, 0)),
+            flow.map(inner, xs, ys),
+        )
+
+    xs, ys, z = [10, 20, 30], [1, 2, 3], 10
+    expected = (
+        [x * z + y for x, y in zip(xs, ys, strict=True)],
+        [x * 3 + y + z for x, y in zip(xs, ys, strict=True)],
+        [x * z + y for x, y in zip(xs, [z, z, 0], strict=True)],
+        [x + y for x, y in zip(xs, ys, strict=True)],
+    )
+    assert run_async(outer(xs, ys, z)) == outer.debug(xs, ys, z) == expected
+    assert flow.map(combined, xs, ys, by=z) == expected[0]
+
+
+def test_what_all_calls_share_is_protected_and_looked_through_once(run_async: Runner) -> None:
+    @flow.op
+    def writes(x: int, table: dict[str, Any]) -> None:
+        table["a"][x] = 1
+
+    @flow.op
+    def looks(x: int, table: dict[str, Any]) -> tuple[int, bool]:
+        return id(table["a"]), table["a"].flags.writeable
+
+    table = {"a": np.zeros(4)}
+    with pytest.raises(ValueError, match="read-only"):
+        run_async(flow.pipeline(lambda xs, t: flow.map(writes, xs, table=t))([0, 1], table))
+    seen = run_async(flow.pipeline(lambda xs, t: flow.map(looks, xs, table=t))([0, 1, 2], table))
+    assert len({place for place, _ in seen}) == 1
+    assert not any(writeable for _, writeable in seen)
+    assert table["a"].flags.writeable
+
+
+def test_static_arguments_and_none_are_python_values_for_each_item(run_async: Runner) -> None:
+    @flow.pipeline(static=("depth",))
+    def inner(x: Any, depth: int = 1) -> Any:
+        if x is None:
+            return "nothing"
+        for _ in range(depth):
+            x = triple(x)
+        return x
+
+    outer = flow.pipeline(lambda xs: flow.map(inner, xs, depth=2))
+    assert run_async(outer([1, None, 2])) == [9, "nothing", 18]
+    assert flow.map(inner, [1, 1], [1, 3]) == [3, 27]
+
+
+def test_literals_are_new_for_each_item(run_async: Runner) -> None:
+    @flow.op
+    def put(x: Any, into: list[Any]) -> int:
+        into.append(x)
+        return len(into)
+
+    @flow.pipeline
+    def inner(x: Any) -> Any:
+        mine: list[Any] = []
+        return put(x, mine), put(x, []), mine
+
+    assert run_async(flow.pipeline(lambda xs: flow.map(inner, xs))(range(4))) == [(1, 1, [x]) for x in range(4)]
+
+
+def test_effects_order_and_labels_hold_within_each_item(run_async: Runner) -> None:
+    order: dict[int, list[str]] = {}
+
+    @flow.op
+    def noted(x: int, what: str) -> int:
+        order.setdefault(x, []).append(what)
+        return x
+
+    @flow.pipeline
+    def inner(x: Any) -> Any:
+        with flow.scope("first"):
+            before = flow.label(noted(x, "before"), "b")
+        with flow.after(before):
+            noted(x, "after")
+        return before.real
+
+    assert run_async(flow.pipeline(lambda xs: flow.map(inner, xs))(range(20))) == list(range(20))
+    assert order == {x: ["before", "after"] for x in range(20)}
+
+
+def test_wrong_arguments_of_map_are_told(run_async: Runner) -> None:
+    outer = flow.pipeline(lambda xs, ys: flow.map(triple, xs, ys))
+    with pytest.raises(TypeError, match=r"triple\(\) too many positional arguments"):
+        run_async(outer([1], [2]))
+    with pytest.raises(ValueError, match="map of triple: the sequences have 1, 2 items"):
+        run_async(outer([1], [2, 3]))
+    with pytest.raises(TypeError, match=r"triple\(\) .*'by'"):
+        flow.map(triple, [1], by=2)
+    with pytest.raises(TypeError, match=r"both\(\) .*'by'"):
+        flow.map(both, [1], by=2)
+    assert flow.map(triple, []) == flow.map(triple, [], []) == []
+
+
+def test_memory_does_not_grow_with_the_numbers_of_items() -> None:
+    outer = flow.pipeline(lambda xs: flow.map(both, xs))
+    for count in range(1, 600, 7):
+        assert outer.run(range(count))[-1] == 3 * count - 2
+    maps = both._maps
+    assert maps is not None
+    assert sum(len(plan.graph) for plan in maps._plans.values()) <= 20_000
+    assert maps._nodes == sum(len(plan.graph) for plan in maps._plans.values())
+    both.retrace()
+    assert both._maps is None
+
+
+def test_a_node_fixed_in_the_function_is_refused_at_once_and_the_remedy_works() -> None:
+    @flow.op
+    def times(x: Any, by: Any) -> Any:
+        return x * by
+
+    @flow.pipeline
+    def scaled(x: Any, by: Any) -> Any:
+        return times(x, by)
+
+    for function in (
+        lambda by: functools.partial(times, by=by),
+        lambda by: functools.partial(lambda by, x: x * by, by),
+        lambda by: scaled.bind(by=by),
+        lambda by: functools.partial(times, by=[by]),
+    ):
+
+        def body(xs: Any, by: Any, function: Any = function) -> Any:
+            return flow.map(function(by), xs)
+
+        def chooses(xs: Any, by: Any, function: Any = function) -> Any:
+            return flow.cond(xs[0] > 0, function(by), function(by), xs)
+
+        for refused, remedy in ((body, r"flow\.map\(function, items, name=node\)"), (chooses, "flow.cond")):
+            where = rf"{refused.__code__.co_firstlineno + 1}: .*{remedy}"
+            with pytest.raises(flow.TraceError, match=rf"has a node fixed in it, at .*test_control.py:{where}"):
+                flow.pipeline(refused).graph()
+    followed = flow.pipeline(lambda xs, by: (flow.map(times, xs, by=by), flow.map(scaled, xs, by=by)))
+    assert followed.run([1, 2], 3) == ([3, 6], [3, 6])
+    assert flow.map(functools.partial(times, by=2), [1, 2]) == [2, 4]
+    assert flow.pipeline(lambda xs: flow.map(scaled.bind(by=2), xs)).run([1, 2]) == [2, 4]

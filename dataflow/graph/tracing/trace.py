@@ -94,7 +94,6 @@ def _recorded(recording: Trace, body: Callable[[list[Placeholder]], Any]) -> Gra
             labels=recording.labels,
             scopes=recording.scopes,
             names=recording.names,
-            items=tuple(recording.items),
         )
     except TraceError:
         raise

@@ -65,7 +65,6 @@ class Trace:
         "dispatching",
         "first",
         "inputs",
-        "items",
         "labels",
         "literals",
         "name",
@@ -86,8 +85,6 @@ class Trace:
         self.refused: list[str] = []
         """What was refused so far. If the body goes on after that, it goes a way that it would not go on values."""
         self.nodes: list[Node] = []
-        self.items: list[int] = []
-        """See `Graph.items`."""
         self.constants = Constants()
         self.literals = Literals()
         self.dispatching: tuple[CodeType, int] | None = None
@@ -134,10 +131,6 @@ class Trace:
         nodes.append(_tuple_new(Node, (number, spec, args, kwargs, reads, nested, code, lasti)))
         return Ref(number)
 
-    def begin_item(self) -> None:
-        """What is recorded from now on is recorded for the next item of a `flow.map`."""
-        self.items.append(self.first + len(self.nodes))
-
     def label(self, number: int, name: str) -> int:
         """Give a node a name in the scope of now; the number that has it, which is another if it was taken."""
         holder = self.names.setdefault(f"{self.scope}/{name}" if self.scope else name, number)
@@ -148,7 +141,7 @@ class Trace:
     def close(self) -> None:
         """Let go of everything: a placeholder that outlives its trace keeps neither nodes nor owner alive."""
         self.thread = 0
-        self.nodes, self.items = [], []
+        self.nodes = []
         self.constants, self.literals = Constants(), Literals()
         self.afters, self.labels, self.names, self.scopes = {}, {}, {}, {}
         self.owner = None
