@@ -446,7 +446,11 @@ class Run:
             if wrong is not None:
                 raise wrong
             if step in plan.output_slots:
-                result = own_part(result) if step in plan.parts else own(result, self._given(step), spec.name)
+                result = (
+                    own_part(result)
+                    if step in plan.parts
+                    else own(result, self._given(step), plan.nodes[step].spec.name)
+                )
             elif step in plan.taken and any(result is value for value in self.seen_by(step)):
                 result = copied(result)  # whoever writes into it would write into what is somebody else's
             if plan.shared[step]:

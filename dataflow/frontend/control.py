@@ -23,7 +23,7 @@ from dataflow.graph.joined import joined
 from dataflow.graph.nodes import Declared, Graph, Kind, OpSpec
 from dataflow.graph.plan import Plan, make_plan
 from dataflow.graph.pytree import leaves
-from dataflow.graph.readonly import PLAIN_RESULT, Guarded
+from dataflow.graph.readonly import PLAIN_RESULT, Held
 from dataflow.graph.tracing.placeholder import is_placeholder, record
 from dataflow.graph.tracing.tracer import current, refusal
 
@@ -139,7 +139,7 @@ def _map(callee: _Callee, /, *sequences: Any, **shared: Any) -> list[Any]:
 
 def _guard_once(inputs: list[Any], shared: dict[str, Any]) -> None:
     """All calls get one view of what they share, which may take long to look through."""
-    guarded = {id(value): Guarded.of(value) for value in shared.values() if type(value) not in PLAIN_RESULT}
+    guarded = {id(value): Held.looked_through(value) for value in shared.values() if type(value) not in PLAIN_RESULT}
     for place, value in enumerate(inputs):
         if id(value) in guarded:
             inputs[place] = guarded[id(value)]
