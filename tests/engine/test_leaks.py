@@ -966,6 +966,7 @@ def test_debug_releases_what_is_read_for_the_last_time() -> None:
 
 
 def test_one_run_leaves_none_of_its_objects(run_async: Runner) -> None:
+    gc.collect()  # tests before this one may have left cycles of their own
     watched = Watched()
     pipelines = Failing(watched).pipelines
 
