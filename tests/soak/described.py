@@ -108,5 +108,7 @@ def _dtype(dtype: np.dtype[Any]) -> Any:
 
 
 def _attributes(value: Any, layout: str, depth: int) -> Any:
+    if isinstance(value, np.memmap) and (layout == "of a copy" or value._mmap is None):
+        return []  # those of its file: a copy has none
     own = getattr(value, "__dict__", {})
     return [(k, described(v, layout, depth - 1)) for k, v in sorted(own.items()) if k[:1] != "_"]

@@ -42,7 +42,7 @@ class Plain:
         self.size = 3
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Plain)
+        return type(other) is Plain  # asks nothing that a node refuses
 
     __hash__ = None  # type: ignore[assignment]
 
