@@ -50,7 +50,7 @@ from dataflow.graph.costs import UNKNOWN
 from dataflow.graph.nodes import Node
 from dataflow.graph.owning import Given, own, own_part
 from dataflow.graph.plan import Plan
-from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT, Handed, Held, bare, copied
+from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT, Held, bare, copied
 
 __all__ = ["Run", "checkpoint", "here", "within"]
 
@@ -127,10 +127,8 @@ class Run:
             if slot >= 0:
                 # A large one is held already: somebody has looked through it.
                 values[slot] = value if type(value) in PLAIN_RESULT or type(value) is Held else Held(value)
-        if plan.made:
-            known: Any = Handed(values)
-            for slot, make in plan.made:
-                values[slot] = make(known)
+        for slot, make in plan.made:
+            values[slot] = make(())
         self._blame: dict[int, int] = {}
         self._trash: list[Any] = []
         """What was let go of under the lock, by which it is replaced, too; see `_take_trash`."""
@@ -359,7 +357,7 @@ class Run:
         self.tell_ended("done" if phase is Phase.OPEN else phase.value, error)
         if phase is Phase.OPEN:
             values = self.values
-            for slot in self.plan.output_slots:
+            for slot in (*self.plan.output_slots, *(slot for slot, _ in self.plan.made)):
                 values[slot] = bare(values[slot])
             result = self.plan.output.build(values)
             values.clear()  # in place: frames of what kernels raised and caught may refer to the list
@@ -446,11 +444,8 @@ class Run:
             if wrong is not None:
                 raise wrong
             if step in plan.output_slots:
-                result = (
-                    own_part(result)
-                    if step in plan.parts
-                    else own(result, self._given(step), plan.nodes[step].spec.name)
-                )
+                name = plan.nodes[step].spec.name
+                result = own_part(result) if step in plan.parts else own(result, self._given(step), name)
             elif step in plan.taken and any(result is value for value in self.seen_by(step)):
                 result = copied(result)  # whoever writes into it would write into what is somebody else's
             if plan.shared[step]:

@@ -131,18 +131,18 @@ def _map(callee: _Callee, /, *sequences: Any, **shared: Any) -> list[Any]:
     graphs = [plan.graph for plan, _ in calls]
     inputs = [value for _, given in calls for value in given]
     if shared:
-        _guard_once(inputs, shared)
+        _hold_once(inputs, shared)
     plan = _joined_plan(function, graphs)
     del columns, calls, shared  # what the run releases, nobody else should keep
     return cast("list[Any]", function.runtime.block(plan, inputs, copy_context()))
 
 
-def _guard_once(inputs: list[Any], shared: dict[str, Any]) -> None:
-    """All calls get one view of what they share, which may take long to look through."""
-    guarded = {id(value): Held.looked_through(value) for value in shared.values() if type(value) not in PLAIN_RESULT}
+def _hold_once(inputs: list[Any], shared: dict[str, Any]) -> None:
+    """What all calls share is looked through once."""
+    held = {id(value): Held(value) for value in shared.values() if type(value) not in PLAIN_RESULT}
     for place, value in enumerate(inputs):
-        if id(value) in guarded:
-            inputs[place] = guarded[id(value)]
+        if id(value) in held:
+            inputs[place] = held[id(value)]
 
 
 def _joined_plan(function: Op[..., Any] | Pipeline[..., Any], graphs: list[Graph]) -> Plan:

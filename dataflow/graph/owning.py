@@ -73,7 +73,8 @@ class Given:
         yield from (bare(values[slot]) for slot in self._slots if shared[slot])
         for constant in self._constants:
             if type(constant) is not Ref:
-                yield constant.value if type(constant) is Literal else constant
+                yield constant
+                yield from (leaf.value for leaf in parts_of(constant) if type(leaf) is Literal)
 
     def _reached(self) -> list[Array]:
         """What a kernel gets hold of directly, and what is in objects, which are passed on as they are."""

@@ -33,6 +33,7 @@ from dataflow.graph.costs import Costs
 from dataflow.graph.nodes import Graph, Kind, Node, OpSpec
 from dataflow.graph.once import out_of_order
 from dataflow.graph.order import priority_order
+from dataflow.graph.pytree import leaves
 from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT, Held, readonly
 from dataflow.graph.templates import Builder, Literal, Template, output_template
 
@@ -341,18 +342,12 @@ class Constants:
         return slot
 
     def _literal(self, literal: Literal) -> int:
-        """One slot for all who read it: in a run, they get the same object."""
-        if not literal.fresh:
-            slot = self._add(Held(literal.value), held=True)
-            self._made.append((slot, Outside(literal.value)))
-            return slot
-        slot = self._add(literal, held=False)
-        self._made.append((slot, literal.builder(self._within)))
+        """One slot for all who read it: in a run, they get the same object, or what is protected of the same."""
+        protected = not literal.fresh or any(readonly.knows(type(leaf)) for leaf in leaves(literal.value))
+        slot = self._add(Held(literal.value) if protected else literal.value, held=protected)
+        make = literal.builder() if literal.fresh else Outside(literal.value)
+        self._made.append((slot, (lambda _: Held(make(()))) if literal.fresh and protected else make))
         return slot
-
-    def _within(self, leaf: Any) -> int | None:
-        """Where a part of what is made anew is fetched from, if it is one that is protected."""
-        return self.slot(leaf) if readonly.knows(type(leaf)) else None
 
     def _add(self, value: Any, *, held: bool) -> int:
         self._template.append(value)

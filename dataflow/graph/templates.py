@@ -83,9 +83,9 @@ class Literal:
         """What one run has of it."""
         return self.builder()(()) if self.fresh else self.value
 
-    def builder(self, slot: Callable[[Any], int | None] = lambda leaf: None) -> Builder:
-        """What makes it anew; `slot` says where a leaf is fetched from, or None for the leaf itself."""
-        return builder(self.value, slot, into=self.into, kinds=kind_of_result)
+    def builder(self) -> Builder:
+        """What makes it anew."""
+        return builder(self.value, into=self.into, kinds=kind_of_result)
 
     def __repr__(self) -> str:
         return repr(self.value)

@@ -255,7 +255,10 @@ EXAMPLES: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "ndimage.affine_transform": [((SQUARE, SQUARE[:2, :2]), {}), ((SQUARE, VECTOR[:2]), {"offset": 0.5, "order": 1})],
     "ndimage.map_coordinates": [((SQUARE, np.array([[0.5, 1.0], [1.0, 1.5]])), {"order": 1})],
     "ndimage.geometric_transform": [((SQUARE, lambda place: place), {"order": 1})],
-    "ndimage.convolve": [((SQUARE, SQUARE), {"mode": "nearest"}), ((SQUARE, SQUARE), {"cval": 1.0, "mode": "constant"})],
+    "ndimage.convolve": [
+        ((SQUARE, SQUARE), {"mode": "nearest"}),
+        ((SQUARE, SQUARE), {"cval": 1.0, "mode": "constant"}),
+    ],
     "ndimage.correlate": [((SQUARE, SQUARE), {"origin": 1})],
     "ndimage.convolve1d": [((SQUARE, VECTOR), {"axis": 0})],
     "ndimage.correlate1d": [((SQUARE, VECTOR), {"axis": 0})],
@@ -295,10 +298,14 @@ EXAMPLES: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "ndimage.find_objects": [((INTEGERS,), {"max_label": 2})],
     "ndimage.iterate_structure": [((SQUARE > 0.5, 2), {})],
     "ndimage.generate_binary_structure": [((2, 1), {})],
-    **{f"ndimage.{name}": [((SQUARE,), {"size": 2}), ((SQUARE, 2), {"mode": "wrap"})]
-       for name in "maximum_filter minimum_filter median_filter uniform_filter".split()},
-    **{f"ndimage.{name}": [((SQUARE, 2), {"axis": 0})]
-       for name in "maximum_filter1d minimum_filter1d uniform_filter1d".split()},
+    **{
+        f"ndimage.{name}": [((SQUARE,), {"size": 2}), ((SQUARE, 2), {"mode": "wrap"})]
+        for name in "maximum_filter minimum_filter median_filter uniform_filter".split()
+    },
+    **{
+        f"ndimage.{name}": [((SQUARE, 2), {"axis": 0})]
+        for name in "maximum_filter1d minimum_filter1d uniform_filter1d".split()
+    },
     "ndimage.percentile_filter": [((SQUARE, 50, 2), {})],
     "ndimage.rank_filter": [((SQUARE, 1, 2), {})],
     "ndimage.rotate": [((SQUARE, 30.0), {"reshape": False}), ((SQUARE, 90), {})],
@@ -465,4 +472,3 @@ METHODS: dict[str, list[tuple[Any, ...]]] = {
 }
 """For each method of arrays, arguments. None for what writes to a file, nor for what changes an array but makes
 something new of other types (`partition`, `resize`): read-only protection sees to that."""
-

@@ -189,7 +189,17 @@ def statements() -> Iterator[Program]:
 
 def _with_constants(line: str, kind: Kind) -> Iterator[Program]:
     if "a" in names_of(line):
-        for other in (SQUARE, VECTOR, INTEGERS, MASK, 1, Kind("masked"), Kind("matrix"), Kind("list"), Kind("structured")):
+        for other in (
+            SQUARE,
+            VECTOR,
+            INTEGERS,
+            MASK,
+            1,
+            Kind("masked"),
+            Kind("matrix"),
+            Kind("list"),
+            Kind("structured"),
+        ):
             yield Program(line, {"x": kind}, {"a": other})
     else:
         yield Program(line, {"x": kind}, {})
@@ -228,9 +238,11 @@ def _calls_of(path: str, name: str, fn: Callable[..., Any]) -> Iterator[Program]
             elif isinstance(value, np.ndarray):
                 yield from _in_place_of(path, written, place, f"{prefix}[x, x]", key, constants)
             if place < min(len(args), len(names)) and kinds[place] is kinds[place].POSITIONAL_OR_KEYWORD:
-                named = [f"{names[i]}={text}" for i, text in enumerate(written[place : len(args)], place)] if len(
-                    args
-                ) <= len(names) else []
+                named = (
+                    [f"{names[i]}={text}" for i, text in enumerate(written[place : len(args)], place)]
+                    if len(args) <= len(names)
+                    else []
+                )
                 if named and all(kinds[i] is kinds[i].POSITIONAL_OR_KEYWORD for i in range(place, len(args))):
                     all_named = [*written[:place], *named, *written[len(args) :]]
                     yield from _in_place_of(path, all_named, place, f"{names[place]}=x", key, constants)
@@ -292,13 +304,19 @@ def of_ufuncs() -> Iterator[Program]:
         if not isinstance(ufunc, np.ufunc) or ufunc.signature is not None:
             continue
         args = ", ".join(["x", "a"][: ufunc.nin])
-        lines = [f"r = np.{name}({args}, {key})" for key in ("dtype='f4'", "where=a", "casting='unsafe'", "subok=False")]
+        lines = [
+            f"r = np.{name}({args}, {key})" for key in ("dtype='f4'", "where=a", "casting='unsafe'", "subok=False")
+        ]
         lines += [f"r = np.{name}({args}, {key})" for key in ("out=a", "out=(a,)", "order='F'", "dtype=x", "where=x")]
         if ufunc.nin == 2 and ufunc.nout == 1:
             lines += [f"r = np.{name}.{call}" for call in ("reduce(x)", "reduce(x, axis=None)", "accumulate(x)")]
             lines += [f"r = np.{name}.{call}" for call in ("reduceat(x, [0, 1])", "reduceat(a, x)", "outer(x, a)")]
-            lines += [f"r = np.{name}.{call}" for call in ("outer(a, x)", "at(x, [0], a)", "at(a, x, 1)", "at(a, [0], x)")]
-            lines += [f"r = np.{name}.{call}" for call in ("reduce(a, axis=x)", "reduce(a, initial=x)", "reduce([x, x])")]
+            lines += [
+                f"r = np.{name}.{call}" for call in ("outer(a, x)", "at(x, [0], a)", "at(a, x, 1)", "at(a, [0], x)")
+            ]
+            lines += [
+                f"r = np.{name}.{call}" for call in ("reduce(a, axis=x)", "reduce(a, initial=x)", "reduce([x, x])")
+            ]
             lines += [f"r = np.{name}.{call}" for call in ("reduce(a, where=x)", "reduce(x, keepdims=True)")]
             lines += [f"r = np.{name}.{call}" for call in ("reduce(x, dtype='c8')", "accumulate(a, out=x)")]
         for line in lines:

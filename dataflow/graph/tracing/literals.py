@@ -125,12 +125,20 @@ class Literals:
                 changed = changed or ("" if kept.equals(_walked(first)) else kept.where)
                 continue
             inner = [visit.like for visit in kept.visits if id(visit.like) in outside]
+            inner += _arrays(kept.visits)
             new = [number for number, visit in enumerate(kept.visits) if id(visit.like) not in outside]
             for number in new:
                 if kept.copies[number] is not None:
                     kept.visits[number].like = kept.copies[number]
             kept.literal.settle(built(kept.visits, new), fresh=True, kept=inner)
         return changed
+
+
+def _arrays(visits: list[Visit]) -> list[Any]:
+    """Those that count as no containers here: they are protected, and so need not be new."""
+    visited = {id(visit.like) for visit in visits}
+    items = (item for visit in visits for item in visit.items)
+    return [item for item in items if type(item) is np.ndarray and id(item) not in visited]
 
 
 def _walked(container: Any) -> list[Visit]:
