@@ -291,8 +291,9 @@ def _note(exc: BaseException, node: Node, graph: Graph, values: Any) -> str:
 
 
 _READ_ONLY = re.compile(
-    r"read[- ]?only|WRITEABLE|not writ(e)?able|must be (writ(e)?able|read-write)|read-write bytes-like object"
-    r"|Assignment destination is a view"
+    r"read[- ]?only|read-write|writ(e)?able|output array is not acceptable|cannot resize this array"
+    r"|Assignment destination is a view",
+    re.IGNORECASE,
 )
 """What numpy, Python, ctypes, Cython, numba, xarray and h5py say when somebody writes to what is read-only."""
 _REMEDY = (

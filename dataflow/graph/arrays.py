@@ -27,18 +27,18 @@ def locked(array: Array) -> Array:
 
     It cannot be made writable, except where the dtype mixes objects with padding, or is a StringDType.
     """
+    dtype = array.dtype
     try:
         exporter: Any = array
         view: Array = np.asarray(memoryview(exporter).toreadonly())
-        if view.dtype is array.dtype and view.strides == array.strides:
+        if view.dtype is dtype and view.strides == array.strides:
             return view
+        if view.dtype == dtype:
+            return _as(array, view)
     except _NO_BUFFER:
         pass
-    else:
-        if view.dtype == array.dtype:
-            return _as(array, view)
     try:
-        opaque: Any = array.view(f"S{array.dtype.itemsize}")  # bytes of the same size: for any layout, and back again
+        opaque: Any = array.view(f"S{dtype.itemsize}")  # bytes of the same size: for any layout, and back again
         return _as(array, np.asarray(memoryview(opaque).toreadonly()))
     except _NO_BUFFER:
         view = array.view()
