@@ -337,9 +337,12 @@ class Constants:
             return slot
         slot = self._large.get(id(value))
         if slot is None:
-            slot = self._literal(value) if kind is Literal else self._add(Held(value), held=True)
-            self._large[id(value)] = slot
+            slot = self._large[id(value)] = self._literal(value) if kind is Literal else self._constant(value)
         return slot
+
+    def _constant(self, value: Any) -> int:
+        protected = any(readonly.knows(type(leaf)) for leaf in leaves(value))
+        return self._add(Held(value) if protected else value, held=protected)
 
     def _literal(self, literal: Literal) -> int:
         """One slot for all who read it: in a run, they get the same object, or what is protected of the same."""

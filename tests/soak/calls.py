@@ -290,8 +290,20 @@ EXAMPLES: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "ndimage.histogram": [((VECTOR, 0, 1, 3), {"labels": INTEGERS, "index": [1, 2]})],
     **{
         f"ndimage.{name}": [((VECTOR,), {}), ((VECTOR, INTEGERS), {"index": [1, 2]}), ((VECTOR, INTEGERS, 1), {})]
-        for name in "center_of_mass extrema maximum maximum_position mean median minimum minimum_position "
-        "standard_deviation sum sum_labels variance".split()
+        for name in [
+            "center_of_mass",
+            "extrema",
+            "maximum",
+            "maximum_position",
+            "mean",
+            "median",
+            "minimum",
+            "minimum_position",
+            "standard_deviation",
+            "sum",
+            "sum_labels",
+            "variance",
+        ]
     },
     "ndimage.value_indices": [((INTEGERS,), {"ignore_value": 1})],
     "ndimage.watershed_ift": [((INTEGERS[None].astype(np.uint8), INTEGERS[None].astype(np.int8)), {})],
@@ -300,11 +312,11 @@ EXAMPLES: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "ndimage.generate_binary_structure": [((2, 1), {})],
     **{
         f"ndimage.{name}": [((SQUARE,), {"size": 2}), ((SQUARE, 2), {"mode": "wrap"})]
-        for name in "maximum_filter minimum_filter median_filter uniform_filter".split()
+        for name in ["maximum_filter", "minimum_filter", "median_filter", "uniform_filter"]
     },
     **{
         f"ndimage.{name}": [((SQUARE, 2), {"axis": 0})]
-        for name in "maximum_filter1d minimum_filter1d uniform_filter1d".split()
+        for name in ["maximum_filter1d", "minimum_filter1d", "uniform_filter1d"]
     },
     "ndimage.percentile_filter": [((SQUARE, 50, 2), {})],
     "ndimage.rank_filter": [((SQUARE, 1, 2), {})],
