@@ -17,6 +17,7 @@ from dataflow.graph.tracing.tracer import user_line
 __all__ = [
     "ASK_NOT",
     "AS_TEXT",
+    "ATTRIBUTE",
     "BY_VALUE",
     "CHOOSE",
     "INDEX_IT",
@@ -32,6 +33,7 @@ __all__ = [
     "as_array",
     "as_index",
     "convert",
+    "mask",
     "of_type",
 ]
 
@@ -69,6 +71,11 @@ NO_KEY: Final = (
 )
 _TYPE: Final = "its type is not known yet; look at it inside an op, or name the argument in static="
 
+ATTRIBUTE: Final = "its type is not known yet; look at it inside an op, or name the argument in static="
+_MASK: Final = (
+    "its value is not known yet; ask inside an op: flow.op(np.ma.is_masked)(node), flow.op(np.ma.getmask)(node)"
+)
+
 _CONVERT: Final = (
     "its value is not known yet; keep it as a node (node.astype), convert it inside an op, or name the argument in"
     " static="
@@ -91,6 +98,11 @@ _FILL: Final = (
 def of_type() -> str:
     """For a question about its type, be it by the class of another operand."""
     return _for_operator() or _TYPE
+
+
+def mask() -> str:
+    """For the mask that a masked array has, and nothing else."""
+    return _for_operator() or _MASK
 
 
 def convert() -> str:

@@ -8,6 +8,7 @@
     W * node               operator_of
     raise error            raises
     isinstance(node, T)    asks_for_type
+    hasattr(node, name)    asks_for_attribute
 
 An instruction is a code object and an offset into it, `lasti`, as frames, tracebacks and nodes keep them. What is read
 there holds on every Python from 3.11 on, for four reasons:
@@ -34,8 +35,10 @@ from types import CodeType, FrameType
 from typing import Final
 
 __all__ = [
+    "LOADS_ATTRIBUTE",
     "OPCODES",
     "Use",
+    "asks_for_attribute",
     "asks_for_type",
     "instruction_of",
     "is_in_place",
@@ -60,6 +63,9 @@ class Use(Enum):
     UNPACKS = auto()
     RAISES = auto()
     COMPARES = auto()
+    CALLS = auto()
+    """Its argument is how many arguments there are; but of CALL_FUNCTION_EX."""
+    LOADS_ATTRIBUTE = auto()
     READS_ITEM = auto()
     """BINARY_OP only if its argument says so, which else is an operator."""
     WRITES_ITEM = auto()
@@ -78,6 +84,12 @@ OPCODES: Final[Mapping[str, tuple[Use, int, int | None]]] = {
     "UNPACK_SEQUENCE": (Use.UNPACKS, 11, None),
     "RAISE_VARARGS": (Use.RAISES, 11, None),
     "COMPARE_OP": (Use.COMPARES, 11, None),
+    "PRECALL": (Use.CALLS, 11, 12),  # which calls what is written in C by itself
+    "CALL": (Use.CALLS, 11, None),
+    "CALL_KW": (Use.CALLS, 13, None),
+    "CALL_FUNCTION_EX": (Use.CALLS, 11, None),
+    "LOAD_ATTR": (Use.LOADS_ATTRIBUTE, 11, None),
+    "LOAD_METHOD": (Use.LOADS_ATTRIBUTE, 11, 14),  # since 3.12, the compiler turns it into LOAD_ATTR
     "BINARY_SUBSCR": (Use.READS_ITEM, 11, 14),
     "BINARY_OP": (Use.READS_ITEM, 11, None),  # since 3.14, with the argument SUBSCRIPT
     "BINARY_SLICE": (Use.READS_ITEM, 12, None),
@@ -121,6 +133,9 @@ _READS_ITEM: Final = _named(Use.READS_ITEM)
 _WRITES_ITEM: Final = _named(Use.WRITES_ITEM)
 _READS_VARIABLE: Final = _named(Use.READS_VARIABLE)
 _SAVES_VARIABLE: Final = _named(Use.SAVES_VARIABLE)
+_CALLS: Final = _named(Use.CALLS)
+LOADS_ATTRIBUTE: Final = frozenset(dis.opmap[name] for name in _named(Use.LOADS_ATTRIBUTE) if name in dis.opmap)
+"""The opcodes of `x.name`."""
 _CACHE: Final = dis.opmap["CACHE"]
 _EXTENDED: Final = dis.opmap["EXTENDED_ARG"]
 _UNPACK: Final = dis.opmap["UNPACK_SEQUENCE"]
@@ -289,7 +304,7 @@ def _within(inner: _Span, outer: _Span) -> bool:
     return (first_line, first_column) <= (line, column) and (end_line, end_column) <= (last_line, last_column)
 
 
-# ------------------------------------------------------------------------------------------------ questions of type
+# ------------------------------------------------------------------------------------------------ questions
 
 _BETWEEN: Final = frozenset({"abc", "typing", "_collections_abc"})
 """Modules that `isinstance` goes through on its way to the object."""
@@ -315,6 +330,19 @@ def asks_for_type(frame: FrameType | None, dispatching: tuple[CodeType, int] | N
     if frame is None or str(frame.f_globals.get("__name__")).partition(".")[0] in _ONLY_LOOK or _leaves_it(frame):
         return False
     return (frame.f_code, frame.f_lasti) != dispatching
+
+
+def asks_for_attribute(frame: FrameType) -> bool:
+    """Whether this frame calls `hasattr`, or `getattr` with a default, by whatever name: to decide by an attribute."""
+    name, arguments = instruction_of(frame.f_code, frame.f_lasti)
+    if name not in _CALLS or str(frame.f_globals.get("__name__")).partition(".")[0] in _ONLY_LOOK:
+        return False
+    local = frame.f_locals
+    for variable in variables_read(frame.f_code, frame.f_lasti):
+        value = local.get(variable, frame.f_globals.get(variable, frame.f_builtins.get(variable)))
+        if value is hasattr or (value is getattr and arguments == 3 and name != "CALL_FUNCTION_EX"):
+            return True
+    return False
 
 
 def _leaves_it(frame: FrameType) -> bool:

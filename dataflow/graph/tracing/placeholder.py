@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import operator
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import get_ident
 from types import CodeType, FrameType, MethodType
 from typing import Any, Final, cast
@@ -22,7 +22,13 @@ import numpy as np
 
 from dataflow.errors import TraceError
 from dataflow.graph.diagnostics import advice
-from dataflow.graph.diagnostics.bytecode import asks_for_type, is_in_place, names_to_unpack
+from dataflow.graph.diagnostics.bytecode import (
+    LOADS_ATTRIBUTE,
+    asks_for_attribute,
+    asks_for_type,
+    is_in_place,
+    names_to_unpack,
+)
 from dataflow.graph.nodes import OpSpec, Ref
 from dataflow.graph.tracing.capture import LEAVES, Scan
 from dataflow.graph.tracing.operations import (
@@ -189,8 +195,8 @@ def _writes_in_place(what: str, frame: FrameType | None) -> TraceError:
     return refusal(what, advice.NOT_IN_PLACE)
 
 
-def _is_left_operand(kind: type, spec: OpSpec) -> bool:
-    """Whether it has numpy's own operator: a class with another has called its base's, and goes on with the result."""
+def _has_numpys_operator(kind: type, spec: OpSpec) -> bool:
+    """Not so a class that has called its base's, and goes on with the result; nor a placeholder."""
     method = f"__{spec.fn.__name__.rstrip('_')}__"
     own = getattr(kind, method, None) is getattr(np.ndarray, method)
     return issubclass(kind, np.generic) or (own and issubclass(kind, np.ndarray))
@@ -269,13 +275,18 @@ class Placeholder(Traced):
         return self._ref
 
     def __getattr__(self, name: str) -> Any:
+        frame = sys._getframe(1)
         if name[:1] == "_" or "." in name:
+            if name == "_mask" and frame.f_code.co_filename.startswith(NUMPY):
+                raise self._refuse_mask()
             raise AttributeError(f"{name!r}: a placeholder has no names that begin with an underscore")
-        return _pending(self, attribute(name), ())
+        if frame.f_code.co_code[frame.f_lasti] not in LOADS_ATTRIBUTE and asks_for_attribute(frame):
+            raise self._refuse_attribute(name)
+        return _pending(self, attribute(name), (), frame)
 
     def __getitem__(self, key: Any) -> Placeholder:
         if is_constant_index(key):
-            return _pending(self, CONSTANT_GETITEM, (key,))
+            return _pending(self, CONSTANT_GETITEM, (key,), sys._getframe(1))
         return record(GETITEM, (self, key), NO_KWARGS)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Placeholder:
@@ -340,11 +351,12 @@ class Placeholder(Traced):
         if "out" in kwargs:  # also `array += node`, which numpy sends here so
             what = f"numpy.{ufunc.__name__} writes into an array (out= or an augmented assignment)"
             raise _writes_in_place(what, sys._getframe(1))
-        if self._trace.dispatches > 1 and ufunc in _OPERATORS and method == "__call__" and not kwargs:
+        if self._trace.dispatches > 1 and method == "__call__" and not kwargs and ufunc in _OPERATORS:
             left, spec = inputs[0], _OPERATORS[ufunc]
-            if _is_left_operand(type(left), spec):
+            kind = type(left)
+            if kind is np.ndarray or _has_numpys_operator(kind, spec):
                 # Comparisons make an array of a scalar, which looks more than twice.
-                scalar = self._trace.dispatches > 2 and type(left) is np.ndarray and not left.ndim
+                scalar = self._trace.dispatches > 2 and kind is np.ndarray and not left.ndim
                 return record(spec, (left[()] if scalar else left, self), NO_KWARGS)
         spec = function_call(ufunc) if method == "__call__" else ufunc_method_call(ufunc, method)
         return record(spec, inputs, kwargs)
@@ -363,18 +375,18 @@ class Placeholder(Traced):
         return record(spec, args, kwargs)
 
     def __iter__(self) -> Iterator[Placeholder]:
-        count = names_to_unpack(sys._getframe(1))
+        frame = sys._getframe(1)
+        count = names_to_unpack(frame)
         if count is None:
             raise self._refuse_iteration()
-        whole = _pending(self, unpacking(count), ())
-        parts = []
-        for place in range(count):  # no comprehension: `_pending` looks two frames up
-            parts.append(_pending(whole, CONSTANT_GETITEM, (place,)))  # noqa: PERF401
-        return iter(parts)
+        whole = _pending(self, unpacking(count), (), frame)
+        return iter([_pending(whole, CONSTANT_GETITEM, (place,), frame) for place in range(count)])
 
     __hash__ = _refused("hash() of {!r}", advice.NO_KEY)
     __bool__ = _refused("bool() of {!r}", advice.CHOOSE)
     _refuse_type = _refused("isinstance() or the class of {!r}", advice.of_type)
+    _refuse_attribute = _refused("whether {!r} has an attribute {name!r} is asked", advice.ATTRIBUTE)
+    _refuse_mask = _refused("the mask of {!r} is asked for", advice.mask)
     _refuse_callable = _refused("numpy took {!r} for a function", advice.ASK_NOT)
     _refuse_iteration = _refused("iteration over {!r}", advice.INDEX_IT)
     __next__ = _refused("next() of {!r}", advice.INDEX_IT)
@@ -438,6 +450,8 @@ class PendingPlaceholder(Placeholder):
         return ref
 
 
+Sequence.register(Placeholder)  # so that `case [a, b]:` asks for its length, instead of going on to the next case
+
 # Placeholder refuses assignment, so its slots are filled through their descriptors (faster than object.__setattr__).
 _new = object.__new__
 _set_ref = cast(Any, Traced.__dict__["_ref"]).__set__
@@ -453,12 +467,12 @@ def input_placeholder(recording: Trace, number: int) -> Placeholder:
     return made
 
 
-def _pending(source: Placeholder, spec: OpSpec, rest: tuple[Any, ...]) -> Placeholder:
+def _pending(source: Placeholder, spec: OpSpec, rest: tuple[Any, ...], frame: FrameType | None) -> Placeholder:
+    """What reads from `source` in this frame."""
     recording = source._trace
     # As in `record`, nothing is called that can be spelled out: neither `recording.here` nor `user_line()`.
     if recording is not _trace_here() or recording.thread != get_ident():
         raise stranger(source)
-    frame: FrameType | None = sys._getframe(2)  # our caller is a method of Placeholder
     while frame is not None and PASSED_OVER[frame.f_code.co_filename]:
         frame = frame.f_back
     code, lasti = (None, -1) if frame is None else (frame.f_code, frame.f_lasti)

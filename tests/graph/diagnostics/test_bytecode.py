@@ -25,6 +25,7 @@ import dataflow as flow
 from dataflow.graph.diagnostics.bytecode import (
     OPCODES,
     Use,
+    asks_for_attribute,
     instruction_of,
     is_in_place,
     line_of,
@@ -44,7 +45,7 @@ COLUMNS = next(iter(compile("1", "<columns>", "eval").co_positions()))[2] is not
 
 VERSION = sys.version_info[1]
 OTHER_LOADS = {
-    *("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "LOAD_SUPER_METHOD", "LOAD_ZERO_SUPER_ATTR"),
+    *("LOAD_SUPER_ATTR", "LOAD_SUPER_METHOD", "LOAD_ZERO_SUPER_ATTR"),
     *("LOAD_ZERO_SUPER_METHOD", "LOAD_SPECIAL", "LOAD_LOCALS", "LOAD_BUILD_CLASS", "LOAD_ASSERTION_ERROR"),
     *("LOAD_CONST", "LOAD_COMMON_CONSTANT", "LOAD_SMALL_INT"),
 }
@@ -244,6 +245,50 @@ def test_operators(sign: str, watched: Callable[[], Any]) -> None:
         note = lambda frame, seen=seen: seen.append(operator_of(frame.f_code, frame.f_lasti))
         run(statement, note, watched)
         assert seen == wanted * 2 * OFTEN
+
+
+class Named:
+    """Notes who asks for an attribute that it has not."""
+
+    def __init__(self, note: Note) -> None:
+        self.note = note
+
+    def __getattr__(self, name: str) -> int:
+        self.note(sys._getframe(1))
+        return 1
+
+
+ATTRIBUTES = [
+    ("a = p.name", [False]),
+    ("p.name.real", [False]),
+    ("f(p.name, k=p.other)", [False, False]),
+    ("a = getattr(p, 'name')", [False]),
+    ("a = getattr(p, 'name', None)", [True]),
+    ("a = hasattr(p, 'name')", [True]),
+    ("a = 1 if hasattr(p, 'name') else 2", [True]),
+    ("a = p.name if hasattr(p, 'name') else 2", [True, False]),
+    ("ask = hasattr; ask(p, 'name')", [True]),
+    ("a = list(map(hasattr, [p, p], ['k', 'l']))", [True, True]),
+    ("a = any(hasattr(p, name) for name in ('k',))", [True]),
+    ("a = [hasattr(q, 'name') for q in (p, p)]", [True, True]),
+    ("a = (lambda q: hasattr(q, 'name'))(p)", [True]),
+    ("a = getattr(*[p, 'name'])", [False]),
+    ("import operator; operator.attrgetter('name')(p)", [False]),
+    ("p.__getattr__('name')", [False]),
+]
+
+
+@pytest.mark.parametrize("watched", WATCHED)
+@pytest.mark.parametrize(("statement", "wanted"), ATTRIBUTES)
+def test_who_asks_for_an_attribute(statement: str, wanted: list[bool], watched: Callable[[], Any]) -> None:
+    seen: list[bool] = []
+    scope: dict[str, Any] = {"f": lambda *args, **kwargs: None}
+    exec(compile(f"def body(p):\n    {statement}", "<statement>", "exec"), scope)
+    for watching in (plain, watched):
+        with watching():
+            for _ in range(OFTEN):
+                scope["body"](Named(lambda frame: seen.append(asks_for_attribute(frame))))
+    assert seen == wanted * 2 * OFTEN
 
 
 # ------------------------------------------------------------------------------------------------ unpacking

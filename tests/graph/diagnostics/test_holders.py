@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 import dataflow as flow
-from dataflow.graph.tracing.trace import trace
+from dataflow.graph.tracing.trace import Trace, trace
 
 total = flow.op(lambda value: 0)
 
@@ -501,7 +501,7 @@ def test_a_trace_leaves_nothing_behind() -> None:
     gc.disable()
     try:
         for _ in range(20):
-            flow.pipeline(lambda x: [np.sqrt(x + i) for i in range(10)]).graph()
-        assert not [each for each in gc.get_objects() if type(each).__name__ in ("Trace", "Placeholder")]
+            flow.pipeline(lambda x: [np.sqrt(x + i) for i in range(10)], name="leaves nothing").graph()
+        assert not [each for each in gc.get_objects() if type(each) is Trace and each.name == "leaves nothing"]
     finally:
         gc.enable()

@@ -6,8 +6,10 @@ import datetime
 import functools
 import itertools
 import operator
+import subprocess
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -298,3 +300,178 @@ def test_an_array_of_the_bodys_is_not_added_to(body: Callable[[Any], Any], line:
         return total
 
     np.testing.assert_array_equal(flow.pipeline(remedy).run(np.ones(2)), [1, 1])
+
+
+# ---------------------------------------------------------------------------------------------- questions of type
+
+
+def library() -> dict[str, Any]:
+    """A module that is installed: not the user's."""
+    scope: dict[str, Any] = {"np": np}
+    source = """
+def is_sparse(x):
+    return hasattr(x, "todense") and x.ndim == 2
+def size_of(x):
+    return getattr(x, "size", 1)
+def is_number(x):
+    return isinstance(x, (int, float))
+"""
+    exec(compile(source, "/usr/lib/python3/site-packages/library.py", "exec"), scope)
+    return scope
+
+
+LIBRARY = library()
+
+
+class Registry:
+    @functools.singledispatchmethod
+    def look(self, x: Any) -> str:
+        return "anything"
+
+    @look.register
+    def _(self, x: np.ndarray) -> str:  # type: ignore[type-arg]
+        return "an array"
+
+
+@functools.singledispatch
+def kind_of(x: Any) -> str:
+    return "anything"
+
+
+@kind_of.register
+def _(x: np.ndarray) -> str:  # type: ignore[type-arg]
+    return "an array"
+
+
+class Meta(type):
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return issubclass(instance.__class__, float)
+
+
+class Floats(metaclass=Meta):
+    pass
+
+
+def matches_a_sequence(x: Any) -> Any:
+    match x:
+        case [a, b]:
+            return a + b
+        case _:
+            return x
+
+
+def matches_a_longer_sequence(x: Any) -> Any:
+    match (1, x):
+        case (1, [first, *_]):
+            return first
+    return x
+
+
+def matches_a_class(x: Any) -> Any:
+    match x:
+        case float(value):
+            return value
+        case str() | bytes():
+            return "text"
+    return x
+
+
+def matches_a_value(x: Any) -> Any:
+    match x:
+        case 1:
+            return "one"
+    return x
+
+
+def is_float(x: Any) -> bool:
+    return isinstance(x, float)
+
+
+asks = isinstance
+has = hasattr
+
+QUESTIONS: list[tuple[Callable[[Any], Any], str, str]] = [
+    (lambda x: 1 if isinstance(x, float) else 2, "isinstance() or the class of", "inside an op"),
+    (lambda x: asks(x, float), "isinstance() or the class of", "static="),
+    (lambda x: list(map(isinstance, [x], [float])), "isinstance() or the class of", "static="),
+    (lambda x: [each for each in [1, x] if isinstance(each, float)], "isinstance() or the class of", "static="),
+    (lambda x: any(isinstance(x, kind) for kind in (int, str)), "isinstance() or the class of", "static="),
+    (lambda x: functools.partial(isinstance, x)(float), "isinstance() or the class of", "static="),
+    (lambda x: isinstance(x, (int, (float, str))), "isinstance() or the class of", "static="),
+    (lambda x: isinstance(x, int | str), "isinstance() or the class of", "static="),
+    (lambda x: isinstance(x, Floats), "isinstance() or the class of", "static="),
+    (lambda x: isinstance(x, Sequence), "isinstance() or the class of", "static="),
+    (lambda x: issubclass(x.__class__, float), "isinstance() or the class of", "static="),
+    (lambda x: x.__class__.__name__, "isinstance() or the class of", "static="),
+    (lambda x: getattr(x, "__class__"), "isinstance() or the class of", "static="),  # noqa: B009
+    (lambda x: getattr(x, "__class__", None), "isinstance() or the class of", "static="),
+    (lambda x: Registry().look(x), "isinstance() or the class of", "inside an op"),
+    (lambda x: kind_of(x), "isinstance() or the class of", "inside an op"),
+    (lambda x: kind_of(x.T), "isinstance() or the class of <placeholder: T>", "inside an op"),
+    (lambda x: LIBRARY["is_number"](x), "isinstance() or the class of", "inside an op"),
+    (lambda x: np.ma.is_masked(x), "the mask of <placeholder 0: x> is asked for", "flow.op(np.ma.is_masked)(node)"),
+    (lambda x: np.ma.getmask(x + 1), "the mask of <placeholder 1: add> is asked for", "flow.op(np.ma.getmask)"),
+    (lambda x: np.ma.getmaskarray(x.T), "the mask of <placeholder: T> is asked for", "flow.op(np.ma.getmask)"),
+    (lambda x: np.ma.isMaskedArray(x), "isinstance() or the class of", "inside an op"),
+    (lambda x: hasattr(x, "shape"), "whether <placeholder 0: x> has an attribute 'shape' is asked", "inside an op"),
+    (lambda x: 1 if has(x, "tocsr") else 2, "has an attribute 'tocsr' is asked", "inside an op"),
+    (lambda x: getattr(x, "name", None), "has an attribute 'name' is asked", "inside an op"),
+    (lambda x: [has(each, "a") for each in [x]], "has an attribute 'a' is asked", "static="),
+    (lambda x: all(map(hasattr, [x], ["a"])), "has an attribute 'a' is asked", "static="),
+    (lambda x: LIBRARY["is_sparse"](x), "has an attribute 'todense' is asked", "inside an op"),
+    (lambda x: LIBRARY["size_of"](x * 2), "whether <placeholder 1: multiply> has an attribute 'size'", "inside an op"),
+    (matches_a_sequence, "len() of", "node.shape[0]"),
+    (matches_a_longer_sequence, "len() of", "node.shape[0]"),
+    (matches_a_class, "isinstance() or the class of", "inside an op"),
+    (matches_a_value, "bool() of", "flow.cond"),
+]
+
+
+@pytest.mark.parametrize(("body", "what", "remedy"), QUESTIONS)
+def test_a_question_about_the_type_is_noticed(body: Callable[[Any], Any], what: str, remedy: str) -> None:
+    for _ in range(3):
+        with pytest.raises(flow.TraceError) as caught:
+            flow.pipeline(body).graph()
+        assert what in str(caught.value)
+        assert remedy in str(caught.value)
+        assert f", at {__file__}:" in str(caught.value)
+
+
+SOURCE = """
+import numpy as np, dataflow as flow
+asks = isinstance
+for body in [
+    lambda x: isinstance(x, float), lambda x: asks(x, float), lambda x: list(map(isinstance, [x], [float])),
+    lambda x: hasattr(x, "shape"), lambda x: np.ma.is_masked(x), lambda x: getattr(x, "shape", None),
+]:
+    try:
+        flow.pipeline(body).graph()
+    except flow.TraceError:
+        print("refused")
+print(len(flow.pipeline(lambda x: (x.shape, getattr(x, "shape"), x.mean(), x[0])).graph()))
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["-X", "no_debug_ranges"], ["-O"], ["-OO", "-X", "no_debug_ranges"]])
+def test_whatever_the_interpreters_options(options: list[str]) -> None:
+    done = subprocess.run([sys.executable, *options, "-c", SOURCE], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["refused"] * 6 + ["4"]
+
+
+def test_an_op_or_a_static_argument_knows_the_type() -> None:
+    """The remedies, followed."""
+    masked = np.ma.masked_array([1, 2], [0, 1])
+    assert flow.pipeline(lambda x: flow.op(np.ma.is_masked)(x)).run(masked) is True
+    assert flow.pipeline(lambda x: flow.op(np.ma.getmask)(x)).run(masked).tolist() == [False, True]
+    assert flow.pipeline(lambda x: flow.op(LIBRARY["is_sparse"])(x)).run(masked) is False
+    assert flow.pipeline(lambda x: flow.op(kind_of)(x)).run(masked) == "an array"
+    assert flow.pipeline(lambda x: flow.op(matches_a_sequence)(x)).run([1, 2]) == 3
+    pipeline = flow.pipeline(static=("x",))(lambda x, y: y * 2 if is_float(x) else y)
+    assert (pipeline.run(1.5, 3), pipeline.run("a", 3)) == (6, 3)
+
+
+def test_attributes_that_are_used_are_recorded() -> None:
+    names = ["shape", "ndim"]
+    pipeline = flow.pipeline(lambda x: (x.shape, [getattr(x, name) for name in names], operator.attrgetter("T")(x)))
+    shape, both, transposed = pipeline.run(np.ones((2, 3)))
+    assert (shape, both, transposed.shape) == ((2, 3), [(2, 3), 2], (3, 2))
