@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from dataflow.graph.nodes import Kind, OpSpec
-from dataflow.graph.readonly import writable
+from dataflow.graph.readonly import copied
 
 __all__ = [
     "CALL",
@@ -192,19 +192,22 @@ _ARRAYS_AND_NUMBERS: Final[frozenset[Any]] = frozenset({np.ndarray, bool, int, f
 def copied_for_inplace(value: Any) -> Any:
     """What an in-place operator changes instead of a value: a copy as deep as such operators reach.
 
-    Containers hold the same items; whatever else has such operators is copied wholly, since a frame or a sparse matrix
-    may share its memory with a shallow copy. Raises TypeError for what cannot be copied.
+    Containers and arrays hold the same items. Of everything else that has such operators, and may share its memory with
+    a shallow copy, `flow.copied` says what a copy is; of what it does not know, it is a deep one. Raises TypeError for
+    what cannot be copied.
     """
     if isinstance(value, np.ndarray):
-        return value if _repeats_itself(value) else writable(value, copy=True)
+        if _repeats_itself(value):
+            return value
+        return value.copy(order="K") if type(value) is np.ndarray else copied(value)
     if isinstance(value, MUTABLE):
         return copy.copy(value)
     try:
-        return copy.deepcopy(value)
+        return copied(value) if copied.knows(type(value)) else copy.deepcopy(value)
     except Exception as error:
         raise TypeError(
             f"an in-place operator would change a {type(value).__name__} that other nodes may read, and which cannot be"
-            " copied; do it inside an op"
+            " copied; do it inside an op, or say with flow.copied.register how it is copied"
         ) from error
 
 

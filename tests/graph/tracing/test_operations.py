@@ -340,11 +340,28 @@ def test_a_value_that_cannot_be_copied_is_told() -> None:
         def __iadd__(self, other: Any) -> Locked:
             return self
 
-    with pytest.raises(TypeError, match=r"would change a Locked .* cannot be copied; do it inside an op"):
+    with pytest.raises(TypeError, match=r"would change a Locked .* cannot be copied; do it inside an op, or say with"):
         flow.pipeline(augmented("+")).run(Locked(), 1)
 
-    add = flow.op(lambda x, g: type(operator.iadd(x, g)).__name__)  # the remedy
+    add = flow.op(lambda x, g: type(operator.iadd(x, g)).__name__)  # the remedies
     assert flow.pipeline(lambda x, g: add(x, g)).run(Locked(), 1) == "Locked"
+    flow.copied.register(Locked, lambda value: Locked())
+    assert type(flow.pipeline(augmented("+")).run(Locked(), 1)) is Locked
+
+
+def test_how_a_type_is_copied_is_what_flow_copied_says() -> None:
+    class Counted(Tally):
+        copies = 0
+
+    def counted(value: Counted) -> Counted:
+        same = Counted()
+        same.seen, same.copies = [*value.seen], value.copies + 1
+        return same
+
+    flow.copied.register(Counted, counted)
+    mine = Counted()
+    got = flow.pipeline(augmented("+")).run(mine, 5)
+    assert (got.seen, got.copies, mine.seen, mine.copies) == ([0, 5], 1, [0], 0)
 
 
 def test_in_place_operators_are_nodes_like_others() -> None:
