@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import warnings
+from array import array as row
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -581,3 +583,250 @@ def test_the_blocking_ways_protect_alike(way: str) -> None:
         getattr(pipeline, way)(mine)
     assert "'in_place'" in caught.value.__notes__[0]
     assert mine.flags.writeable
+
+
+# ---------------------------------------------------------------- each reader has its own
+
+
+@pytest.mark.filterwarnings("ignore:Setting the")  # numpy 2.5 deprecates it, and older ones do not
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: setattr(x, "shape", (2, 3)),
+        lambda x: setattr(x, "dtype", "i8"),
+        lambda x: setattr(x, "dtype", np.dtype("f8", metadata={"mine": 1})),
+        lambda x: setattr(x, "strides", (0,)),
+        lambda x: x.setflags(align=False),
+    ],
+)
+@pytest.mark.parametrize(
+    "source", ["argument", "result", "constant", "in a list", "part of a result", "part of an input"]
+)
+def test_what_one_reader_does_to_its_view_no_other_sees(
+    run_async: Runner, change: Callable[[Array], object], source: str
+) -> None:
+    mine = np.arange(6.0)
+    known: list[Array] = []
+
+    @flow.op
+    def changes(x: Array) -> Any:
+        change(x)
+        known.append(x)
+        return 1
+
+    @flow.op
+    def told(x: Array, *_: Any) -> tuple[Any, ...]:
+        return x.shape, x.dtype.str, x.dtype.metadata, x.strides, x.flags.aligned, x.tolist()
+
+    first = flow.op(lambda xs, fn: fn(xs[0]))
+
+    @flow.pipeline
+    def pipeline(x: Any, xs: Any) -> Any:
+        if source == "in a list":
+            done = first(xs, changes)
+            with flow.after(done):
+                return first(xs, told), first([x], told), first(xs, told)
+        made = flow.op(lambda: (np.arange(6.0), 1))()
+        value = {
+            "argument": x,
+            "result": made[0] + 0.0,
+            "constant": mine,
+            "part of a result": made[0],
+            "part of an input": xs[0],
+        }[source]
+        with flow.after(changes(value)):
+            return told(value), told(value, 1), told(value)
+
+    expected = told(mine)
+    for _ in range(2):
+        assert run_async(pipeline(mine, [mine])) == (expected,) * 3
+    assert told(mine) == expected
+    assert known
+
+
+def test_attempts_have_views_of_their_own(run_async: Runner) -> None:
+    shapes: list[Any] = []
+
+    @flow.op(retries=2, backoff=0)
+    def reshapes(x: Array) -> Any:
+        shapes.append(x.shape)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            x.shape = (-1, 1)
+        if len(shapes) < 3:
+            raise RuntimeError("again")
+        return x.shape
+
+    assert run_async(flow.pipeline(lambda x: (reshapes(x), total(x)))(np.zeros(3))) == ((3, 1), 0)
+    assert shapes == [(3,)] * 3
+
+
+# ---------------------------------------------------------------- what writes, and what is tried again, gets copies
+
+
+WRITES_INTO: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "list": (list, lambda v: v.append(0)),
+    "list in a list": (lambda: [[]], lambda v: v[0].append(0)),
+    "dict": (dict, lambda v: v.update(a=1)),
+    "set": (lambda: {1}, lambda v: v.add(2)),
+    "deque": (lambda: deque([1], 5), lambda v: v.append(2)),
+    "bytearray": (lambda: bytearray(b"a"), lambda v: v.extend(b"b")),
+    "array.array": (lambda: row("i", [1]), lambda v: v.append(2)),
+    "array": (lambda: np.zeros(2), lambda v: v.__setitem__(0, 5)),
+    "array in a dict": (lambda: {"a": np.zeros(2)}, lambda v: v["a"].__setitem__(0, 5)),
+    "masked array": (lambda: np.ma.array([1.0, 2], mask=[0, 1]), lambda v: v.__setitem__(0, np.ma.masked)),
+    "hard mask": (lambda: np.ma.array([1.0, 2], mask=[0, 1], hard_mask=True), lambda v: v.__setitem__(0, 9)),
+    "array of lists": (lambda: np.array([[1], [2, 3]], dtype=object), lambda v: v[0].append(5)),
+    "dataclass": (lambda: Holder(np.zeros(2)), lambda v: v.array.__setitem__(0, 5)),
+    "kind of list": (lambda: Weights([1]), lambda v: v.append(2)),
+    "defaultdict": (lambda: defaultdict(list), lambda v: v["a"].append(2)),
+}
+
+
+@pytest.mark.parametrize(("make", "write"), WRITES_INTO.values(), ids=WRITES_INTO)
+@pytest.mark.parametrize("source", ["argument", "constant", "result", "passed on", "keyword"])
+def test_what_is_declared_as_written_is_a_copy(
+    run_async: Runner, make: Callable[[], Any], write: Callable[[Any], Any], source: str
+) -> None:
+    @flow.op(writes=("value",))
+    def writes(value: Any) -> Any:
+        write(value)
+        return value
+
+    shown = flow.op(repr)
+    same = flow.op(lambda value: value)
+    made = flow.op(make)
+    mine = make()
+
+    @flow.pipeline
+    def pipeline(value: Any) -> Any:
+        given = {"argument": value, "constant": mine, "passed on": same(value), "keyword": value}.get(source)
+        given = made() if source == "result" else given
+        written = writes(value=given) if source == "keyword" else writes(given)
+        if source == "passed on":  # nobody else reads it, but it is the caller's
+            return shown(written), shown(written)
+        return shown(written), shown(writes(given)), shown(given)
+
+    changed = make()
+    write(changed)
+    for _ in range(2):
+        first, second, *rest = run_async(pipeline(mine))
+        assert first == second == repr(changed)
+        assert rest == [repr(make())] * len(rest)
+        assert repr(mine) == repr(make())
+
+
+READ_ONLY = {"array", "array in a dict", "masked array", "hard mask", "dataclass"}
+
+
+ATTEMPTS = [
+    (name, declared, kind) for name in WRITES_INTO for declared in (True, False) for kind in ("kernel", "async")
+]
+ATTEMPTS.remove(("array of lists", False, "async"))  # what is in an array of objects is protected by nobody
+
+
+@pytest.mark.parametrize(("name", "declared", "kind"), ATTEMPTS)
+def test_each_attempt_gets_a_fresh_copy_of_what_it_alone_reads(
+    run_async: Runner, name: str, declared: bool, kind: str
+) -> None:
+    make, write = WRITES_INTO[name]
+    seen: list[str] = []
+
+    def attempt(value: Any) -> str:
+        seen.append(repr(value))
+        write(value)
+        if len(seen) < 3:
+            raise RuntimeError("again")
+        return repr(value)
+
+    async def attempt_async(value: Any) -> str:
+        return attempt(value)
+
+    options: Any = {"retries": 2, "backoff": 0, "writes": ("value",) if declared else ()}
+    tried = flow.op(attempt if kind == "kernel" else attempt_async, **options)
+    made = flow.op(make)
+    changed = make()
+    write(changed)
+    p = flow.pipeline(lambda: tried(made()))
+    if kind == "async" and not declared and name in READ_ONLY:  # copying it would hold the loop
+        with pytest.raises(ValueError, match="read-only") as caught:
+            run_async(p())
+        assert "writes=" in caught.value.__notes__[0]
+        return
+    assert run_async(p()) == repr(changed)
+    assert seen == [repr(make())] * 3
+
+
+def test_the_value_itself_is_written_to_where_nobody_else_has_it(run_async: Runner) -> None:
+    known: list[int] = []
+
+    @flow.op(writes=("xs",))
+    def push(xs: list[int]) -> list[int]:
+        known.append(id(xs))
+        xs.append(0)
+        return xs
+
+    same = flow.op(lambda value: value)
+    made = flow.op(list)
+    assert run_async(flow.pipeline(lambda: push(push(same(made()))))()) == [0, 0]
+    assert len(set(known)) == 1
+    known.clear()
+    mine: list[int] = []
+    assert run_async(flow.pipeline(lambda xs: push(push(push(same(same(xs))))))(mine)) == [0, 0, 0]
+    assert mine == []
+    assert len(set(known)) == 1
+
+
+@pytest.mark.parametrize(("make", "write"), WRITES_INTO.values(), ids=WRITES_INTO)
+def test_a_stream_that_copies_copies_every_kind(
+    run_async: Runner, make: Callable[[], Any], write: Callable[[Any], Any]
+) -> None:
+    buffer = make()
+    shown = flow.pipeline(flow.op(repr))
+
+    def refilled() -> Any:
+        yield buffer
+        write(buffer)
+        yield buffer
+        write(buffer)
+
+    async def main() -> list[str]:
+        return [text async for text in shown.stream(refilled(), copy=True, in_flight=2)]
+
+    changed = make()
+    write(changed)
+    assert run_async(main()) == [repr(make()), repr(changed)]
+
+
+# ---------------------------------------------------------------- masked arrays
+
+
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("mask", [[0, 1, 0], np.ma.nomask])
+def test_masks_are_protected_as_data_are(run_async: Runner, hard: bool, mask: Any) -> None:
+    mine = np.ma.array([1.0, 2, 3], mask=mask, hard_mask=hard)
+    before = repr(mine)
+    shown = flow.op(repr)
+
+    @flow.op
+    def hide(x: Any) -> str:
+        x[0] = np.ma.masked
+        return repr(x)
+
+    @flow.op
+    def unhide(x: Any) -> str:
+        x.mask = False
+        return repr(x)
+
+    for change in (hide, unhide):
+        p = flow.pipeline(lambda x, change=change: (shown(x), change(x), shown(x)))
+        try:
+            first, _, last = run_async(p(mine))
+            assert first == last == before
+        except ValueError as error:
+            assert "read-only" in str(error)
+        assert repr(mine) == before
+    result = run_async(flow.pipeline(lambda x: flow.op(lambda x: x[:2])(x))(mine))
+    result[1] = 7
+    result[0] = np.ma.masked
+    assert repr(mine) == before

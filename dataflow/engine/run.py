@@ -446,7 +446,7 @@ class Run:
             if step in plan.output_slots:
                 name = plan.nodes[step].spec.name
                 result = own_part(result) if step in plan.parts else own(result, self._given(step), name)
-            elif step in plan.taken and any(result is value for value in self.seen_by(step)):
+            elif step in plan.taken and self._given(step).includes(result, plan.taken[step]):
                 result = copied(result)  # whoever writes into it would write into what is somebody else's
             if plan.shared[step]:
                 result = Held(result)

@@ -63,6 +63,12 @@ class Given:
             self._everything = Addresses(self._all())
         return self._everything.meet(array)
 
+    def includes(self, value: Any, slots: Iterable[int]) -> bool:
+        """Whether a value is that of one of these slots, or a constant from outside."""
+        return any(value is bare(self._values[slot]) for slot in slots) or any(
+            value is constant.value for constant in self._constants if type(constant) is Literal
+        )
+
     def passed(self, value: Any) -> bool:
         """Whether an object was given, or is a part of one that was."""
         self._reached()

@@ -77,8 +77,9 @@ class Plan:
     """For each slot, 1 if its value has several readers, or is the caller's: then it is held."""
     parts: frozenset[int]
     """The slots of inputs, and of their attributes and items."""
-    taken: frozenset[int]
-    """The steps whose results are for one other to write into, which needs no copy."""
+    taken: dict[int, tuple[int, ...]]
+    """The steps whose results are for one other to write into, which needs no copy unless the result is the value of
+    one of these slots: what the step reads, and may be somebody else's."""
     plumbing: dict[int, tuple[Plumbing, ...]]
     """For a step with plumbing: what to evaluate after it, in order."""
 
@@ -160,12 +161,14 @@ def make_plan(graph: Graph) -> Plan:
         """What an attempt that failed half-way had written must not reach the next one."""
         return False
 
-    taken: set[int] = set()
+    taken: dict[int, tuple[int, ...]] = {}
     for step, node in enumerate(steps) if unusual else ():
         if node.spec.writes:
             fn = writing(node, none if retried(node) else owned)
             calls[step] = make_call(node, slot_of, constants.slot, shared, fn=fn)
-            taken.update(slot_of[number] for number in written(node) if owned(number))
+            taken.update((slot_of[number], ()) for number in written(node) if owned(number))
+    if taken:
+        _say_whose(taken, steps, slot_of, shared)
     on_loop = bytes(size)
     if unusual:
         on_loop = bytes([node.spec.kind is Kind.ASYNC or node.spec.options is not None for node in steps])
@@ -190,7 +193,7 @@ def make_plan(graph: Graph) -> Plan:
         usual=[None] * size,
         shared=bytes(shared),
         parts=parts,
-        taken=frozenset(taken),
+        taken=taken,
         plumbing=plumbing,
         nodes=steps,
         template=template,
@@ -407,6 +410,17 @@ def _share_parts(shared: bytearray, parts: frozenset[int], slot_of: list[int], a
     for step, numbers in attached.items():
         for number in numbers:
             shared[slot_of[number]] |= shared[step]
+
+
+def _say_whose(taken: dict[int, tuple[int, ...]], steps: list[Node], slot_of: list[int], shared: Sequence[int]) -> None:
+    """A kernel may hand on a list of the caller's, and the next one, too; what is taken is copied if that happens."""
+    others: set[int] = set()
+    for step, node in enumerate(steps):
+        found = tuple(slot for number in node.reads if shared[slot := slot_of[number]] or slot in others)
+        if step in taken:
+            taken[step] = found
+        elif found or any(type(value) is Literal for value in (*node.args, *node.kwargs.values())):
+            others.add(step)
 
 
 def _attached(graph: Graph, root: list[int], slot_of: list[int]) -> dict[int, list[int]]:

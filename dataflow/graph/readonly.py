@@ -330,9 +330,13 @@ class Handed:
 
 
 def renewed(value: Any) -> Any:
-    """Containers that are new, around what readers get: for each of several attempts at an async operator, of what it
-    alone reads. Its arrays are read-only, since copying them would hold the loop."""
-    return map_leaves(readonly, value, into=_into_readonly, always=True)
+    """Containers that are new, around what readers get or else copies: for each of several attempts at an async
+    operator, of what it alone reads. Its arrays are read-only, since copying them would hold the loop."""
+    return map_leaves(_renewed, value, into=_into_readonly, always=True)
+
+
+def _renewed(leaf: Any) -> Any:
+    return readonly(leaf) if readonly.knows(type(leaf)) else copied(leaf)
 
 
 def writable(value: Any, *, copy: bool) -> Any:

@@ -63,7 +63,7 @@ def one_step(plan: Plan, step: int, around: Callable[[Caller], Caller]) -> Plan:
         usual=[None],
         shared=bytes(shared),
         parts=frozenset(),
-        taken=frozenset(),
+        taken={},
         plumbing={},
         nodes=[node],
         template=template,
