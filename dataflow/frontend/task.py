@@ -11,8 +11,10 @@ and dataclasses; then its operator is a run of one node. Tasks elsewhere, corout
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,8 +51,8 @@ class Task(Later, Awaitable[R_co], _Base):  # type: ignore[misc]  # the base Any
 
     def __await__(self) -> Generator[Any, Any, R_co]:
         """Wait for the result. An operator's exception arrives as it is; cancelling the awaiter cancels the Task."""
-        result: R_co = yield from self._task.__await__()
-        return result
+        # No `yield from`: a frame of ours, which holds the Task, would be part of the traceback that the Task holds.
+        return self._task.__await__()
 
     # What asyncio asks of a Future: so Tasks work in `asyncio.wait`.
 
@@ -108,12 +110,32 @@ class Task(Later, Awaitable[R_co], _Base):  # type: ignore[misc]  # the base Any
 async def _when_ready(run: Callable[..., Coroutine[Any, Any, Any]], call: _Call) -> Any:
     if call.many:
         await off_loop(call.look_through, asyncio.get_running_loop())
-    for task in call.needed:
-        # Shielded: if this one is cancelled, others may still need that one.
-        await asyncio.shield(task._task)
-    args, kwargs = await off_loop(call.filled, asyncio.get_running_loop()) if call.many else call.filled()
-    del call
-    return await run(*args, **kwargs)
+    known = await _results_of(call.needed)
+    filled = partial(call.filled, known)
+    args, kwargs = await off_loop(filled, asyncio.get_running_loop()) if call.many else filled()
+    del call, known, filled
+    begun = run(*args, **kwargs)
+    del args, kwargs  # of what fails, the traceback holds this frame
+    return await begun
+
+
+async def _results_of(needed: list[Task[Any]]) -> list[Any]:
+    """What these Tasks give; the list is emptied.
+
+    The traceback of one that fails holds this frame and those that await it: so none of them may hold a Task then.
+    """
+    tasks = deque(task._task for task in needed)
+    needed.clear()
+    results: list[Any] = []
+    try:
+        while tasks:
+            # Shielded: if this one is cancelled, others may still need that one.
+            results.append(await asyncio.shield(tasks.popleft()))
+    except BaseException:
+        tasks.clear()
+        results.clear()
+        raise
+    return results
 
 
 class _Call:
@@ -136,11 +158,10 @@ class _Call:
         """Find the Tasks. TypeError for one that would not be waited for, and for what else is no value yet."""
         self._given = map_leaves(self._leaf, self._given, into=self._into)
 
-    def filled(self) -> Any:
-        """The arguments, with results in the places of Tasks, which are done."""
-        if not self.needed:
+    def filled(self, known: list[Any]) -> Any:
+        """The arguments, with these results in the places of Tasks."""
+        if not known:
             return self._given
-        known = [task._task.result() for task in self.needed]
         return map_leaves(lambda leaf: known[leaf] if type(leaf) is Ref else leaf, self._given)
 
     def _leaf(self, leaf: Any) -> Any:
