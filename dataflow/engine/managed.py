@@ -31,7 +31,7 @@ from dataflow.graph.nodes import Kind, Options
 if TYPE_CHECKING:
     from dataflow.engine.runtime import HostedRun
 
-__all__ = ["LONGEST_BACKOFF", "Managed", "awaited"]
+__all__ = ["LONGEST_BACKOFF", "Managed", "awaited", "outcome_of"]
 
 logger = logging.getLogger("dataflow")
 
@@ -41,9 +41,11 @@ LONGEST_BACKOFF = 60.0
 process_clock = Clock()
 
 
-async def awaited(call: Caller, values: list[Any], name: str, watch: Stopwatch | None) -> tuple[bool, Any]:
+async def awaited(call: Caller, values: list[Any], name: str, watch: Stopwatch | None) -> list[Any]:
     """What an async op came to, as a value: a task that raised SystemExit would take the loop with it.
 
+    For `outcome_of`: a task keeps its result, and the frames of an exception often hold their own task (those of
+    `asyncio.TaskGroup` do), so what the task keeps is a list that is emptied.
     Not to be awaited by a coroutine of ours: a held exception keeps its frame, and the frames that wait for it.
     """
     try:
@@ -53,9 +55,9 @@ async def awaited(call: Caller, values: list[Any], name: str, watch: Stopwatch |
         if not hasattr(awaitable, "__await__"):
             raise TypeError(f"async operator {name!r} returned {type(awaitable).__name__}, which cannot be awaited")
         del values
-        return True, await awaitable
+        return [True, await awaitable]
     except BaseException as exc:
-        return False, exc
+        return [False, exc]
     finally:
         if watch is not None:
             watch.stop()
@@ -72,12 +74,12 @@ class Managed:
         self.clock = process_clock
         self.turns = Turns()
 
-    async def see_through(self, run: HostedRun, step: int) -> tuple[bool, Any]:
-        """What the step came to, as a value: whether it succeeded, and its result or its exception."""
+    async def see_through(self, run: HostedRun, step: int) -> list[Any]:
+        """What the step came to, for `outcome_of`."""
         try:
-            return await _Step(self, run, step).attempts()
+            return list(await _Step(self, run, step).attempts())
         except BaseException as exc:
-            return False, exc
+            return [False, exc]
 
 
 class _Step:
@@ -190,7 +192,7 @@ class _Step:
         except asyncio.CancelledError:
             task.cancel()
             await _ended(task)
-            self._tell_ended(watch, *_result(task))
+            self._tell_ended(watch, *outcome_of(task))
             raise
         except BaseException:  # the coroutine is closed
             task.cancel()
@@ -198,7 +200,7 @@ class _Step:
         finally:
             if timer is not None:
                 timer.cancel()
-        succeeded, value = _result(task)
+        succeeded, value = outcome_of(task)
         if late:
             error = self._timed_out()
             if not succeeded and isinstance(value, Exception):  # what it raised instead of ending
@@ -212,7 +214,7 @@ class _Step:
         if watch is not None and watch.began:
             self._run.tell_operator(self._step, watch.began, watch.seconds, None if succeeded else trimmed(value))
 
-    def _task(self, watch: Stopwatch | None) -> asyncio.Task[tuple[bool, Any]]:
+    def _task(self, watch: Stopwatch | None) -> asyncio.Task[list[Any]]:
         """One attempt at an async op, under way; in the caller's context, of which it gets a copy to itself."""
         run, name = self._run, self._node.spec.name
         coroutine = awaited(run.plan.calls[self._step], run.values, name, watch)
@@ -230,8 +232,14 @@ class _Step:
         return timed_out(self._node, self._run.plan.graph, self._options.timeout)
 
 
-def _result(task: asyncio.Task[tuple[bool, Any]]) -> tuple[bool, Any]:
-    return (False, asyncio.CancelledError()) if task.cancelled() else task.result()
+def outcome_of(task: asyncio.Task[list[Any]]) -> tuple[bool, Any]:
+    """Whether an async op, or a managed step, succeeded, and its result or its exception. Once."""
+    if task.cancelled():
+        return False, asyncio.CancelledError()
+    came_to = task.result()
+    succeeded, value = came_to
+    came_to.clear()
+    return succeeded, value
 
 
 async def _ended(task: asyncio.Task[Any]) -> None:

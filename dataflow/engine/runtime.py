@@ -28,7 +28,7 @@ from dataflow.engine.attempts import Attempt
 from dataflow.engine.failure import annotate, attempted, trimmed
 from dataflow.engine.lanes import process_pool
 from dataflow.engine.loop import loop_runs_here, running_loop
-from dataflow.engine.managed import Managed, awaited
+from dataflow.engine.managed import Managed, awaited, outcome_of
 from dataflow.engine.places import StillRunning, current_place, outlived
 from dataflow.engine.run import Run, here, within
 from dataflow.engine.steps import Phase
@@ -78,7 +78,7 @@ class HostedRun(Run):
         self._inside = context.get(current_place)
         self.place = self._inside.taken_by(self) if self._inside is not None else None
         """In a bounded runtime: what it holds there, unless it is inside a run that holds one."""
-        self.tasks: dict[int, asyncio.Task[tuple[bool, Any]]] = {}
+        self.tasks: dict[int, asyncio.Task[list[Any]]] = {}
         self._posted = False
         self._swept_away = False
         """Whether somebody else has cancelled the task of an async op, as a loop does that shuts down."""
@@ -160,10 +160,10 @@ class HostedRun(Run):
         context.run(within.set, self.number)
         return context
 
-    def _task_done(self, step: int, watch: Stopwatch | None, task: asyncio.Task[tuple[bool, Any]]) -> None:
+    def _task_done(self, step: int, watch: Stopwatch | None, task: asyncio.Task[list[Any]]) -> None:
         """In the loop's thread: an async op has ended, in whatever way."""
         del self.tasks[step]
-        succeeded, value = (False, asyncio.CancelledError()) if task.cancelled() else task.result()
+        succeeded, value = outcome_of(task)
         if task.cancelling() and not self.core.stopped:
             self._swept_away = True
         del task
@@ -498,9 +498,9 @@ def begin(run: HostedRun) -> None:
 
 
 def _begin_inside(run: HostedRun, outer: Run) -> None:
-    begin(run)
-    if outer.core.stopped:
+    if outer.core.stopped:  # before anything of it starts; a stop from now on reaches it, as one of the children
         run.stop()
+    begin(run)
 
 
 def awaiting_loop(plan: Plan) -> asyncio.AbstractEventLoop:

@@ -113,6 +113,8 @@ class Ledger:
     limited: Counter[int] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     arrays: list[weakref.ref[Array]] = field(default_factory=list)
+    closed: bool = False
+    """Whether nothing may begin any more."""
 
     def watched(self, run: int, total: int) -> Array:
         """A value."""
@@ -257,6 +259,8 @@ class Play:
                 ledger.late[run, threading.get_ident()] += 1
                 if on_loop:
                     ledger.wrong.append(f"async operator {path} of run {run} began when that was over")
+            if ledger.closed:
+                complaints.append(f"operator {path} of run {run} began after quiet()")
             if act is None or here.get() != act.name:
                 ledger.wrong.append(f"operator {path} of run {run} finds the context of {here.get()!r}")
             if node.limit is not None and len(path) and path[-1] == node.number:
@@ -550,6 +554,8 @@ class Play:
         began = time.perf_counter()
         for _ in range(program.rounds):
             self.one_round(began + PATIENCE * (1 + length(program)))
+        self.in_time([partial(self.in_thread, flow.quiet)], began + PATIENCE * (1 + length(program)))
+        self.ledger.closed = True
         self.check()
 
     def one_round(self, deadline: float) -> None:
@@ -561,6 +567,10 @@ class Play:
             jobs.append(self.resize)
         if self.program.closes is not None:
             jobs.append(partial(self.in_thread, self.close))
+        self.in_time(jobs, deadline)
+
+    def in_time(self, jobs: list[Callable[[], object]], deadline: float) -> None:
+        """Each in a thread of its own, until all have ended."""
         threads = [threading.Thread(target=job, daemon=True, name="composer") for job in jobs]
         for thread in threads:
             thread.start()
@@ -853,7 +863,13 @@ def play(program: Program, new_loop: Callable[[], asyncio.AbstractEventLoop]) ->
     left = [name for name, holds in checks.items() if not settles(holds)]
     if left:
         alive = sum(reference() is not None for reference in arrays)
-        raise Broken(f"left over: {left}; {alive} arrays, threads {others()}, {flow.parallel_info()}")
+        info = {name: dict(flow.parallel_info()[name]) for name in ("interop_threads", "runs")}
+        collected = gc.collect()
+        there = sum(reference() is not None for reference in arrays)
+        raise Broken(
+            f"left over: {left}; {alive} arrays ({there} after {collected} objects were collected), "
+            f"threads {others()}, {info}"
+        )
     if complaints:
         raise Broken("complaints: " + "; ".join(complaints))
 
