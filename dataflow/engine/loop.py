@@ -8,13 +8,13 @@ import sys
 __all__ = ["loop_runs_here", "running_loop"]
 
 
-def loop_runs_here() -> bool:
-    """Whether this thread has an event loop that runs."""
+def loop_runs_here(loop: asyncio.AbstractEventLoop | None = None) -> bool:
+    """Whether this thread has an event loop that runs; with an argument, whether it is that one."""
     try:
-        asyncio.get_running_loop()
+        running = asyncio.get_running_loop()
     except RuntimeError:
         return False
-    return True
+    return loop is None or running is loop
 
 
 def running_loop(what: str, *, blocking: str = "asyncio.run, main()", otherwise: str = "") -> asyncio.AbstractEventLoop:

@@ -106,6 +106,8 @@ class HostedRun(Run):
 
     def _stopped(self) -> None:
         super()._stopped()
+        if loop_runs_here(self.loop):  # at once: a task that was made just now would take its first step before news do
+            self._cancel_tasks()
         if self._inside is not None and self.astray:
             self._inside.host.notice(self, self._inside)
 
@@ -121,11 +123,15 @@ class HostedRun(Run):
         for step in due:
             self._start_task(step)
         if self.core.stopped:
-            for task in self.tasks.values():
-                if not task.cancelling():
-                    task.cancel()
+            self._cancel_tasks()
         if self.settled:
             self._tell()
+
+    def _cancel_tasks(self) -> None:
+        """In the loop's thread."""
+        for task in self.tasks.values():
+            if not task.cancelling():
+                task.cancel()
 
     def _start_task(self, step: int) -> None:
         if self.core.stopped:

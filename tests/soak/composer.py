@@ -92,6 +92,8 @@ class Call:
 
     began: int = 0
     done: int = 0
+    attempts: Counter[int] = field(default_factory=Counter)
+    """By the sum of what it was called with."""
 
 
 @dataclass
@@ -200,9 +202,9 @@ class Play:
         callees = [self.callee(node, path, inner) for inner in ([node.inner] if node.kind == "map" else [(one,) for one in node.inner])]
         if node.kind == "map":
             split = flow.op(self.kernel(node, (*path, "split"), self.split), name=f"split{node.number}")
-            return lambda *given: join(given[0], flow.map(callees[0], split(*given)), *given[1:])
+            return lambda *given: join(*given, flow.map(callees[0], split(*given)))
         ask = flow.op(self.kernel(node, (*path, "ask"), lambda node, run, given: bool(given[0][1] % 2)))
-        return lambda *given: join(given[0], [flow.cond(ask(given[0]), *callees, given[0])], *given[1:])
+        return lambda *given: join(*given, [flow.cond(ask(given[0]), *callees, given[0])])
 
     def callee(self, node: Node, path: Path, inner: Nodes) -> Any:
         if len(inner) == 1 and inner[0].kind in SIMPLE:
@@ -214,7 +216,9 @@ class Play:
         return [self.ledger.watched(run, total + item) for item in range(node.items)]
 
     def joined(self, node: Node, run: int, given: Any) -> Array:
-        return self.ledger.watched(run, mix(node.number, [sum_of(result) for result in given[1]]))
+        *taken, results = given
+        sums = [int(value[1]) for value in taken]
+        return self.ledger.watched(run, mix(node.number, sums + [sum_of(result) for result in results]))
 
     def operator(self, node: Node, path: Path) -> Any:
         """The operator of a node."""
@@ -254,7 +258,8 @@ class Play:
         with ledger.lock:
             call = ledger.calls[run, path]
             call.began += 1
-            attempt = call.began
+            call.attempts[int(given[0][1])] += 1  # of a map, the items have inputs of their own
+            attempt = call.attempts[int(given[0][1])]
             if run in ledger.over:
                 ledger.late[run, threading.get_ident()] += 1
                 if on_loop:

@@ -175,12 +175,12 @@ def _expected_of(node: Node, given: list[int], calls: Counter[Path], path: Path)
         calls[(*path, "split")] += 1
         calls[(*path, "join")] += 1
         results = [_called(node.inner, own + item, calls, path) for item in range(node.items)]
-        return mix(node.number, results)
+        return mix(node.number, given + results)
     if node.kind == "cond":
         calls[(*path, "ask")] += 1
         calls[(*path, "join")] += 1
         chosen = node.inner[:1] if given[0] % 2 else node.inner[1:]
-        return mix(node.number, [_called(chosen, given[0], calls, path)])
+        return mix(node.number, [*given, _called(chosen, given[0], calls, path)])
     calls[path] += 1
     if node.inner:
         return mix(node.number, expected(node.inner, own, calls, path))
