@@ -8,13 +8,13 @@ import sys
 __all__ = ["loop_runs_here", "running_loop"]
 
 
-def loop_runs_here(loop: asyncio.AbstractEventLoop | None = None) -> bool:
-    """Whether this thread has an event loop that runs; with an argument, whether it is that one."""
+def loop_runs_here() -> bool:
+    """Whether this thread has an event loop that runs."""
     try:
-        running = asyncio.get_running_loop()
+        asyncio.get_running_loop()
     except RuntimeError:
         return False
-    return loop is None or running is loop
+    return True
 
 
 def running_loop(what: str, *, blocking: str = "asyncio.run, main()", otherwise: str = "") -> asyncio.AbstractEventLoop:

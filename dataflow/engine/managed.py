@@ -25,7 +25,6 @@ from dataflow.engine.failure import in_one_line, timed_out, trimmed
 from dataflow.engine.limits import Limit, Permit
 from dataflow.engine.telling import Stopwatch, tell
 from dataflow.events import OperatorEnded, Retrying, observed
-from dataflow.graph.call import Caller
 from dataflow.graph.nodes import Kind, Options
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ LONGEST_BACKOFF = 60.0
 process_clock = Clock()
 
 
-async def awaited(call: Caller, values: list[Any], name: str, watch: Stopwatch | None) -> list[Any]:
+async def awaited(run: HostedRun, step: int, watch: Stopwatch | None) -> list[Any]:
     """What an async op came to, as a value: a task that raised SystemExit would take the loop with it.
 
     For `outcome_of`: a task keeps its result, and the frames of an exception often hold their own task (those of
@@ -49,8 +48,13 @@ async def awaited(call: Caller, values: list[Any], name: str, watch: Stopwatch |
     Not to be awaited by a coroutine of ours: a held exception keeps its frame, and the frames that wait for it.
     """
     try:
+        # A run inside a kernel may be stopped, and the run around it be over, before the task takes its first step.
+        if run.core.stopped:
+            raise asyncio.CancelledError("the run was over before this began")
         if watch is not None:
             watch.start()
+        call, values, name = run.plan.calls[step], run.values, run.plan.nodes[step].spec.name
+        del run
         awaitable = call(values)
         if not hasattr(awaitable, "__await__"):
             raise TypeError(f"async operator {name!r} returned {type(awaitable).__name__}, which cannot be awaited")
@@ -217,7 +221,7 @@ class _Step:
     def _task(self, watch: Stopwatch | None) -> asyncio.Task[list[Any]]:
         """One attempt at an async op, under way; in the caller's context, of which it gets a copy to itself."""
         run, name = self._run, self._node.spec.name
-        coroutine = awaited(run.plan.calls[self._step], run.values, name, watch)
+        coroutine = awaited(run, self._step, watch)
         try:
             # As with other async ops, not as an argument.
             return run.context_inside().run(

@@ -106,8 +106,6 @@ class HostedRun(Run):
 
     def _stopped(self) -> None:
         super()._stopped()
-        if loop_runs_here(self.loop):  # at once: a task that was made just now would take its first step before news do
-            self._cancel_tasks()
         if self._inside is not None and self.astray:
             self._inside.host.notice(self, self._inside)
 
@@ -123,15 +121,11 @@ class HostedRun(Run):
         for step in due:
             self._start_task(step)
         if self.core.stopped:
-            self._cancel_tasks()
+            for task in self.tasks.values():
+                if not task.cancelling():
+                    task.cancel()
         if self.settled:
             self._tell()
-
-    def _cancel_tasks(self) -> None:
-        """In the loop's thread."""
-        for task in self.tasks.values():
-            if not task.cancelling():
-                task.cancel()
 
     def _start_task(self, step: int) -> None:
         if self.core.stopped:
@@ -143,7 +137,7 @@ class HostedRun(Run):
         watch = None
         if spec.options is None:
             watch = Stopwatch() if observed(OperatorEnded) else None
-            outcome = awaited(self.plan.calls[step], self.values, spec.name, watch)
+            outcome = awaited(self, step, watch)
         else:
             if not hasattr(self, "_managed"):
                 self._managed = Managed()

@@ -262,7 +262,7 @@ class Play:
             attempt = call.attempts[int(given[0][1])]
             if run in ledger.over:
                 ledger.late[run, threading.get_ident()] += 1
-                if on_loop:
+                if on_loop and not self.inside_two(run, path):
                     ledger.wrong.append(f"async operator {path} of run {run} began when that was over")
             if ledger.closed:
                 complaints.append(f"operator {path} of run {run} began after quiet()")
@@ -291,6 +291,16 @@ class Play:
                     self.executes(-1)
                 if node.limit is not None and path[-1] == node.number:
                     ledger.limited[node.limit] -= 1
+
+    def inside_two(self, run: int, path: Path) -> bool:
+        """Whether an async operator awaits the run of this, and a kernel that one's.
+
+        The run around the kernel does not wait for either, so a task of the innermost may take its first step yet.
+        """
+        nodes = self.program.graphs[self.acts_of[run].graph]
+        kinds = {at: node.kind for at, node in every(nodes)}
+        around = [kinds.get(path[:depth]) for depth in range(1, len(path))]
+        return "await" in around[1:]
 
     def executes(self, change: int) -> None:
         """Under the lock: so many more kernels execute."""
