@@ -830,3 +830,21 @@ def test_masks_are_protected_as_data_are(run_async: Runner, hard: bool, mask: An
     result[1] = 7
     result[0] = np.ma.masked
     assert repr(mine) == before
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda x: x[:0],
+        lambda x: x[3:],
+        lambda x: np.split(x, [3])[1],
+        lambda x: [x[:0], x[1:]],
+        lambda x: x[:, None][:0],
+        lambda x: flow.op(lambda x: x[5:])(x),
+    ],
+)
+def test_an_empty_part_of_an_input_is_as_writable_as_any(body: Callable[[Any], Any]) -> None:
+    result = flow.pipeline(body).run(np.arange(3.0))
+    arrays = result if isinstance(result, list) else [result]
+    assert all(array.flags.writeable for array in arrays)
+    assert arrays[0].size == 0

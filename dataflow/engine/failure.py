@@ -312,15 +312,16 @@ def _wrote_to_read_only(exc: BaseException) -> bool:
     )
 
 
-def _shapes(values: Any) -> list[str]:
+def _shapes(values: Any, depth: int = 4) -> list[str]:
+    """Of the arrays among them, and of those in lists and the like; which may be in themselves."""
     found: list[str] = []
     for value in values:
         if isinstance(value, np.ndarray):
             found.append(f"{value.dtype}[{', '.join(map(str, value.shape))}]")
-        elif isinstance(value, (list, tuple, dict)):
+        elif depth and isinstance(value, (list, tuple, dict)):
             items = list(value.values()) if isinstance(value, dict) else value
             if any(isinstance(item, np.ndarray) for item in items):
-                inner = ", ".join(_shapes(items[:8]))
+                inner = ", ".join(_shapes(items[:8], depth - 1))
                 found.append(f"{type(value).__name__}({inner}{', …' if len(items) > 8 else ''})")
     return found
 

@@ -78,7 +78,8 @@ def copied_array(array: Array, copied: Callable[[Any], Any]) -> Array:
 
 
 def _copied_kind(array: Array, copied: Callable[[Any], Any]) -> Array:
-    same: Array = array.copy()
+    own_copy = type(array).copy not in (np.ndarray.copy, np.ma.MaskedArray.copy)
+    same: Array = array.copy() if own_copy else array.copy(order="K")
     held = getattr(same, "__dict__", {})
     _take_attributes(same, array, copied, lambda name: name not in held or held[name] is vars(array)[name])
     return same

@@ -54,6 +54,8 @@ class Given:
 
     def on_memory_of(self, array: Array) -> bool:
         """Whether an array is on memory that is somebody else's."""
+        if not array.size:  # on no memory at all
+            return not array.flags.writeable
         direct = self._reached()
         if any(np.may_share_memory(array, other) for other in direct):
             return True

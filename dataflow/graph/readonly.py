@@ -192,9 +192,12 @@ def _array_of(view: memoryview) -> tuple[Array, ...]:
 
 
 def _copied_memory(view: memoryview) -> memoryview:
-    if not view.ndim:
-        return memoryview(bytearray(view.tobytes())).cast(view.format, ())  # type: ignore[call-overload, no-any-return]
-    return memoryview(bytearray(view.tobytes())).cast("B").cast(view.format, view.shape)  # type: ignore[call-overload, no-any-return]
+    own = memoryview(bytearray(view.tobytes()))
+    try:
+        return own.cast(view.format, view.shape) if view.ndim else own.cast(view.format, ())  # type: ignore[call-overload, no-any-return]
+    except ValueError:  # a format that Python's own has not: complex numbers, structured types, another order of bytes
+        same: Any = np.asarray(view).copy()
+        return memoryview(same)
 
 
 readonly.default(

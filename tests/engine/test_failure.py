@@ -1169,3 +1169,24 @@ def hammered(p: Any, seconds: float) -> Hammered:
         except ValueError as exc:
             found.settled_frames, found.settled_notes = frames(exc), len(ours(exc))
     return found
+
+
+def in_itself(kind: str) -> Any:
+    value: Any = {"list": [np.ones(3)], "dict": {"a": np.ones(3)}, "two": [[], np.ones(3)]}[kind]
+    if kind == "dict":
+        value["b"] = value
+    elif kind == "two":
+        value[0].append(value)
+    else:
+        value.append(value)
+    return value
+
+
+@pytest.mark.parametrize("kind", ["list", "dict", "two"])
+def test_an_argument_that_contains_itself_does_not_hide_the_error(kind: str) -> None:
+    value = in_itself(kind)
+    with pytest.raises(ValueError, match="no such luck") as caught:
+        flow.pipeline(lambda x: broken(x)).run(value)
+    assert "float64[3]" in "".join(caught.value.__notes__)
+    with pytest.raises(TypeError):
+        flow.pipeline(lambda x: x / 2).run(value)

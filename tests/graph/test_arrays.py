@@ -149,6 +149,25 @@ def test_what_does_not_repeat_is_a_writable_copy(make: Callable[[], Array]) -> N
     assert mine.flags.f_contiguous or not x.flags.f_contiguous
 
 
+class Kind(np.ndarray[Any, Any]):
+    pass
+
+
+class OwnCopy(np.ndarray[Any, Any]):
+    def copy(self) -> Any:  # type: ignore[override]  # takes no order
+        return np.ndarray.copy(self)
+
+
+@pytest.mark.parametrize("kind", [Kind, np.matrix, np.recarray, np.ma.MaskedArray, OwnCopy])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_copy_of_a_kind_of_array_has_the_order_of_the_original(kind: Any, order: Any) -> None:
+    x = np.arange(6.0).reshape(2, 3).copy(order).view(kind)
+    mine = apart(x, itself)
+    assert type(mine) is kind
+    assert mine.flags.c_contiguous is True if kind is OwnCopy else mine.strides == x.strides
+    np.testing.assert_array_equal(mine, x)
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     shape=st.lists(st.integers(1, 4), min_size=1, max_size=4),

@@ -315,6 +315,26 @@ def test_a_memoryview_is_a_read_only_one_of_its_own() -> None:
     assert bytes(guard(view)) == b"zbc"
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: np.array([1 + 2j, 0], "c8"),
+        lambda: np.array([1.5, 2], ">f8"),
+        lambda: np.array([(1, 2.5)], "i4, f8"),
+        lambda: np.arange(6.0).reshape(2, 3),
+        lambda: np.array(2.5),
+        lambda: np.array([True, False]),
+        lambda: array("h", [1, 2]),
+    ],
+)
+def test_a_copy_of_a_memoryview_has_its_format(make: Callable[[], Any]) -> None:
+    view = memoryview(make())
+    mine = copied(view)
+    assert (mine.format, mine.shape, mine.tobytes()) == (view.format, view.shape, view.tobytes())
+    assert not mine.readonly
+    assert not np.shares_memory(np.asarray(mine), np.asarray(view))
+
+
 @pytest.mark.parametrize("value", [bytearray(b"abc"), array("d", [1, 2]), {1, 2}], ids=lambda v: type(v).__name__)
 def test_what_cannot_be_read_only_and_of_its_type_is_passed_on(value: Any) -> None:
     assert guard(value) is value

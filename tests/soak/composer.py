@@ -199,7 +199,10 @@ class Play:
         if node.kind not in ("map", "cond"):
             return self.operator(node, path)
         join = flow.op(self.kernel(node, (*path, "join"), self.joined), name=f"join{node.number}")
-        callees = [self.callee(node, path, inner) for inner in ([node.inner] if node.kind == "map" else [(one,) for one in node.inner])]
+        callees = [
+            self.callee(node, path, inner)
+            for inner in ([node.inner] if node.kind == "map" else [(one,) for one in node.inner])
+        ]
         if node.kind == "map":
             split = flow.op(self.kernel(node, (*path, "split"), self.split), name=f"split{node.number}")
             return lambda *given: join(*given, flow.map(callees[0], split(*given)))
@@ -479,7 +482,9 @@ class Play:
         assert task is not None
         stopped: list[bool] = []
         if act.cancel is not None:
-            asyncio.get_running_loop().call_later(act.cancel / 1e6, lambda: stopped or (stopped.append(True), task.cancel()))
+            asyncio.get_running_loop().call_later(
+                act.cancel / 1e6, lambda: stopped or (stopped.append(True), task.cancel())
+            )
         got: list[Any] = []
         ends: list[BaseException] = []
         stream: Any = None
@@ -914,7 +919,9 @@ def soak(first: int, count: int, loop: str, drop: list[str], times: int) -> int:
                 play(program, new_loops()[loop])
             except Broken as error:
                 broken += 1
-                print(f"seed {seed} on {loop}, Python {sys.version.split()[0]}: {type(error).__name__}\n{error}\n{program}")
+                print(
+                    f"seed {seed} on {loop}, Python {sys.version.split()[0]}: {type(error).__name__}\n{error}\n{program}"
+                )
                 sys.stdout.flush()
                 if isinstance(error, Hung):
                     os._exit(2)
@@ -923,7 +930,9 @@ def soak(first: int, count: int, loop: str, drop: list[str], times: int) -> int:
         if seed % 1000 == 999:
             print(f"{seed + 1 - first} of {count}, {broken} broken, {time.perf_counter() - began:.0f} s", flush=True)
     slow.sort(reverse=True)
-    print(f"{count} programs on {loop}, Python {sys.version.split()[0]}: {broken} broken, {time.perf_counter() - began:.0f} s")
+    print(
+        f"{count} programs on {loop}, Python {sys.version.split()[0]}: {broken} broken, {time.perf_counter() - began:.0f} s"
+    )
     print("latest: " + ", ".join(f"{seconds:.2f} s (seed {seed})" for seconds, seed in slow[:5]))
     return broken
 

@@ -1,4 +1,4 @@
-"""What can be told of a value, as plain tuples to be compared: bits, type, dtype, flags, layout."""
+"""What can be told of a value, as plain tuples that can be compared: bits, type, dtype, flags and layout."""
 
 from __future__ import annotations
 

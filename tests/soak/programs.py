@@ -103,7 +103,9 @@ class Act:
     def __str__(self) -> str:
         told = f"{self.name}: {self.way} graph {self.graph} ×{self.copies} on loop {self.loop} at {self.delay}µs"
         if self.way == "stream":
-            told += f", {self.source} {self.stream}" + (f", left after {self.leaves}" if self.leaves is not None else "")
+            told += f", {self.source} {self.stream}" + (
+                f", left after {self.leaves}" if self.leaves is not None else ""
+            )
         if self.cancel is not None:
             told += f", {self.cancels} cancelled after {self.cancel}µs"
         return told
@@ -319,7 +321,8 @@ def _takes(random: Random, shape: str, number: int) -> tuple[int, ...]:
 
 def _work(random: Random, node: Node, depth: int, limits: int, quick: bool) -> Node:
     kind = random.choices(
-        ("kernel", "async", "plain", "run", "await", "map", "cond"), (10, 3, 1, *((1, 0.5, 0.7, 0.7) if depth < 2 else (0,) * 4))
+        ("kernel", "async", "plain", "run", "await", "map", "cond"),
+        (10, 3, 1, *((1, 0.5, 0.7, 0.7) if depth < 2 else (0,) * 4)),
     )[0]
     if quick and kind in NESTING:
         kind = "kernel"
@@ -345,9 +348,7 @@ def _work(random: Random, node: Node, depth: int, limits: int, quick: bool) -> N
     return node
 
 
-def _meeting(
-    random: Random, graphs: list[Nodes], acts: list[Act], slots: int
-) -> tuple[list[Nodes], list[Act]]:
+def _meeting(random: Random, graphs: list[Nodes], acts: list[Act], slots: int) -> tuple[list[Nodes], list[Act]]:
     """Kernels of one run wait for each other: no more of them than there are slots, in all that goes on at once."""
     together = random.randint(2, slots)
     first = len(graphs[0])
@@ -370,8 +371,9 @@ def simpler(program: Program) -> Iterator[tuple[str, Program]]:
         if len(program.acts) > 1:
             yield act.name, replace(program, acts=tuple(one for one in program.acts if one is not act))
         for name, changed in _simpler_act(act):
-            yield f"{act.name}.{name}", replace(
-                program, acts=tuple(changed if one is act else one for one in program.acts)
+            yield (
+                f"{act.name}.{name}",
+                replace(program, acts=tuple(changed if one is act else one for one in program.acts)),
             )
     for number in range(len(program.resizes)):
         resizes = program.resizes[:number] + program.resizes[number + 1 :]

@@ -47,11 +47,11 @@ try:
 except ImportError:
     ndimage = None
 
-__all__ = ["GROUPS", "Outcome", "Program", "check", "sampled"]
+__all__ = ["GROUPS", "Outcome", "Program", "Way", "check", "ndimage", "one_of", "sampled"]
 
 FILE = "<sweep>"
-LINES = (3, 4, 1)
-"""The line of a program, that on which its result is read, and that of the body as a whole."""
+LINES = (3, 4, 2, 1)
+"""The line of a program, those that make its nodes and read its result, and that of the whole body."""
 seen = flow.op(described)
 
 
@@ -90,6 +90,20 @@ class Kind:
 
 
 ALL = [Kind(name) for name in KINDS]
+Kinds = Callable[..., Iterable[Any]]
+"""What makes the values that a line is tried with: of all kinds, and others that are known to fit."""
+
+
+def every(*more: Any) -> Iterable[Any]:
+    """All of them."""
+    return *more, *ALL
+
+
+def one_of(seed: int) -> Kinds:
+    """One at random for each line; as often one that fits as any other."""
+    random = Random(seed)
+    return lambda *more: [random.choice(more if more and random.random() < 0.5 else ALL)]
+
 
 # ------------------------------------------------------------------------------------------------ programs
 
@@ -166,24 +180,24 @@ STATEMENTS = [
 ]
 
 
-def operators() -> Iterator[Program]:
+def operators(kinds: Kinds = every) -> Iterator[Program]:
     """The operators on each kind with each: the node on the left, on the right, and both."""
     signs = [f"r = {{}} {sign} {{}}" for sign in BINARY] + [f"r = {{}}; r {sign} {{}}" for sign in IN_PLACE]
     for line in signs:
-        for left in ALL:
-            for right in ALL:
+        for left in kinds():
+            for right in kinds():
                 yield Program(line.format("x", "a"), {"x": left}, {"a": right})
                 yield Program(line.format("a", "x"), {"x": right}, {"a": left})
                 yield Program(line.format("x", "y"), {"x": left, "y": right}, {})
 
 
-def statements() -> Iterator[Program]:
+def statements(kinds: Kinds = every) -> Iterator[Program]:
     """Unary operators, indexing and other things that are done with a value."""
     for expression in (*UNARY, *INDEXING):
-        for kind in ALL:
+        for kind in kinds():
             yield from _with_constants(f"r = {expression}", kind)
     for line in STATEMENTS:
-        for kind in ALL:
+        for kind in kinds():
             yield from _with_constants(line, kind)
 
 
@@ -205,61 +219,68 @@ def _with_constants(line: str, kind: Kind) -> Iterator[Program]:
         yield Program(line, {"x": kind}, {})
 
 
-def numpy_functions() -> Iterator[Program]:
+def numpy_functions(kinds: Kinds = every) -> Iterator[Program]:
     for name, fn in functions(MODULES):
-        yield from _calls_of(f"np.{name}", name, fn)
+        yield from _calls_of(f"np.{name}", name, fn, kinds)
 
 
-def more_of_numpy() -> Iterator[Program]:
+def more_of_numpy(kinds: Kinds = every) -> Iterator[Program]:
     for name, fn in functions(MORE):
-        yield from _calls_of(f"np.{name}", name, fn)
+        yield from _calls_of(f"np.{name}", name, fn, kinds)
 
 
-def of_ndimage() -> Iterator[Program]:
+def of_ndimage(kinds: Kinds = every) -> Iterator[Program]:
     if ndimage is not None:
         for name, fn in functions({"ndimage.": ndimage}):
-            yield from _calls_of(name, name, fn)
+            yield from _calls_of(name, name, fn, kinds)
 
 
-def _calls_of(path: str, name: str, fn: Callable[..., Any]) -> Iterator[Program]:
-    kinds = [p.kind for p in parameters(fn)]
+def _calls_of(path: str, name: str, fn: Callable[..., Any], kinds: Kinds) -> Iterator[Program]:
+    how = [p.kind for p in parameters(fn)]
     names = [p.name for p in parameters(fn)]
     for args, kwargs in calls(name, fn)[:6]:
         written = [f"a{place}" for place in range(len(args))] + [f"{key}={key}_" for key in kwargs]
         constants = {**{f"a{i}": arg for i, arg in enumerate(args)}, **{f"{k}_": v for k, v in kwargs.items()}}
         for place, (text, key) in enumerate(zip(written, constants, strict=True)):
             prefix = text.removesuffix(key)
-            yield from _in_place_of(path, written, place, f"{prefix}x", key, constants)
+            yield from _in_place_of(kinds, path, written, place, f"{prefix}x", key, constants)
             value = constants[key]
             if isinstance(value, (list, tuple)) and value:
                 rest = ", ".join(f"{key}[{i}]" for i in range(1, len(value)))
                 inside = f"[x, {rest}]" if isinstance(value, list) else f"(x, {rest})"
-                yield from _in_place_of(path, written, place, prefix + inside, key, constants, value[0])
+                yield from _in_place_of(kinds, path, written, place, prefix + inside, key, constants, value[0])
             elif isinstance(value, np.ndarray):
-                yield from _in_place_of(path, written, place, f"{prefix}[x, x]", key, constants)
-            if place < min(len(args), len(names)) and kinds[place] is kinds[place].POSITIONAL_OR_KEYWORD:
+                yield from _in_place_of(kinds, path, written, place, f"{prefix}[x, x]", key, constants)
+            if place < min(len(args), len(names)) and how[place] is how[place].POSITIONAL_OR_KEYWORD:
                 named = (
                     [f"{names[i]}={text}" for i, text in enumerate(written[place : len(args)], place)]
                     if len(args) <= len(names)
                     else []
                 )
-                if named and all(kinds[i] is kinds[i].POSITIONAL_OR_KEYWORD for i in range(place, len(args))):
+                if named and all(how[i] is how[i].POSITIONAL_OR_KEYWORD for i in range(place, len(args))):
                     all_named = [*written[:place], *named, *written[len(args) :]]
-                    yield from _in_place_of(path, all_named, place, f"{names[place]}=x", key, constants)
+                    yield from _in_place_of(kinds, path, all_named, place, f"{names[place]}=x", key, constants)
         if len(args) > 1:
             both = ", ".join(["x", "y", *written[2:]])
             rest = {key: value for key, value in constants.items() if key not in ("a0", "a1")}
-            for kind in ALL:
+            for kind in kinds():
                 yield Program(f"r = {path}({both})", {"x": kind, "y": args[1]}, rest)
 
 
 def _in_place_of(
-    path: str, written: list[str], place: int, text: str, key: str, constants: dict[str, Any], own: Any = None
+    kinds: Kinds,
+    path: str,
+    written: list[str],
+    place: int,
+    text: str,
+    key: str,
+    constants: dict[str, Any],
+    own: Any = None,
 ) -> Iterator[Program]:
     line = f"r = {path}({', '.join([*written[:place], text, *written[place + 1 :]])})"
     rest = {name: value for name, value in constants.items() if name != key or key in text.replace(f"{key}=", "")}
     own = constants[key] if own is None else own
-    for recipe in (own, *ALL):
+    for recipe in kinds(own):
         yield Program(line, {"x": recipe}, rest)
 
 
@@ -274,12 +295,12 @@ NOT_ASKED = {
 """Methods and attributes that are left out, and why."""
 
 
-def methods() -> Iterator[Program]:
+def methods(kinds: Kinds = every) -> Iterator[Program]:
     """Methods and attributes, of numpy's own subclasses too, with the node before and behind the dot."""
     owners = (np.ndarray, np.ma.MaskedArray, np.matrix, np.recarray, np.char.chararray, np.generic)
     names = sorted({name for owner in owners for name in dir(owner) if name[:1] != "_"} - NOT_ASKED.keys())
     for name in names:
-        for kind in ALL:
+        for kind in kinds():
             yield Program(f"r = x.{name}", {"x": kind}, {})
             yield Program(f"r = x.{name}()", {"x": kind}, {})
             for args in METHODS.get(name, []):
@@ -297,7 +318,7 @@ def _method(name: str, args: tuple[Any, ...], kind: Kind) -> Iterator[Program]:
         yield Program(f"r = y.{name}({written})", {"x": kind, "y": target}, rest)
 
 
-def of_ufuncs() -> Iterator[Program]:
+def of_ufuncs(kinds: Kinds = every) -> Iterator[Program]:
     """The methods of ufuncs, and their keyword arguments."""
     for name in sorted(dir(np)):
         ufunc = getattr(np, name)
@@ -320,7 +341,7 @@ def of_ufuncs() -> Iterator[Program]:
             lines += [f"r = np.{name}.{call}" for call in ("reduce(a, where=x)", "reduce(x, keepdims=True)")]
             lines += [f"r = np.{name}.{call}" for call in ("reduce(x, dtype='c8')", "accumulate(a, out=x)")]
         for line in lines:
-            for kind in ALL:
+            for kind in kinds():
                 constants = {"a": VECTOR} if "a" in names_of(line) else {}
                 if "where=a" in line:
                     constants = {"a": MASK}
@@ -333,7 +354,7 @@ def names_of(line: str) -> tuple[str, ...]:
     return compile(line, FILE, "exec").co_names
 
 
-GROUPS: dict[str, Callable[[], Iterator[Program]]] = {
+GROUPS: dict[str, Callable[[Kinds], Iterator[Program]]] = {
     "operators": operators,
     "statements": statements,
     "functions": numpy_functions,
@@ -353,6 +374,11 @@ class Way(Enum):
     MADE = "results of operators, returned"
     READ = "inputs, read only"
 
+    @property
+    def plain(self) -> str:
+        """The way in which the plain body goes, which is asked for its result in any case."""
+        return (Way.GIVEN if self is Way.READ else self).value
+
 
 @lru_cache(maxsize=4096)
 def code_of(line: str, nodes: tuple[str, ...], way: Way) -> CodeType:
@@ -365,61 +391,87 @@ def code_of(line: str, nodes: tuple[str, ...], way: Way) -> CodeType:
     return next(constant for constant in module.co_consts if isinstance(constant, CodeType))
 
 
-KILLS = [(re.compile(r"x\.byteswap"), "StringDType")]
-"""Lines of numpy's own that end the process, and for which kind."""
+BY_RULE = [
+    (r"r = x; r \S+= |operator\.iadd\(x", {"read-only"}, "the copy that is changed can be written to"),
+    (r"r \S+= (x|y|a)$", {"list in itself"}, "the copy that is changed holds the same items"),
+    (
+        r"np\.ma\.mask_(rows|cols|rowcols)\(a0, ",
+        set(KINDS),
+        "the node is ignored, and the body's own constant returned",
+    ),
+    (r"r = a [<>=!]=? x", {"dtype"}, "recorded the other way round, so that `dtype == node.dtype` is recorded at all"),
+    (r"r = (a|'.*') % x|r = a; r %= x", {"text", "some bytes", "np.str_", "np.bytes_"}, "Python does not ask the node"),
+]
+"""Where a pipeline may give something else, and why: lines, and kinds of which some value is."""
+
+KILLS = [
+    (r"\.byteswap", {"StringDType"}),
+    (r"np\.place", {"StringDType"}),
+    (r"\.accumulate\(a, out=x\)", {"0-d"}),
+    (r"np\.dstack", {"matrix", "masked square"}),
+]
+"""What ends the process in numpy itself: lines, and kinds of a value."""
 
 
 async def check(program: Program, way: Way) -> Outcome:
     """Run it plainly and as a pipeline."""
-    kinds = {recipe.name for recipe in program.nodes.values() if isinstance(recipe, Kind)}
-    if any(kind in kinds and line.search(program.line) for line, kind in KILLS):
+    recipes = (*program.nodes.values(), *program.constants.values())
+    kinds = {recipe.name for recipe in recipes if isinstance(recipe, Kind)}
+    if any(re.search(line, program.line) and among & kinds for line, among in KILLS):
         return Outcome("not asked")
+    outcome = await _checked(program, way)
+    if outcome.kind == "departure" and any(
+        re.search(line, program.line) and among & kinds for line, among, _ in BY_RULE
+    ):
+        return Outcome("by rule")
+    return outcome
+
+
+async def _checked(program: Program, way: Way) -> Outcome:
     scope = {"np": np, "ndimage": ndimage, "seen": seen, "math": math, "copy": copy, "operator": operator}
     scope["functools"] = functools
     for name, recipe in program.nodes.items():
         scope[f"make_{name}"] = flow.op(lambda recipe=recipe: made(recipe))
-    code = code_of(program.line, tuple(program.nodes), way)
+    own_code, plain_code = (code_of(program.line, tuple(program.nodes), w) for w in (way, Way(way.plain)))
 
-    def fresh() -> tuple[Any, list[Any], dict[str, Any]]:
+    def fresh(code: CodeType) -> tuple[Any, list[Any], dict[str, Any]]:
         constants = {name: made(recipe) for name, recipe in program.constants.items()}
         inputs = [] if way is Way.MADE else [made(recipe) for recipe in program.nodes.values()]
         return FunctionType(code, {**scope, **constants, "__builtins__": builtins}, "body"), inputs, constants
 
-    def plainly() -> tuple[Any, Exception | None, Any]:
-        body, inputs, constants = fresh()
+    def plainly() -> tuple[Expected | None, Exception | None, Any]:
+        body, inputs, constants = fresh(plain_code)
         try:
-            result = body(*inputs)
+            value, told = body(*inputs)
         except Exception as error:
             return None, error, described(constants)
-        shares = _shares(result[0], (*inputs, *constants.values()))
-        return (described(result[0]), result[1], shares, result[0]), None, described(constants)
+        shares = _shares(value, (*inputs, *constants.values()))
+        return Expected(value, described(value), told, shares), None, described(constants)
 
     expected, raised, constants_after = plainly()
-    body, inputs, constants = fresh()
+    body, inputs, constants = fresh(own_code)
     before = described((inputs, _flags(inputs))), described((constants, _flags(constants)))
     try:
         result, told = await flow.pipeline(body)(*inputs)
     except flow.TraceError as error:
-        if not any(f"{FILE}:{line}" in str(error) for line in LINES):
-            return Outcome("departure", f"a TraceError without the line: {error}")
-        outcome = Outcome("refused", str(error))
+        named = any(f"{FILE}:{line}" in str(error) for line in LINES)
+        return Outcome("refused") if named else Outcome("departure", f"a TraceError without the line: {error}")
     except Exception as error:
-        if type(error) is type(raised):
-            outcome = Outcome("same error", str(error))
-        else:
-            plain = repr(raised) if raised else f"{expected[-1]!r}"
+        if type(error) is not type(raised):
+            plain = repr(raised) if expected is None else _shown(expected.value)
             notes = " ".join(getattr(error, "__notes__", []))
             return Outcome("departure", f"plain {plain}, ours {error!r} {notes}")
+        outcome = Outcome("same error")
     else:
-        if raised is not None:
-            return Outcome("departure", f"plain {raised!r}, ours {result!r}")
-        in_place = bool(IS_IN_PLACE.search(program.line))
-        outcome = _compared(expected, result, told, in_place)
-        if outcome.kind == "same" and _shares(_but(result, constants), (*inputs, *constants.values())):
-            told = f"returns what shares memory with what is the caller's: {result!r}"
-            outcome = Outcome("departure", told)
+        if expected is None:
+            return Outcome("departure", f"plain {raised!r}, ours {_shown(result)}")
+        owned = [*inputs, *constants.values()]
+        outcome = _compared(expected, result, told, way, bool(IS_IN_PLACE.search(program.line)))
         if outcome.kind == "departure" and _meaningless(plainly):
             return Outcome("meaningless")
+        if outcome.kind == "same" and _shares(_but(result, owned), owned):
+            told = f"returns what shares memory with what is the caller's: {_shown(result)}"
+            outcome = Outcome("departure", told)
     if described((inputs, _flags(inputs))) != before[0]:
         return Outcome("departure", "changes its input")
     if described((constants, _flags(constants))) != before[1] and described(constants) != constants_after:
@@ -427,24 +479,47 @@ async def check(program: Program, way: Way) -> Outcome:
     return outcome
 
 
-def _compared(expected: Any, result: Any, told: Any, in_place: bool) -> Outcome:
-    wanted, by_operator, shares, value = expected
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the plain functions give: a value, described, and as an operator tells it."""
+
+    value: Any
+    described: Any
+    told: Any
+    shares: bool
+    """Whether it is on memory of what the caller owns."""
+
+
+def _compared(expected: Expected, result: Any, told: Any, way: Way, in_place: bool) -> Outcome:
+    value = expected.value
     copied = described(value, "of a copy")
-    if told != by_operator and not ((in_place or shares) and told == copied):
-        return Outcome("departure", f"an operator sees {_difference(by_operator, told)} of {value!r}")
-    if (got := described(result)) != wanted and not ((in_place or shares) and got == copied):
-        return Outcome("departure", f"returns {_difference(wanted, got)} of {value!r}")
-    arrays = list(_arrays(result))
-    if any(not array.flags.writeable for array in arrays):
-        plain = [array.flags.writeable for array in _arrays(value)]
-        if [array.flags.writeable for array in arrays] != plain:
-            return Outcome("departure", f"returns what is read-only: {result!r}")
+    of_a_copy = in_place or (expected.shares and way is not Way.READ)
+    if told != expected.told and not (of_a_copy and told == copied):
+        return Outcome("departure", f"an operator sees {_difference(expected.told, told)} of {_shown(value)}")
+    if way is Way.READ:
+        return Outcome("same")
+    if (got := described(result)) != expected.described and not (of_a_copy and got == copied):
+        return Outcome("departure", f"returns {_difference(expected.described, got)} of {_shown(value)}")
+    for array, plain in zip(_arrays(result), _arrays(value), strict=True):
+        if not array.flags.writeable and plain.flags.writeable and not _repeats(array):
+            return Outcome("departure", f"returns what is read-only: {_shown(result)}")
     return Outcome("same")
 
 
-def _but(result: Any, constants: dict[str, Any]) -> list[Any]:
-    """The arrays of a result; but a constant that is returned is that very object."""
-    own = {id(array) for array in _arrays(constants)}
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception as error:  # numpy's own trouble
+        return f"<{type(value).__name__}: {error}>"
+
+
+def _repeats(array: np.ndarray[Any, Any]) -> bool:
+    return any(stride == 0 and length > 1 for stride, length in zip(array.strides, array.shape))
+
+
+def _but(result: Any, owned: list[Any]) -> list[Any]:
+    """The arrays of a result; but an input or a constant that is returned is that very object."""
+    own = {id(array) for array in _arrays(owned)}
     return [array for array in _arrays(result) if id(array) not in own]
 
 
@@ -484,7 +559,7 @@ def _meaningless(plainly: Callable[[], Any]) -> bool:
     for byte in (0x11, 0x77):
         kept = [np.full(size, byte, np.uint8) for size in range(1, 1025) for _ in range(3)]
         del kept
-        told.append(plainly()[0][0])
+        told.append(plainly()[0].described)
     return bool(told[0] != told[1])
 
 
@@ -502,7 +577,7 @@ async def _main(arguments: list[str]) -> int:
     ways = list(Way)
     for group in groups:
         counts: Counter[str] = Counter()
-        for program in sampled(GROUPS[group](), share, seed=1):
+        for program in sampled(GROUPS[group](every), share, seed=1):
             if text not in program.line:
                 continue
             way = ways[sum(counts.values()) % len(ways)]

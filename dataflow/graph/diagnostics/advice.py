@@ -20,6 +20,7 @@ __all__ = [
     "ATTRIBUTE",
     "BY_VALUE",
     "CHOOSE",
+    "COMPARED",
     "INDEX_IT",
     "NOT_ADDED_TO",
     "NOT_IN_PLACE",
@@ -40,6 +41,10 @@ __all__ = [
 CHOOSE: Final = (
     "its value is not known yet; use np.where for a choice per element, flow.cond for a choice per run, `&`, `|` and"
     " `~` for and, or and not, or name the argument that decides in static="
+)
+COMPARED: Final = (
+    "which of the two is on the left decides, and Python does not tell; make it an array (np.asarray) or bytes before,"
+    " or compare inside an op"
 )
 INDEX_IT: Final = (
     "how many items it has is not known yet; index it (node[0], node[1]), unpack it into names (a, b = node), or pass"

@@ -222,10 +222,11 @@ def _repeats_itself(array: np.ndarray[Any, Any]) -> bool:
     return any(stride == 0 and length > 1 for stride, length in zip(array.strides, array.shape))
 
 
-CHANGES_ITS_ARGUMENT: Final[frozenset[Any]] = frozenset(
-    {np.copyto, np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal}
+CHANGES_ITS_ARGUMENT: Final[frozenset[str]] = frozenset(
+    {"copyto", "put", "place", "putmask", "put_along_axis", "fill_diagonal", "assign_fields_by_name"}
 )
-"""Numpy's functions that write into an argument without being told to by `out`."""
+"""Numpy's functions that write into an argument without being told to by `out`; the last is in numpy.lib.recfunctions,
+which is not imported for this."""
 
 CHANGES_ITSELF: Final[frozenset[str]] = frozenset(
     {"fill", "itemset", "put", "setfield", "setflags", "sort"}  # of arrays

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import get_ident
@@ -57,13 +58,20 @@ from dataflow.graph.tracing.tracer import (
     PASSED_OVER,
     Trace,
     Traced,
+    of_user,
     refusal,
     stranger,
     trace_of_context,
+    user_line,
 )
 
 __all__ = ["PendingPlaceholder", "Placeholder", "input_placeholder", "is_placeholder", "record"]
 
+
+LOOKS_FIRST: Final = frozenset(
+    NUMPY + os.path.join(*path) for path in (("ma", "core.py"), ("ma", "extras.py"), ("_core", "defchararray.py"))
+)
+"""Files of numpy's that try one thing and go on with another, or compare classes by `is`: nothing there is recorded."""
 
 _trace_here = trace_of_context.get  # bound: since 3.12 Python looks up methods of what is imported the slow way
 
@@ -97,6 +105,8 @@ def record(spec: OpSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Pl
         kwargs = {key: arg if type(arg) in LEAVES else scan.whole(arg) for key, arg in kwargs.items()}
     frame: FrameType | None = sys._getframe(2)  # our caller is never the user: a face, or a method of Placeholder
     while frame is not None and PASSED_OVER[frame.f_code.co_filename]:
+        if frame.f_code.co_filename in LOOKS_FIRST:
+            raise _looks_first(frame)
         frame = frame.f_back
     code, lasti = (None, -1) if frame is None else (frame.f_code, frame.f_lasti)
     nested = scan is not None and scan.nested
@@ -156,6 +166,22 @@ def _pair(function: Callable[..., Any], name: str) -> tuple[Callable[..., Any], 
     return operation, reflected
 
 
+def _comparison(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """A comparison, of which Python does not tell whether it was written so, or the other way round."""
+    spec = _OPERATORS[getattr(np, name)] = recorded(function, name)
+
+    def compared(self: Placeholder, other: Any) -> Placeholder:
+        if type(other) in _OF_BYTES:
+            raise refusal(f"a comparison of {self!r} with a {type(other).__name__}", advice.COMPARED)
+        return record(spec, (self, other), NO_KWARGS)
+
+    return compared
+
+
+_OF_BYTES: Final = frozenset({bytearray, memoryview})
+"""Builtins that compare themselves with whatever has a buffer, in another way than arrays do."""
+
+
 def _in_place(operation: Callable[[Any, Any], Any], ufunc: np.ufunc | None = None) -> Callable[..., Any]:
     spec = in_place(operation, ufunc)
 
@@ -187,12 +213,30 @@ def _refused(doing: str, remedy: str | Callable[[], str]) -> Callable[..., Any]:
 
 def _writes_in_place(what: str, frame: FrameType | None) -> TraceError:
     """For a write; one that numpy does inside a function of its own is told by the name of that function."""
+    if asked := _asked_of_numpy(frame):
+        return refusal(f"numpy.{asked} takes no placeholder here: inside, {what}", advice.BY_VALUE)
+    return refusal(what, advice.NOT_IN_PLACE)
+
+
+def _asked_of_numpy(frame: FrameType | None) -> str:
+    """The function of numpy's that the user's code has called, if this frame is one of numpy's."""
     asked = ""
     while frame is not None and frame.f_code.co_filename.startswith(NUMPY):
         asked, frame = frame.f_code.co_name, frame.f_back
-    if asked:
-        return refusal(f"numpy.{asked} takes no placeholder here: inside, {what}", advice.BY_VALUE)
-    return refusal(what, advice.NOT_IN_PLACE)
+    return asked
+
+
+def _looks_first(frame: FrameType) -> TraceError:
+    module = "numpy.ma" if frame.f_code.co_filename.startswith(f"{NUMPY}ma") else "numpy.char"
+    return refusal(f"{module}.{_asked_of_numpy(frame)} looks at what it is given, a placeholder here", advice.ASK_NOT)
+
+
+def _called_by_library(frame: FrameType) -> bool:
+    """Whether it is not the user who calls: a library takes a placeholder for a function, and reads what it returns."""
+    file = frame.f_code.co_filename
+    if file.startswith(NUMPY):
+        return True
+    return not PASSED_OVER[file] and not of_user(frame) and user_line()[0] is not frame.f_code
 
 
 def _has_numpys_operator(kind: type, spec: OpSpec) -> bool:
@@ -290,7 +334,7 @@ class Placeholder(Traced):
         return record(GETITEM, (self, key), NO_KWARGS)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Placeholder:
-        if sys._getframe(1).f_code.co_filename.startswith(NUMPY):
+        if _called_by_library(sys._getframe(1)):
             raise self._refuse_callable()
         return record(CALL, (self, *args), kwargs)
 
@@ -320,12 +364,12 @@ class Placeholder(Traced):
     __ixor__ = _in_place(operator.ixor, np.bitwise_xor)
     __imatmul__ = _in_place(operator.imatmul)  # numpy's look at the operands first
     __ipow__ = _in_place(operator.ipow)
-    __eq__, _ = _pair(operator.eq, "equal")
-    __ne__, _ = _pair(operator.ne, "not_equal")
-    __lt__, _ = _pair(operator.lt, "less")
-    __le__, _ = _pair(operator.le, "less_equal")
-    __gt__, _ = _pair(operator.gt, "greater")
-    __ge__, _ = _pair(operator.ge, "greater_equal")
+    __eq__ = _comparison(operator.eq, "equal")
+    __ne__ = _comparison(operator.ne, "not_equal")
+    __lt__ = _comparison(operator.lt, "less")
+    __le__ = _comparison(operator.le, "less_equal")
+    __gt__ = _comparison(operator.gt, "greater")
+    __ge__ = _comparison(operator.ge, "greater_equal")
     __neg__ = _unary(operator.neg, "negative")
     __pos__ = _unary(operator.pos, "positive")
     __invert__ = _unary(operator.invert, "invert")
@@ -367,7 +411,7 @@ class Placeholder(Traced):
     ) -> Placeholder:
         self._trace.dispatching = None
         spec = function_call(function)
-        if function in CHANGES_ITS_ARGUMENT:
+        if spec.name in CHANGES_ITS_ARGUMENT:
             raise _writes_in_place(f"numpy.{spec.name} writes into its argument", sys._getframe(1))
         place = place_of_out(function)
         if kwargs.get("out") is not None or (place < len(args) and args[place] is not None):
@@ -387,7 +431,7 @@ class Placeholder(Traced):
     _refuse_type = _refused("isinstance() or the class of {!r}", advice.of_type)
     _refuse_attribute = _refused("whether {!r} has an attribute {name!r} is asked", advice.ATTRIBUTE)
     _refuse_mask = _refused("the mask of {!r} is asked for", advice.mask)
-    _refuse_callable = _refused("numpy took {!r} for a function", advice.ASK_NOT)
+    _refuse_callable = _refused("a library took {!r} for a function", advice.ASK_NOT)
     _refuse_iteration = _refused("iteration over {!r}", advice.INDEX_IT)
     __next__ = _refused("next() of {!r}", advice.INDEX_IT)
     __reversed__ = _refused("reversed() of {!r}", "its length is not known yet; index it: node[::-1]")
@@ -474,6 +518,8 @@ def _pending(source: Placeholder, spec: OpSpec, rest: tuple[Any, ...], frame: Fr
     if recording is not _trace_here() or recording.thread != get_ident():
         raise stranger(source)
     while frame is not None and PASSED_OVER[frame.f_code.co_filename]:
+        if frame.f_code.co_filename in LOOKS_FIRST:
+            raise _looks_first(frame)
         frame = frame.f_back
     code, lasti = (None, -1) if frame is None else (frame.f_code, frame.f_lasti)
     made = _new(PendingPlaceholder)

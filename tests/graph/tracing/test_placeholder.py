@@ -475,3 +475,98 @@ def test_attributes_that_are_used_are_recorded() -> None:
     pipeline = flow.pipeline(lambda x: (x.shape, [getattr(x, name) for name in names], operator.attrgetter("T")(x)))
     shape, both, transposed = pipeline.run(np.ones((2, 3)))
     assert (shape, both, transposed.shape) == ((2, 3), [(2, 3), 2], (3, 2))
+
+
+LOOKING: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = [
+    (np.ma.max, (), {}),
+    (np.ma.min, (), {"axis": 0}),
+    (np.ma.ptp, (), {"axis": 0}),
+    (np.ma.is_mask, (), {}),
+    (np.ma.filled, (), {"fill_value": 7.0}),
+    (np.ma.getmaskarray, (), {}),
+    (np.char.multiply, (2,), {}),
+]
+
+
+@pytest.mark.parametrize(("fn", "rest", "options"), LOOKING, ids=lambda value: getattr(value, "__name__", ""))
+def test_functions_that_try_one_thing_and_go_on_with_another_take_no_node(
+    fn: Callable[..., Any], rest: tuple[Any, ...], options: dict[str, Any]
+) -> None:
+    def body(x: Any) -> Any:
+        return fn(x, *rest, **options)  # the line that is named
+
+    with pytest.raises(flow.TraceError, match=f"{__file__}:{body.__code__.co_firstlineno + 1}"):
+        flow.pipeline(body).graph()
+    x = np.array(["one", "two"]) if fn is np.char.multiply else np.ma.array([1.0, 2.0, 3.0], mask=[0, 1, 0])
+    result = flow.pipeline(lambda x: flow.op(fn)(x, *rest, **options)).run(x)  # the remedy
+    assert type(result) is type(fn(x, *rest, **options))
+    np.testing.assert_array_equal(result, fn(x, *rest, **options))
+
+
+def test_numpy_says_what_it_was_that_looked() -> None:
+    with pytest.raises(flow.TraceError, match=r"numpy\.ma\.is_mask looks at what it is given, a placeholder here"):
+        flow.pipeline(lambda x: np.ma.is_mask(x)).graph()
+
+
+CALLING: list[Callable[[Any, Any], Any]] = [
+    lambda ndimage, f: ndimage.generic_filter1d(np.ones((3, 3)), f, 2),
+    lambda ndimage, f: ndimage.generic_filter(np.ones((3, 3)), f, size=2),
+    lambda ndimage, f: ndimage.geometric_transform(np.ones((3, 3)), f),
+]
+
+
+@pytest.mark.parametrize("call", CALLING)
+def test_a_library_is_not_handed_a_node_as_a_function(call: Callable[[Any, Any], Any]) -> None:
+    ndimage = pytest.importorskip("scipy.ndimage")
+    with pytest.raises(flow.TraceError, match=rf"at {__file__}:"):
+        flow.pipeline(lambda f: call(ndimage, f)).graph()
+
+    def fill(line: Any, out: Any) -> None:
+        out[:] = line[1:] * 2
+
+    filtered = flow.op(lambda f: ndimage.generic_filter1d(np.ones((3, 3)), f, 2))  # the remedy
+    np.testing.assert_array_equal(flow.pipeline(lambda f: filtered(f)).run(fill), np.full((3, 3), 2.0))
+
+
+@pytest.mark.parametrize(
+    "body", [lambda f: f(2), lambda f: next(map(f, [2])), lambda f: functools.reduce(lambda a, b: b(a), [f], 2)]
+)
+def test_a_body_calls_a_node(body: Callable[[Any], Any]) -> None:
+    assert flow.pipeline(body).run(lambda x: x + 1) == 3
+
+
+BYTES = np.array([97, 98, 99], np.uint8)
+
+
+@pytest.mark.parametrize("make", [bytearray, memoryview])
+@pytest.mark.parametrize("sign", [operator.eq, operator.ne, operator.lt, operator.ge])
+def test_a_comparison_with_a_buffer_is_refused(make: Callable[[bytes], Any], sign: Callable[[Any, Any], Any]) -> None:
+    """`bytearray == array` compares the buffers, and gives one bool; `array == bytearray` gives an array."""
+    buffer = make(b"abc")
+    for body in (lambda x: sign(x, buffer), lambda x: sign(buffer, x)):
+        with pytest.raises(flow.TraceError, match=f"a comparison of <placeholder 0: x> with a {type(buffer).__name__}"):
+            flow.pipeline(body).graph()
+    remedies: list[tuple[Callable[..., Any], Callable[..., Any]]] = [
+        (lambda x: sign(x, np.asarray(memoryview(buffer))), lambda x: sign(x, np.asarray(memoryview(buffer)))),
+        (lambda x: flow.op(sign)(buffer, x), lambda x: sign(buffer, x)),
+        (lambda x: flow.op(sign)(x, buffer), lambda x: sign(x, buffer)),
+    ]
+    for recorded, plainly in remedies:
+        assert outcome(flow.pipeline(recorded).run, BYTES) == outcome(plainly, BYTES)
+
+
+def test_fields_are_not_assigned_to_an_argument() -> None:
+    recfunctions = pytest.importorskip("numpy.lib.recfunctions")
+    pair = np.zeros(2, dtype=[("a", "f8"), ("b", "i4")])
+
+    def assigned(dst: Any, src: Any) -> Any:
+        recfunctions.assign_fields_by_name(dst, src)
+        return dst
+
+    for body in (lambda x: assigned(pair, x), lambda x: assigned(x, pair), lambda x: assigned(x, x)):
+        with pytest.raises(flow.TraceError, match=r"numpy\.assign_fields_by_name writes into its argument"):
+            flow.pipeline(body).graph()
+    written = flow.op(assigned, writes=("dst",))  # the remedy
+    source = np.array([(1.5, 2), (2.5, 3)], dtype=pair.dtype)
+    assert flow.pipeline(lambda x: written(pair, x)).run(source).tolist() == source.tolist()
+    assert pair.tolist() == [(0.0, 0), (0.0, 0)]
