@@ -23,6 +23,7 @@ from dataflow.errors import (
     ResultWarning,
     RuntimeClosed,
     TraceError,
+    TraceWarning,
 )
 from dataflow.events import observe
 from dataflow.frontend.control import cond
@@ -62,6 +63,7 @@ __all__ = [
     "Stream",
     "Task",
     "TraceError",
+    "TraceWarning",
     "after",
     "checkpoint",
     "cond",

@@ -9,6 +9,8 @@ DataflowError
 ├── RuntimeClosed(RuntimeError)   a run after close, or on a loop that is gone
 └── InternalError                 an invariant of this package broke; please report it
 
+Beside them there is `TraceWarning`: what a body does once that it would do in every run on values.
+
 An operator's own exception reaches the awaiter as it is (`except ValueError` works); only the five that
 would end a loop, a thread or a neighbour's run travel inside an `OperatorError`. Cancellation is
 `asyncio.CancelledError` and never one of these. `ResultWarning(UserWarning)` is no error: a result is not quite the
@@ -27,6 +29,7 @@ __all__ = [
     "ResultWarning",
     "RuntimeClosed",
     "TraceError",
+    "TraceWarning",
 ]
 
 
@@ -40,6 +43,13 @@ class GraphError(DataflowError, ValueError):
 
 class TraceError(DataflowError, TypeError):
     """A pipeline body that cannot be recorded faithfully; the message names the line and the remedy."""
+
+
+class TraceWarning(UserWarning):
+    """A pipeline body does what happens once, when it is traced, and on values would happen in every run.
+
+    The message names the line and the remedy.
+    """
 
 
 class OperatorError(DataflowError):

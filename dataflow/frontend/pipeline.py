@@ -15,19 +15,23 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial, update_wrapper
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast, overload
+from warnings import warn_explicit
 
 from dataflow.engine.hosting import Runtime
 from dataflow.engine.runtime import Driver, default_runtime
 from dataflow.engine.stream import Stream
+from dataflow.errors import TraceWarning
 from dataflow.frontend.arguments import check_inputs
 from dataflow.frontend.coroutines import GivesCoroutines, innermost
+from dataflow.frontend.names import named_by
 from dataflow.frontend.op import Call, Op
 from dataflow.frontend.pickling import Pickled
 from dataflow.frontend.plan_cache import Plans
 from dataflow.frontend.signature import Binding, Parameters
 from dataflow.frontend.streams import Full, Source, open_stream
+from dataflow.graph.diagnostics.frozen import Frozen, frozen_calls
 from dataflow.graph.inline import spliced
 from dataflow.graph.nodes import Declared, Graph
 from dataflow.graph.passes import replaced, selected
@@ -71,6 +75,7 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
         self._runtime: Driver = default_runtime()
         self._passes: tuple[Callable[[Graph], Graph], ...] = ()
         self._plans = Plans()
+        self._warned: set[Frozen] = set()
         self._class: type | None = None
         """Where this is a method."""
         self._maps: Plans | None = None
@@ -132,7 +137,7 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
         return self._plan(self._own_plans(), parameters.sort(parameters.bind_partly(self._given(args), kwargs))).graph
 
     def retrace(self) -> None:
-        """Forget all graphs: the next call traces anew, with the globals, closures and settings of that time.
+        """Forget all graphs: the next call traces anew, with what globals, closures and their objects hold by then.
 
         On an instance, those of this instance. Runs that are under way finish on their old graph.
         """
@@ -414,6 +419,10 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
     def _gives_coroutine(self) -> bool:
         return True
 
+    @property
+    def _body(self) -> Any:
+        return self._fn
+
     def _refuse_trace(self, verb: str) -> None:
         if current() is not None:
             raise refusal(
@@ -451,10 +460,22 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
                 if plan is None:
                     generation = plans.generation
                     plan = make_plan(self._trace(binding))
-                    plans.put(binding.key, plan, generation)
+                    values = [binding.bound.arguments.get(name) for name in self._parameters.static]
+                    names, functions = named_by(
+                        self._fn, self._owner, values
+                    )  # after it: the body may bind them itself
+                    plans.put(binding.key, plan, generation, names)
                     if self._parameters.static:
-                        plans.put(self._parameters.key_now(binding), plan, generation)
+                        plans.put(self._parameters.key_now(binding), plan, generation, names)
+                    self._warn(functions)
         return plan
+
+    def _warn(self, functions: list[FunctionType]) -> None:
+        """Of what the body asked of the clock, or of random numbers; once."""
+        for asked in frozen_calls(self._fn, self._owner, functions):
+            if asked not in self._warned:
+                self._warned.add(asked)
+                warn_explicit(str(asked), TraceWarning, asked.file, asked.line, asked.module)
 
     def _trace(self, binding: Binding) -> Graph:
         def body(placeholders: list[Placeholder]) -> Any:
@@ -497,7 +518,9 @@ def pipeline(
     """Declare a pipeline: `@pipeline`, or `@pipeline(static=("depth",))`.
 
     The body runs once, on placeholders, when the pipeline is first called; what it does with them is recorded.
-    Globals, closures, time and randomness are read at that moment and then stay as they are (see `retrace`).
+    Globals and closures are read at that moment. When one that the body names, itself or by way of plain functions, is
+    bound to something else, the next call traces anew; what is inside of a list, a dict or an object is not looked at
+    (see `retrace`). Where the body asks for the time or for random numbers, all runs get what it got: a TraceWarning.
 
     `static` names the parameters that the body sees as Python values, for loops and branches: one graph for each
     type and value; they must be hashable. An object counts with its attributes of that moment: when it was changed, the

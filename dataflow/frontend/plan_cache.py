@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any
 
+from dataflow.frontend.names import Names
 from dataflow.graph.plan import Plan
 
 __all__ = ["Plans"]
@@ -28,7 +29,7 @@ class Plans:
         self.renew_locks()
         self._limit = nodes
         self._nodes = 0
-        self._plans: OrderedDict[Hashable, Plan] = OrderedDict()
+        self._plans: OrderedDict[Hashable, tuple[Plan, Names | None]] = OrderedDict()
         self._owners: dict[int, tuple[weakref.ref[Any], Plans]] = {}
         """By id, since instances need be neither hashable nor different from their equals."""
         self.generation = 0
@@ -45,15 +46,18 @@ class Plans:
         self.tracing = threading.RLock()
 
     def get(self, key: Hashable) -> Plan | None:
-        """The plan kept under this key, which is now the one used last."""
+        """The plan kept under this key, which is now the one used last; None if it is stale: see `Names`."""
         with self._lock:
-            plan = self._plans.get(key)
-            if plan is not None:
-                self._plans.move_to_end(key)
-            return plan
+            known = self._plans.get(key)
+            if known is None:
+                return None
+            self._plans.move_to_end(key)
+        plan, names = known
+        return plan if names is None or names.same() else None
 
-    def put(self, key: Hashable, plan: Plan, generation: int) -> None:
-        """Keep a plan, and let go of the one longest not used if there are too many.
+    def put(self, key: Hashable, plan: Plan, generation: int, names: Names | None = None) -> None:
+        """Keep a plan, as long as these names stand for the same; let go of the one longest not used if there are too
+        many.
 
         A plan that was begun in an earlier generation is not kept: it was traced before all were forgotten.
         """
@@ -61,10 +65,10 @@ class Plans:
             if generation != self.generation:
                 return
             before = self._plans.pop(key, None)
-            self._plans[key] = plan
-            self._nodes += len(plan.graph) - (len(before.graph) if before is not None else 0)
+            self._plans[key] = plan, names
+            self._nodes += len(plan.graph) - (len(before[0].graph) if before is not None else 0)
             while len(self._plans) > CACHED_PLANS or (self._nodes > self._limit and len(self._plans) > 1):
-                self._nodes -= len(self._plans.popitem(last=False)[1].graph)
+                self._nodes -= len(self._plans.popitem(last=False)[1][0].graph)
 
     def of(self, owner: Any) -> Plans:
         """Those of one instance, which is held weakly; TypeError if it cannot be."""

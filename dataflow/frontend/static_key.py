@@ -13,7 +13,6 @@ as they like, count as themselves. No code of the object is run but its `__eq__`
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Hashable, Iterator
 from dataclasses import fields, is_dataclass
@@ -27,7 +26,7 @@ from typing import Any, Final
 import numpy as np
 
 from dataflow.graph.nodes import Declared
-from dataflow.graph.tracing.tracer import Traced, is_of_user
+from dataflow.graph.tracing.tracer import Traced, is_module_of_user
 
 __all__ = ["static_key"]
 
@@ -80,13 +79,13 @@ class _Look:
         kind = type(value)
         if kind in _PLAIN:
             return kind, value
-        if isinstance(value, Traced):
+        if issubclass(kind, Traced):
             hash(value)  # refused
-        if isinstance(value, _BY_REPR):
+        if issubclass(kind, _BY_REPR):
             return kind, repr(value)
-        if isinstance(value, np.dtype):
+        if issubclass(kind, np.dtype):
             return kind, value, self.key(dict(value.metadata or {}), depth + 1)
-        if isinstance(value, _AS_THEY_ARE):
+        if issubclass(kind, _AS_THEY_ARE):
             return kind, _itself(value)
         if id(value) in self._inside:  # it contains itself
             return kind, "inside", depth - self._inside[id(value)]
@@ -110,15 +109,16 @@ class _Look:
 
     def _items(self, value: Any, depth: int) -> Hashable:
         """What is in a container; None for what is none."""
-        if isinstance(value, (dict, MappingProxyType)):
+        kind = type(value)  # of which isinstance does not ask alone
+        if issubclass(kind, (dict, MappingProxyType)):
             return tuple([(self.key(key, depth), self.key(item, depth)) for key, item in list(value.items())])
-        if isinstance(value, (set, frozenset)):
+        if issubclass(kind, (set, frozenset)):
             return frozenset([self.key(item, depth) for item in list(value)])
-        if isinstance(value, partial):
+        if issubclass(kind, partial):
             return tuple([self.key(part, depth) for part in (value.func, value.args, value.keywords)])
-        if isinstance(value, MethodType):
+        if issubclass(kind, MethodType):
             return self.key(value.__func__, depth), self.key(value.__self__, depth)
-        if not isinstance(value, (tuple, list, deque)):
+        if not issubclass(kind, (tuple, list, deque)):
             return None
         if len(value) > self._left:
             return _itself(value)
@@ -178,5 +178,4 @@ def _is_looked_into(kind: Any) -> bool:
         return True
     if hasattr(kind, "__attrs_attrs__") or hasattr(kind, "__pydantic_fields__"):
         return True
-    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
-    return kind.__module__ != "builtins" and (file is None or is_of_user(file))
+    return is_module_of_user(kind.__module__)

@@ -39,6 +39,8 @@ class Declared:
     """Where this is bound: what it is made of, which is declared in the instance's class."""
     _owner: Any = None
     """Where this is bound: the instance."""
+    _body: Any = None
+    """Of a pipeline, the function that a trace runs."""
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """On an instance: bound to it. On the class, or bound already: itself."""

@@ -83,15 +83,15 @@ def test_a_call_is_a_coroutine_and_binds_at_once() -> None:
         plus_one(1, z=2)
 
 
-def test_retrace_forgets_and_globals_are_read_anew(run_async: Runner) -> None:
-    amount = 1
+def test_retrace_forgets_and_the_body_runs_anew(run_async: Runner) -> None:
+    settings = {"amount": 1}
 
     @flow.pipeline
     def pipeline(x: Any) -> Any:
-        return add(x, amount)
+        return add(x, settings["amount"])
 
     assert run_async(pipeline(1)) == 2
-    amount = 10
+    settings["amount"] = 10
     assert run_async(pipeline(1)) == 2
     pipeline.retrace()
     assert run_async(pipeline(1)) == 11

@@ -108,20 +108,22 @@ def test_derived_pipelines(run_async: Runner) -> None:
 
 
 def test_retracing_holds_for_later_items(run_async: Runner) -> None:
-    offset = 1
+    offset, offsets = 1, {"offset": 10}
 
     @flow.pipeline
     def p(x: Any) -> Any:
-        return scale(x, 1) + offset
+        return scale(x, 1) + offset + offsets["offset"]
 
     async def main() -> None:
         nonlocal offset
-        async with p.stream([0, 0, 0, 0], in_flight=1) as s:
-            assert await anext(s) == 1
-            offset = 7
-            assert await anext(s) == 1
+        async with p.stream([0] * 6, in_flight=1) as s:
+            assert await anext(s) == 11
+            offset = 7  # what the body names, and that is seen
+            assert [await anext(s) for _ in range(2)][-1] == 17
+            offsets["offset"] = 20  # what is inside of what it names, is not
+            assert await anext(s) == 17
             p.retrace()
-            assert [y async for y in s][-1] == 7
+            assert [y async for y in s][-1] == 27
 
     run_async(main())
 

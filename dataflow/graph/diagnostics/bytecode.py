@@ -6,6 +6,7 @@
     np.zeros(x.shape)      variables_read     np, x
     h += g                 is_in_place
     W * node               operator_of
+    np.random.rand(3)      calls_in           np, random, rand
     raise error            raises
     isinstance(node, T)    asks_for_type
     hasattr(node, name)    asks_for_attribute
@@ -30,19 +31,24 @@ import dis
 import sys
 from collections.abc import Iterator, Mapping
 from enum import Enum, auto
+from functools import lru_cache
 from itertools import islice
 from types import CodeType, FrameType
-from typing import Final
+from typing import Final, NamedTuple
 
 __all__ = [
     "LOADS_ATTRIBUTE",
     "OPCODES",
+    "Called",
     "Use",
     "asks_for_attribute",
     "asks_for_type",
+    "calls_in",
     "instruction_of",
     "is_in_place",
     "line_of",
+    "names_bound",
+    "names_in",
     "names_to_unpack",
     "operator_of",
     "place_of",
@@ -66,12 +72,17 @@ class Use(Enum):
     CALLS = auto()
     """Its argument is how many arguments there are; but of CALL_FUNCTION_EX."""
     LOADS_ATTRIBUTE = auto()
+    """Also of what is called at once: then its argument is odd, or it is LOAD_METHOD."""
     READS_ITEM = auto()
     """BINARY_OP only if its argument says so, which else is an operator."""
     WRITES_ITEM = auto()
     """Or deletes it."""
     READS_VARIABLE = auto()
     """Its names are one, or two where the compiler joins instructions."""
+    BINDS_OUTER = auto()
+    """A variable that is not the function's own, or that functions in it share."""
+    MARKS_CALL = auto()
+    """Beside what is called."""
     SAVES_VARIABLE = auto()
     """At the beginning of a comprehension that runs in its function's frame: the variable is the comprehension's until
     its end, also if the end is an exception."""
@@ -109,6 +120,9 @@ OPCODES: Final[Mapping[str, tuple[Use, int, int | None]]] = {
     "LOAD_CLASSDEREF": (Use.READS_VARIABLE, 11, 12),
     "LOAD_FROM_DICT_OR_DEREF": (Use.READS_VARIABLE, 12, None),
     "LOAD_FROM_DICT_OR_GLOBALS": (Use.READS_VARIABLE, 12, None),
+    "STORE_GLOBAL": (Use.BINDS_OUTER, 11, None),
+    "STORE_DEREF": (Use.BINDS_OUTER, 11, None),
+    "PUSH_NULL": (Use.MARKS_CALL, 11, None),
     "LOAD_FAST_AND_CLEAR": (Use.SAVES_VARIABLE, 12, None),
 }
 
@@ -134,8 +148,12 @@ _WRITES_ITEM: Final = _named(Use.WRITES_ITEM)
 _READS_VARIABLE: Final = _named(Use.READS_VARIABLE)
 _SAVES_VARIABLE: Final = _named(Use.SAVES_VARIABLE)
 _CALLS: Final = _named(Use.CALLS)
-LOADS_ATTRIBUTE: Final = frozenset(dis.opmap[name] for name in _named(Use.LOADS_ATTRIBUTE) if name in dis.opmap)
+_LOADS_ATTRIBUTE: Final = _named(Use.LOADS_ATTRIBUTE)
+LOADS_ATTRIBUTE: Final = frozenset(dis.opmap[name] for name in _LOADS_ATTRIBUTE if name in dis.opmap)
 """The opcodes of `x.name`."""
+_MARKS_CALL: Final = _named(Use.MARKS_CALL)
+_BINDS_OUTER: Final = _named(Use.BINDS_OUTER)
+_BINDS_OUTER_CODES: Final = frozenset(dis.opmap[name] for name in _BINDS_OUTER)
 _CACHE: Final = dis.opmap["CACHE"]
 _EXTENDED: Final = dis.opmap["EXTENDED_ARG"]
 _UNPACK: Final = dis.opmap["UNPACK_SEQUENCE"]
@@ -212,6 +230,85 @@ def _argument(units: bytes, at: int) -> int:
 
 _Span = tuple[int | None, int | None, int | None, int | None]
 """First and last line, first and last column."""
+
+
+@lru_cache(maxsize=1024)
+def names_in(code: CodeType) -> tuple[str, ...]:
+    """All names of a code, and of the functions in it: of globals, attributes, modules."""
+    found = dict.fromkeys(code.co_names)
+    waiting = list(code.co_consts)
+    while waiting:
+        inner = waiting.pop()
+        if isinstance(inner, CodeType):
+            found |= dict.fromkeys(inner.co_names)
+            waiting += inner.co_consts
+    return tuple(found)
+
+
+@lru_cache(maxsize=1024)
+def names_bound(code: CodeType) -> frozenset[str]:
+    """The globals and the variables of closures that a code, or a function in it, binds itself."""
+    found: set[str] = set()
+    if not _BINDS_OUTER_CODES.isdisjoint(code.co_code[::2]):  # few do, and it takes a while to find out which
+        found = {each.argval for each in dis.get_instructions(code) if each.opname in _BINDS_OUTER}
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            found |= names_bound(inner)
+    return frozenset(found)
+
+
+class Called(NamedTuple):
+    """A call of something that has a name."""
+
+    names: tuple[str, ...]
+    """`np.random.rand` is three."""
+    is_local: bool
+    """Whether the first is a variable of the function itself."""
+    line: int
+    bare: bool
+    """Whether it is called without arguments."""
+
+
+@lru_cache(maxsize=512)
+def calls_in(code: CodeType) -> tuple[Called, ...]:
+    """The calls that this code makes of what it finds under a name, also in comprehensions."""
+    found = list(_calls(code))
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType) and inner.co_name in _COMPREHENSIONS:
+            found += [call for call in calls_in(inner) if not call.is_local]
+    return tuple(found)
+
+
+_COMPREHENSIONS: Final = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})
+
+
+def _calls(code: CodeType) -> Iterator[Called]:
+    instructions = [each for each in dis.get_instructions(code) if each.opname not in ("EXTENDED_ARG", "PRECALL")]
+    place = 0
+    while place < len(instructions):
+        first = last = instructions[place]
+        before = instructions[place - 1].opname if place else ""
+        place += 1
+        if first.opname not in _READS_VARIABLE:
+            continue
+        names = [first.argval[-1] if isinstance(first.argval, tuple) else first.argval]
+        while place < len(instructions) and instructions[place].opname in _LOADS_ATTRIBUTE:
+            last = instructions[place]
+            names.append(last.argval)
+            place += 1
+        after = [each.opname for each in instructions[place : place + 2]]
+        marked = after[:1] and after[0] in _MARKS_CALL
+        if marked or _calls_at_once(first, last) or (before in _MARKS_CALL and sys.version_info < (3, 13)):
+            following = instructions[place + bool(marked)] if place + bool(marked) < len(instructions) else first
+            bare = following.opname == "CALL" and following.arg == 0
+            yield Called(tuple(names), "FAST" in first.opname, line_of(code, first.offset) or 0, bare)
+
+
+def _calls_at_once(first: dis.Instruction, last: dis.Instruction) -> bool:
+    """Whether what is loaded is loaded to be called."""
+    if last.opname == "LOAD_METHOD" or (first.opname == "LOAD_GLOBAL" and (first.arg or 0) & 1):
+        return True
+    return sys.version_info >= (3, 12) and last.opname == "LOAD_ATTR" and bool((last.arg or 0) & 1)
 
 
 def line_of(code: CodeType, lasti: int) -> int | None:

@@ -36,6 +36,7 @@ __all__ = [
     "container_changed",
     "current",
     "here",
+    "is_module_of_user",
     "is_of_user",
     "label_taken",
     "of_user",
@@ -227,6 +228,15 @@ def of_user(frame: FrameType) -> bool:
 def is_of_user(file: str) -> bool:
     """Whether a file is the user's own, and not of the package, Python or a library that is installed."""
     return not PASSED_OVER[file] and not any(place in file for place in _INSTALLED)
+
+
+def is_module_of_user(name: str) -> bool:
+    """Whether a module is the user's own, by its name. One that has no file is, if it is not built in: a notebook's."""
+    if name == "__main__":
+        return True
+    module = sys.modules.get(name)
+    file = getattr(module, "__file__", None)
+    return module is None or (is_of_user(file) if file is not None else name not in sys.builtin_module_names)
 
 
 # ------------------------------------------------------------------------------------------------ refusals
