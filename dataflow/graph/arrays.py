@@ -114,7 +114,8 @@ def apart(array: Array, copied: Callable[[Any], Any]) -> Array:
     """A copy that is the user's: writable, and in the order of the memory.
 
     What is seen several times over (a broadcast, windows that slide) is not blown up: it stays so, on a copy of the
-    memory that it is spread over, and read-only as `broadcast_to` and `sliding_window_view` give it.
+    memory that it is spread over, and read-only. So do `broadcast_to` and `sliding_window_view` give it, and so will
+    `broadcast_arrays`, as numpy announces.
     """
     if array.flags.forc or type(array) is not np.ndarray or not array.size:
         return copied_array(array, copied)

@@ -17,7 +17,7 @@ __all__ = ["ByType"]
 
 T = TypeVar("T")
 Function = Callable[[Any], Any]
-MOST_KNOWN = 4096
+MOST_KNOWN = 1024
 """Types that are remembered: classes that a program makes without end are let go of."""
 
 

@@ -24,6 +24,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import is_dataclass
+from itertools import islice
 from threading import Lock
 from typing import Any, Final
 
@@ -184,6 +185,11 @@ def _masked(array: Any) -> Any:
     return view
 
 
+def _at_the_same_place(new: Any, old: Any) -> Any:
+    deque(islice(new, old.index), maxlen=0)
+    return new
+
+
 def _array_of(view: memoryview) -> tuple[Array, ...]:
     try:
         return (np.asarray(view),)
@@ -205,6 +211,7 @@ readonly.default(
         np.ndarray: lambda array: locked(array) if type(array) is np.ndarray else locked_kind(array, readonly),
         np.ma.MaskedArray: _masked,
         np.void: lambda record: record.copy(),  # a part of an array, which no view of it can protect
+        np.flatiter: lambda places: _at_the_same_place(readonly(places.base).flat, places),
         memoryview: memoryview.toreadonly,
     }
 )
@@ -213,7 +220,7 @@ copied.default(
         np.ndarray: lambda array: copied_array(array, copied),
         np.ma.MaskedArray: lambda array: array if array is np.ma.masked else copied_array(array, copied),
         np.void: lambda record: record.copy(),
-        np.flatiter: lambda places: copied(places.base).flat,
+        np.flatiter: lambda places: _at_the_same_place(copied(places.base).flat, places),
         memoryview: _copied_memory,
         array: copy.copy,
     }

@@ -96,6 +96,17 @@ def test_the_remedies_work(name: str) -> None:
     assert not mine.any()
 
 
+def test_values_that_hold_themselves_are_told_of_too() -> None:
+    mine: list[Any] = [np.zeros(3)]
+    mine.append(mine)
+    table: dict[str, Any] = {"x": np.zeros(2)}
+    table["self"] = table
+    for value in (mine, table, [mine, np.zeros(1)]):
+        with pytest.raises(ValueError, match="no such") as caught:
+            flow.pipeline(flow.op(lambda _: int("no such"), name="reader")).run(value)
+        assert "'reader'" in caught.value.__notes__[0]
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -50,6 +50,10 @@ VIEWS: dict[str, Callable[[Array], Any]] = {
     "in a dict": lambda x: {"a": (x, None)},
     "in a deque": lambda x: deque([x]),
     "a memoryview": lambda x: memoryview(x),
+    "a memoryview of records": lambda x: memoryview(x.view([("a", "f4"), ("b", "i4")])),
+    "a memoryview of big-endian numbers": lambda x: memoryview(x.view(">f8")),
+    "nothing of it": lambda x: x[:0],
+    "no columns of it": lambda x: x.reshape(2, 3)[:, :0].T,
 }
 
 
@@ -104,6 +108,7 @@ def test_no_result_is_on_memory_of_the_callers(run_async: Callable[[Any], Any], 
         lambda x, edges: np.histogram(x, edges),
         lambda x, edges: np.meshgrid(x, edges, copy=False),
         lambda x, edges: np.broadcast_arrays(x, edges[:, None]),
+        lambda x, edges: np.broadcast_to(x, (10, 6)),
         lambda x, edges: np.atleast_1d(x, edges),
         lambda x, edges: np.array_split(x, 3),
         lambda x, edges: np.unique(edges, return_index=True),
@@ -127,7 +132,7 @@ def test_what_numpy_gives_is_on_no_memory_of_the_callers(compute: Callable[[Any,
         assert not np.shares_memory(array, mine)
         assert not np.shares_memory(array, edges)
         repeats = array.size * array.itemsize > np.ptp(np.lib.array_utils.byte_bounds(array))
-        assert array.flags.writeable or repeats
+        assert array.flags.writeable != repeats
 
 
 def test_a_result_that_nobody_else_has_is_not_copied() -> None:

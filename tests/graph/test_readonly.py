@@ -340,11 +340,18 @@ def test_what_cannot_be_read_only_and_of_its_type_is_passed_on(value: Any) -> No
     assert guard(value) is value
 
 
-def test_an_iterator_over_an_array_is_passed_on_with_its_place() -> None:
-    places = np.arange(4).flat
+def test_an_iterator_over_an_array_gives_read_only_access_from_the_same_place() -> None:
+    x = np.arange(4)
+    places = x.flat
     next(places)
-    assert guard(places) is places
-    assert list(guard(places)) == [1, 2, 3]
+    for made in (guard(places), copied(places)):
+        assert type(made) is np.flatiter
+        assert (made.index, list(made)) == (1, [1, 2, 3])
+    with pytest.raises(ValueError, match="read-only"):
+        guard(places)[0] = 7
+    copied(places)[0] = 7
+    assert x.tolist() == [0, 1, 2, 3]
+    assert next(places) == 1
 
 
 # ---------------------------------------------------------------- copies
