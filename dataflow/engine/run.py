@@ -47,10 +47,13 @@ from dataflow.engine.telling import operator_ended, tell, tell_late, told_starte
 from dataflow.errors import InternalError, RuntimeClosed
 from dataflow.events import OperatorEnded, RunEnded, RunStarted, observed
 from dataflow.graph.costs import UNKNOWN
-from dataflow.graph.nodes import Node
+from dataflow.graph.inout import changed_by
+from dataflow.graph.nodes import Node, Ref
 from dataflow.graph.owning import Given, own, own_part
 from dataflow.graph.plan import Plan
+from dataflow.graph.pytree import leaves
 from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT, Held, bare, copied
+from dataflow.graph.templates import Literal
 
 __all__ = ["Run", "checkpoint", "here", "within"]
 
@@ -93,6 +96,7 @@ class Run:
         "_error",
         "_failed_node",
         "_failing",
+        "_late",
         "_segments",
         "_trash",
         "apart",
@@ -127,9 +131,13 @@ class Run:
             if slot >= 0:
                 # A large one is held already: somebody has looked through it.
                 values[slot] = value if type(value) in PLAIN_RESULT or type(value) is Held else Held(value)
+                if slot in plan.live:
+                    values[slot] = Held.live(bare(value))
         for slot, make in plan.made:
             values[slot] = make(())
         self._blame: dict[int, int] = {}
+        self._late: list[int] = []
+        """The slots of outputs that are made the user's in the end: what they are a part of may yet be changed."""
         self._trash: list[Any] = []
         """What was let go of under the lock, by which it is replaced, too; see `_take_trash`."""
         self._segments: list[Segment] = []
@@ -359,6 +367,8 @@ class Run:
             values = self.values
             for slot in (*self.plan.output_slots, *(slot for slot, _ in self.plan.made)):
                 values[slot] = bare(values[slot])
+            for slot in self._late:
+                values[slot] = own_part(values[slot])
             result = self.plan.output.build(values)
             values.clear()  # in place: frames of what kernels raised and caught may refer to the list
             return result
@@ -444,12 +454,11 @@ class Run:
             if wrong is not None:
                 raise wrong
             if step in plan.output_slots:
-                name = plan.nodes[step].spec.name
-                result = own_part(result) if step in plan.parts else own(result, self._given(step), name)
+                result = self._as_output(step, step, result)
             elif step in plan.taken and self._given(step).includes(result, plan.taken[step]):
                 result = copied(result)  # whoever writes into it would write into what is somebody else's
             if plan.shared[step]:
-                result = Held(result)
+                result = Held.live(result) if step in plan.live else Held(result)
         attached = plan.plumbing.get(step)
         if attached is not None:
             values = self.values
@@ -464,17 +473,37 @@ class Run:
                         if wrong is not None:
                             raise wrong
                     if slot in plan.output_slots:
-                        value = own(value, self._given(step), plan.nodes[step].spec.name)
+                        value = self._as_output(step, slot, value)
                     if plan.shared[slot]:
-                        value = Held(value)
+                        value = Held.live(value) if slot in plan.live else Held(value)
                 values[slot] = value
             del self._blame[step]
         return result
 
+    def _as_output(self, step: int, slot: int, value: Any) -> Any:
+        """What of a result, or of plumbing beside it, is handed back in the end: what is the user's to write to."""
+        plan = self.plan
+        if slot in plan.names:  # what the caller has, or will have, changed
+            return value
+        if slot in plan.parts:
+            owned = own_part(value)
+        else:
+            owned = own(value, self._given(step), plan.nodes[step].spec.name)
+        if owned is not value and slot in plan.live and not plan.nodes[step].spec.inout:
+            self._late.append(slot)  # what is changed after it, it sees as well
+            return value
+        return owned
+
     def _given(self, step: int) -> Given:
-        """What a step was given; as `seen_by`."""
+        """What a step was given, but what it changes; as `seen_by`."""
         plan, node = self.plan, self.plan.nodes[step]
-        return Given(self.values, plan.reads[step][: len(node.reads)], plan.shared, (*node.args, *node.kwargs.values()))
+        values, slots, changed = self.values, plan.reads[step][: len(node.reads)], []
+        if node.spec.inout:
+            slot_of = dict(zip(node.reads, slots))
+            for leaf in leaves(changed_by(node)):
+                value = values[slot_of[leaf]] if type(leaf) is Ref else leaf
+                changed.append(value.value if type(value) is Literal else bare(value))
+        return Given(values, slots, plan.shared, (*node.args, *node.kwargs.values()), changed)
 
     # Under the lock.
 

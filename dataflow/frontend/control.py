@@ -9,9 +9,9 @@ In a body each is one node: a kernel that runs the calls as an inner run. Anywhe
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
-from functools import partial
+from functools import lru_cache, partial
 from types import MethodType
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -19,6 +19,7 @@ from dataflow.engine.hosting import Runtime
 from dataflow.frontend.op import Op
 from dataflow.frontend.pipeline import Pipeline
 from dataflow.frontend.plan_cache import Plans
+from dataflow.graph.inout import in_order
 from dataflow.graph.joined import joined
 from dataflow.graph.nodes import Declared, Graph, Kind, OpSpec
 from dataflow.graph.plan import Plan, make_plan
@@ -46,7 +47,8 @@ def map_(function: Callable[..., T], items: Iterable[Any], /, *more: Iterable[An
     """
     callee = _callee("map", function)
     if current() is not None:
-        return cast("list[T]", record(_MAP, (callee, items, *more), shared))
+        changed = _changed(callee, 1, 1 + len(more), shared)
+        return cast("list[T]", record(_map_spec(changed), (callee, items, *more), shared))
     return _map(callee, items, *more, **shared)
 
 
@@ -59,7 +61,8 @@ def cond(pred: Any, then: Callable[..., T], otherwise: Callable[..., T], *args: 
     """
     callees = _callee("cond", then), _callee("cond", otherwise)
     if current() is not None:
-        return cast(T, record(_COND, (pred, *callees, *args), {}))
+        changed = dict.fromkeys(place for callee in callees for place in _changed(callee, 3, len(args), {}))
+        return cast(T, record(_cond_spec(tuple(changed)), (pred, *callees, *args), {}))
     return cast(T, _cond(pred, *callees, *args))
 
 
@@ -130,9 +133,9 @@ def _map(callee: _Callee, /, *sequences: Any, **shared: Any) -> list[Any]:
     calls = [target.prepare(items, shared) for items in zip(*columns, strict=True)]
     graphs = [plan.graph for plan, _ in calls]
     inputs = [value for _, given in calls for value in given]
+    plan = _joined_plan(function, graphs).for_inputs(inputs)
     if shared:
         _hold_once(inputs, shared)
-    plan = _joined_plan(function, graphs)
     del columns, calls, shared  # what the run releases, nobody else should keep
     return cast("list[Any]", function.runtime.block(plan, inputs, copy_context()))
 
@@ -148,17 +151,23 @@ def _hold_once(inputs: list[Any], shared: dict[str, Any]) -> None:
 def _joined_plan(function: Op[..., Any] | Pipeline[..., Any], graphs: list[Graph]) -> Plan:
     name, scoped = f"map of {function.name}", isinstance(function, Pipeline)
     if any(graph is not graphs[0] for graph in graphs):  # as with None among the items
-        return make_plan(joined(name, graphs, scoped=scoped))
+        return make_plan(_together(name, graphs, scoped=scoped))
     plans = function._maps
     if plans is None:
         plans = function._maps = Plans(CACHED_MAP_NODES)
     key = graphs[0], len(graphs)
     plan = plans.get(key)
     if plan is None:
-        plan = make_plan(joined(name, graphs, scoped=scoped))
+        plan = make_plan(_together(name, graphs, scoped=scoped))
         if len(plan.graph) <= CACHED_MAP_NODES:
             plans.put(key, plan, plans.generation)
     return plan
+
+
+def _together(name: str, graphs: list[Graph], *, scoped: bool) -> Graph:
+    """All of them as one graph; what several change is changed in the order of the items."""
+    graph = joined(name, graphs, scoped=scoped)
+    return in_order(graph) if any(node.spec.inout for node in graph.nodes) else graph
 
 
 def _cond(pred: Any, then: _Callee, otherwise: _Callee, *args: Any) -> Any:
@@ -168,8 +177,29 @@ def _cond(pred: Any, then: _Callee, otherwise: _Callee, *args: Any) -> Any:
     return _calling(chosen).run(*args)
 
 
-_MAP = OpSpec(_map, "map", Kind.RECORDED)
-_COND = OpSpec(_cond, "cond", Kind.RECORDED)
+def _changed(callee: _Callee, first: int, given: int, shared: Mapping[str, Any]) -> tuple[int | str, ...]:
+    """The arguments that a node changes by calling an operator on them: from the `first` on, or by name."""
+    function, owner = callee
+    if not isinstance(function, Op):
+        return ()
+    found: list[int | str] = []
+    for name, place in zip(function._inout, function._spec.inout, strict=True):
+        position = place - (owner is not None) if isinstance(place, int) else given
+        if 0 <= position < given:
+            found.append(first + position)
+        elif name in shared:
+            found.append(name)
+    return tuple(found)
+
+
+@lru_cache(maxsize=1024)
+def _map_spec(changed: tuple[int | str, ...]) -> OpSpec:
+    return OpSpec(_map, "map", Kind.RECORDED, inout=changed)
+
+
+@lru_cache(maxsize=1024)
+def _cond_spec(changed: tuple[int | str, ...]) -> OpSpec:
+    return OpSpec(_cond, "cond", Kind.RECORDED, inout=changed)
 
 
 def _calling(callee: _Callee) -> Pipeline[..., Any]:

@@ -30,7 +30,7 @@ from dataflow.engine.runtime import Driver, default_runtime
 from dataflow.frontend.arguments import check_inputs
 from dataflow.frontend.called import BELOW_THE_WRAPPER, call_error, signature_of, wraps_unseen
 from dataflow.frontend.coroutines import GivesCoroutines, gives_coroutines
-from dataflow.frontend.options import Asked, Changes, RetryOn, changed, checked
+from dataflow.frontend.options import Asked, Changes, RetryOn, changed, check_inout, checked
 from dataflow.frontend.pickling import Pickled
 from dataflow.frontend.plan_cache import Plans
 from dataflow.frontend.task import Task
@@ -80,7 +80,13 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
     """An operator. Made by `op`; immutable, safe to share, and as good as the plain function outside of a trace."""
 
     def __init__(
-        self, fn: Callable[P, R], *, name: str | None = None, writes: Iterable[str] = (), **asked: Unpack[Asked]
+        self,
+        fn: Callable[P, R],
+        *,
+        name: str | None = None,
+        writes: Iterable[str] = (),
+        inout: Iterable[str] = (),
+        **asked: Unpack[Asked],
     ) -> None:
         if isinstance(fn, Op):
             raise TypeError(f"op: {fn!r} is an operator already; use {fn.name}.options(...) to change its options")
@@ -99,11 +105,16 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
         """The function, and what this is outside of a trace: where it is bound, the method."""
         kind = Kind.ASYNC if gives_coroutines(fn) else Kind.KERNEL
         self._writes = (writes,) if isinstance(writes, str) else tuple(writes)
+        self._inout = (inout,) if isinstance(inout, str) else tuple(inout)
         name = name or _name_of(fn)
         self._asked = asked
         options = checked(name, asked)
         self.__dict__.setdefault("__name__", name)
-        self._spec = OpSpec(fn, name, kind, _declared_at(fn), _places(self._writes, fn, name), options)
+        check_inout(name, self._inout, self._writes, options)
+        written, changed = (
+            _places(which, names, fn, name) for which, names in (("writes", self._writes), ("inout", self._inout))
+        )
+        self._spec = OpSpec(fn, name, kind, _declared_at(fn), written, changed, options)
         self._arity: tuple[int, int, tuple[str, ...]] | None = None
         self._signature: inspect.Signature | None = None
         """Both read once, at the first call in a body; there is no signature for some builtins."""
@@ -127,11 +138,12 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
         """
         if self._of is not None:
             return cast("Op[P, R]", self._of.options(**changes).__get__(self._owner))
-        name, writes = changes.get("name"), changes.get("writes")
+        name, writes, inout = changes.get("name"), changes.get("writes"), changes.get("inout")
         derived: Op[P, R] = Op(
             self._fn,
             name=self.name if name is None else name,
             writes=self._writes if writes is None else writes,
+            inout=self._inout if inout is None else inout,
             **changed(self._asked, changes),
         )
         derived._runtime = self._runtime
@@ -221,7 +233,9 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
 
     def _alone(self) -> Op[P, R]:
         """One that is bound to an instance, as an operator whose function is the method; any other is itself."""
-        return self if self._of is None else Op(self._plain, name=self.name, writes=self._writes, **self._asked)
+        if self._of is None:
+            return self
+        return Op(self._plain, name=self.name, writes=self._writes, inout=self._inout, **self._asked)
 
     @property
     def is_async(self) -> bool:
@@ -259,22 +273,23 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
         key = len(args), tuple(kwargs)
         plan = self._plans.get(key)
         if plan is None:
+            parameters = (self._arity or self._read_arity())[2]
             names = tuple(f"argument {place}" for place in range(len(args))) + key[1]
 
             def body(given: list[Any]) -> Any:
-                return record(self._spec, tuple(given[: len(args)]), dict(zip(kwargs, given[len(args) :], strict=True)))
+                named = dict(zip(kwargs, given[len(args) :], strict=True))
+                return record(self._spec, *self._in_order(tuple(given[: len(args)]), named, parameters))
 
             plan = self._plans[key] = make_plan(trace(self.name, names, body))
         inputs = [*args, *kwargs.values()]
-        check_inputs(self.name, plan, inputs)
-        return plan, inputs
+        return check_inputs(self.name, plan, inputs), inputs
 
     def __repr__(self) -> str:
         of = "" if self._of is None else f" of {self._owner!r}"
         return f"<{'async ' if self.is_async else ''}op {self.name}{of}>"
 
     def _recipe(self) -> dict[str, Any]:
-        return {"name": self.name, "writes": self._writes, **self._asked}
+        return {"name": self.name, "writes": self._writes, "inout": self._inout, **self._asked}
 
     def _remake(self, fn: Any, recipe: dict[str, Any]) -> None:
         Op.__init__(self, fn, **recipe)
@@ -313,6 +328,7 @@ def op(
     *,
     name: str | None = None,
     writes: Iterable[str] = (),
+    inout: Iterable[str] = (),
     timeout: float | None = None,
     retries: SupportsIndex = 0,
     retry_on: RetryOn | None = None,
@@ -325,6 +341,7 @@ def op(
     *,
     name: str | None = None,
     writes: Iterable[str] = (),
+    inout: Iterable[str] = (),
     timeout: float | None = None,
     retries: SupportsIndex = 0,
     retry_on: RetryOn | None = None,
@@ -341,6 +358,14 @@ def op(
 
     `writes=("acc",)` names the parameters that the function writes into: each gets the array itself if it is an
     operator's result that nobody else reads, and else a copy. With `retries`, each attempt gets a fresh copy.
+
+    `inout=("out",)` names the parameters that the function changes for everybody: a preallocated result, a memory map,
+    a DataFrame. Each gets that very object, no view and no copy. In a run, what the body calls before that reads it
+    runs before, and what the body calls after that reads it runs after; two such calls run in the order of the body.
+    Its attributes and items count as the object (`x["a"]`, `x[0]`, `x.T`), and what operators make of it, which may be
+    a view, is ordered likewise. Runs are not ordered against each other: give the operator a `limit` for that. Lists,
+    dicts and arrays that the body makes are new in every run; other objects that it makes are a TraceError. Not with
+    `retries`: a further attempt would find what the failed one has left.
 
     `timeout` is how many seconds one attempt may take, counted from its start: neither waiting for an inter-op thread
     nor for a limit is part of it. Then the attempt fails with OperatorTimeout, which is an OperatorError and a
@@ -372,8 +397,8 @@ def op(
     """
     asked = Asked(timeout=timeout, retries=retries, retry_on=retry_on, backoff=backoff, limit=limit)
     if fn is None:
-        return partial(Op, name=name, writes=writes, **asked)
-    return Op(fn, name=name, writes=writes, **asked)
+        return partial(Op, name=name, writes=writes, inout=inout, **asked)
+    return Op(fn, name=name, writes=writes, inout=inout, **asked)
 
 
 class _OpDecorator(Protocol):
@@ -398,17 +423,17 @@ def _declared_at(fn: Callable[..., Any]) -> str:
     return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else ""
 
 
-def _places(writes: tuple[str, ...], fn: Callable[..., Any], name: str) -> tuple[int | str, ...]:
+def _places(option: str, names: tuple[str, ...], fn: Callable[..., Any], name: str) -> tuple[int | str, ...]:
     """Where the arguments with these names are in a call: by position or, if they can only be named, by name."""
-    signature = _signature(fn) if writes else None
+    signature = _signature(fn) if names else None
     places: list[int | str] = []
-    for wanted in writes:
+    for wanted in names:
         parameters = signature.parameters if signature is not None else {}
         found = parameters.get(wanted)
         if found is None or found.kind in (found.VAR_POSITIONAL, found.VAR_KEYWORD):
             remedy = f"; {BELOW_THE_WRAPPER}" if wraps_unseen(fn) else ""
             raise TypeError(
-                f"op {name!r}: writes names {wanted!r}, which is no single parameter of {name}{signature}{remedy}"
+                f"op {name!r}: {option} names {wanted!r}, which is no single parameter of {name}{signature}{remedy}"
             )
         places.append(wanted if found.kind is found.KEYWORD_ONLY else list(parameters).index(wanted))
     return tuple(places)

@@ -7,7 +7,7 @@ What is asked for is kept as it was given, so that `Op.options` can change a par
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from math import isfinite
 from numbers import Real
 from operator import index
@@ -16,7 +16,7 @@ from typing import Any, SupportsIndex, TypeAlias, TypedDict, cast
 from dataflow.engine.limits import Limit
 from dataflow.graph.nodes import Options
 
-__all__ = ["Asked", "Changes", "RetryOn", "changed", "checked"]
+__all__ = ["Asked", "Changes", "RetryOn", "changed", "check_inout", "checked"]
 
 RetryOn: TypeAlias = type[Exception] | tuple[type[Exception], ...]
 
@@ -36,6 +36,7 @@ class Changes(Asked, total=False):
 
     name: str | None
     writes: Iterable[str] | None
+    inout: Iterable[str] | None
 
 
 def checked(name: str, asked: Asked) -> Options | None:
@@ -59,7 +60,7 @@ def checked(name: str, asked: Asked) -> Options | None:
 def changed(asked: Asked, changes: Changes) -> Asked:
     """What is asked for after these changes. Without retries, what was said of them before is forgotten."""
     merged: Any = {**asked, **changes}  # names that are no options are refused by `checked`
-    for other in ("name", "writes"):
+    for other in ("name", "writes", "inout"):
         merged.pop(other, None)
     retries = changes.get("retries")
     if "retries" in changes and not retries:
@@ -67,6 +68,20 @@ def changed(asked: Asked, changes: Changes) -> Asked:
             if idle not in changes:
                 merged.pop(idle, None)
     return cast(Asked, merged)
+
+
+def check_inout(name: str, inout: Collection[str], writes: Collection[str], options: Options | None) -> None:
+    """ValueError for what cannot be together with `inout`."""
+    if both := [each for each in inout if each in writes]:
+        raise ValueError(
+            f"op {name!r}: {both[0]!r} is in writes and in inout: inout gives the object itself, which others see "
+            "changed, and writes a copy, if others read it; name it in one of them"
+        )
+    if inout and options is not None and options.retries:
+        raise ValueError(
+            f"op {name!r}: inout cannot be together with retries, since a further attempt would find what the failed "
+            "one has left: leave one of them out, or try again inside the operator"
+        )
 
 
 def _timeout(name: str, seconds: Any) -> float | None:

@@ -377,13 +377,11 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
             plan = plans.get(_ALL_GIVEN)  # the common case: every parameter given by position, none static
             if plan is not None:
                 inputs = list(given)
-                check_inputs(self._name, plan, inputs)
-                return plan, inputs
+                return check_inputs(self._name, plan, inputs), inputs
         parameters = self.parameters
         binding = parameters.sort(parameters.bind(given, kwargs))
         plan = self._plan(plans, binding)
-        check_inputs(self._name, plan, binding.inputs)
-        return plan, binding.inputs
+        return check_inputs(self._name, plan, binding.inputs), binding.inputs
 
     def inline(self, recording: Trace, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record it into the pipeline that is being traced: its body or, if passes changed it, its graph."""

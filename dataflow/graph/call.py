@@ -9,7 +9,8 @@ A way has one letter for an argument:
 
     .  as it is       nobody else has it
     h  handed out     it may be held: the reader gets its own, protected (see `dataflow.graph.readonly`)
-    b  bare           it may be held, and what is called needs the value itself: plumbing, and what copies it anyway
+    b  bare           it may be held, and what is called needs the value itself: plumbing, what changes it, and what
+                      copies it anyway
     c  copied         for a kernel that may be called again
     r  renewed        the same for an async operator
 """
@@ -24,8 +25,8 @@ from typing import Any, Final
 import numpy as np
 
 from dataflow.graph.nodes import Kind, Node, OpSpec, Ref
-from dataflow.graph.readonly import Handed, Held, bare, copied, handed, readonly, renewed, writable
-from dataflow.graph.templates import Literal, Numbering, builder
+from dataflow.graph.readonly import Bare, Handed, Held, bare, copied, handed, readonly, renewed, writable
+from dataflow.graph.templates import Builder, Literal, Numbering, builder
 
 __all__ = ["Caller", "is_usual", "make_call", "retried", "writing"]
 
@@ -62,19 +63,20 @@ def make_call(
         return _usually(fn, slots, shared)
     lone = _at_retries(node)
     way = "b" if spec.kind is Kind.PLUMBING else "h"
-    ways = ["b" if place in spec.writes else way if shared[slot] else lone for place, slot in enumerate(slots)]
+    itself = (*spec.writes, *spec.inout)
+    ways = ["b" if place in itself else way if shared[slot] else lone for place, slot in enumerate(slots)]
     if node.kwargs:
         named = []
         for name, value in node.kwargs.items():
             slot = slot_of[value] if type(value) is Ref else constant(value)
-            named.append((name, "b" if name in spec.writes else way if shared[slot] else lone, slot))
+            named.append((name, "b" if name in itself else way if shared[slot] else lone, slot))
         return _with_keywords(fn, list(zip(ways, slots)), named)
     return _positional(fn, slots, "".join(ways))
 
 
 def is_usual(spec: OpSpec) -> bool:
     """Whether an operator is given what is shared protected, and everything else as it is."""
-    return spec.options is None and spec.kind is not Kind.PLUMBING and not spec.writes
+    return spec.options is None and spec.kind is not Kind.PLUMBING and not spec.writes and not spec.inout
 
 
 def retried(node: Node) -> bool:
@@ -162,6 +164,8 @@ def _filled(
 
     filled = [builder(argument, slot) for argument in node.args]
     names = [(name, builder(argument, slot)) for name, argument in node.kwargs.items()]
+    if node.spec.inout:
+        return _changing(fn, node.spec.inout, filled, names)
     lone = None if _at_retries(node) == "." else _WAYS[_at_retries(node)]
     if lone is None and not any(shared[each] for each in fetched):
         if not names and len(filled) == 1:
@@ -172,6 +176,23 @@ def _filled(
     def call(v: Any) -> Any:
         v = Handed(v, lone)
         return fn(*[get(v) for get in filled], **{name: get(v) for name, get in names})
+
+    return call
+
+
+def _changing(
+    fn: Callable[..., Any], inout: Sequence[int | str], filled: Sequence[Builder], names: Sequence[tuple[str, Builder]]
+) -> Caller:
+    """As `_filled`, where some arguments are the objects themselves."""
+    bares = [place in inout for place in range(len(filled))]
+    named = [(name, name in inout, get) for name, get in names]
+
+    def call(v: Any) -> Any:
+        given: Any = Handed(v), Bare(v)
+        return fn(
+            *[get(given[itself]) for itself, get in zip(bares, filled)],
+            **{name: get(given[itself]) for name, itself, get in named},
+        )
 
     return call
 

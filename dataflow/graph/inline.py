@@ -22,7 +22,8 @@ def spliced(recording: Trace, graph: Graph, inputs: Sequence[Any]) -> Any:
     after, scope = recording.after, recording.scope
     try:
         for node in graph.nodes:
-            recording.after = (*after, *_numbers(known, graph.after.get(node.number, ())))
+            before = (*graph.after.get(node.number, ()), *graph.waits.get(node.number, ()))
+            recording.after = (*after, *_numbers(known, before))
             recording.scope = _joined(scope, graph.scopes.get(node.number, ""))
             args = tuple(fill(arg, known, literals=False) for arg in node.args)
             kwargs = {name: fill(arg, known, literals=False) for name, arg in node.kwargs.items()}

@@ -31,6 +31,7 @@ def joined(name: str, graphs: Sequence[Graph], *, scoped: bool) -> Graph:
     outputs: list[Any] = []
     items: list[int] = []
     after: dict[int, tuple[int, ...]] = {}
+    waits: dict[int, tuple[int, ...]] = {}
     labels: dict[int, str] = {}
     scopes: dict[int, str] = {}
     names: dict[str, int] = {}
@@ -44,8 +45,9 @@ def joined(name: str, graphs: Sequence[Graph], *, scoped: bool) -> Graph:
         outputs.append(move.argument(graph.output))
         place_of_input += count
         place_of_node += len(graph)
-        for number, earlier in graph.after.items():
-            after[moved[number]] = tuple(moved[other] for other in earlier)
+        for edges, found in ((graph.after, after), (graph.waits, waits)):
+            for number, earlier in edges.items():
+                found[moved[number]] = tuple(moved[other] for other in earlier)
         for number, label in graph.labels.items():
             labels[moved[number]] = label
         if scoped:
@@ -55,7 +57,7 @@ def joined(name: str, graphs: Sequence[Graph], *, scoped: bool) -> Graph:
             for label, number in graph.names.items():
                 names[f"{item}/{label}"] = moved[number]
     assert place_of_input == first
-    return Graph(name, tuple(inputs), tuple(nodes), outputs, after, labels, scopes, names, tuple(items))
+    return Graph(name, tuple(inputs), tuple(nodes), outputs, after, labels, scopes, names, tuple(items), waits)
 
 
 class _Move:

@@ -12,7 +12,7 @@ Rules that hold for every graph:
    Everything else in an argument is a constant.
 2. A node refers only to smaller numbers, so the order of recording is a topological order and no graph has a loop.
 3. `Node.reads` holds the distinct numbers that the node's arguments refer to, in order of first appearance.
-4. What `after` says of a node refers only to smaller numbers, too.
+4. What `after` and `waits` say of a node refers only to smaller numbers, too.
 """
 
 from __future__ import annotations
@@ -104,6 +104,8 @@ class OpSpec:
     """Where the user declared it, `file:line`; empty for what a body merely used (numpy's functions)."""
     writes: tuple[int | str, ...] = ()
     """The arguments that it writes into, by position or by keyword."""
+    inout: tuple[int | str, ...] = ()
+    """The arguments that it changes for everybody, likewise."""
     options: Options | None = None
     """None: its calls are not managed."""
 
@@ -142,7 +144,8 @@ class Graph:
     output: Any
     """What the body returned, with a Ref wherever it held a placeholder."""
     after: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
-    """For nodes recorded inside `flow.after`: what they start after besides what they read."""
+    """What nodes start after besides what they read: those recorded inside `flow.after`, and those that read what
+    another changes (see `dataflow.graph.inout`)."""
     labels: Mapping[int, str] = field(default_factory=dict)
     """The nodes that `flow.label` named; of several names of one, the last."""
     scopes: Mapping[int, str] = field(default_factory=dict)
@@ -151,6 +154,8 @@ class Graph:
     """The node of each label, with the scope in which it was given: "encoder/block3/t17"."""
     items: Sequence[int] = ()
     """In the graph of a `flow.map`: for each item, the number of its first node."""
+    waits: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    """For nodes that change what others read: those that have read it before. See `dataflow.graph.inout`."""
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -173,5 +178,7 @@ class Graph:
             line = f"  {node.number:>4}  {f'{scope}/' if scope else ''}{node.spec.name}({reads})"
             if node.number in self.after:
                 line += f" after {', '.join(map(str, self.after[node.number]))}"
+            if node.number in self.waits:
+                line += f" waits for {', '.join(map(str, self.waits[node.number]))}"
             lines.append(f"{line} {label!r}" if label is not None else line)
         return "\n".join([*lines, f"  returns {self.output!r}"])

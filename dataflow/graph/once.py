@@ -213,7 +213,7 @@ def out_of_order(graph: Graph, number: int) -> str:
             needed, later = set(), node
         elif node.number not in needed:
             continue
-        needed.update(node.reads, graph.after.get(node.number, ()))
+        needed.update(node.reads, graph.after.get(node.number, ()), graph.waits.get(node.number, ()))
     return ""
 
 

@@ -38,11 +38,18 @@ _NOT_LOOKED_INTO: Final = (type, ModuleType, FunctionType, BuiltinFunctionType, 
 class Given:
     """What a step was given: values, of which some are `shared` (the caller's, or read by others), and constants."""
 
-    __slots__ = ("_constants", "_direct", "_everything", "_objects", "_shared", "_slots", "_values")
+    __slots__ = ("_changed", "_constants", "_direct", "_everything", "_objects", "_shared", "_slots", "_values")
 
     def __init__(
-        self, values: Sequence[Any], slots: Iterable[int], shared: Sequence[int], constants: Iterable[Any]
+        self,
+        values: Sequence[Any],
+        slots: Iterable[int],
+        shared: Sequence[int],
+        constants: Iterable[Any],
+        changed: Iterable[Any] = (),
     ) -> None:
+        self._changed = [array for value in changed for leaf in parts_of(value) for array in memory(leaf)]
+        """What the step was to change for everybody: what is on the memory of that, is meant to be."""
         self._values = values
         self._slots = slots
         self._shared = shared
@@ -56,6 +63,8 @@ class Given:
         """Whether an array is on memory that is somebody else's."""
         if not array.size:  # on no memory at all
             return not array.flags.writeable
+        if any(np.may_share_memory(array, other) for other in self._changed):
+            return False
         direct = self._reached()
         if any(np.may_share_memory(array, other) for other in direct):
             return True

@@ -10,9 +10,10 @@ from dataclasses import replace as changed
 from typing import Any
 
 from dataflow.errors import GraphError
+from dataflow.graph.inout import in_order, renumbered
 from dataflow.graph.nodes import Graph, Node, OpSpec, Ref
 from dataflow.graph.pytree import map_leaves
-from dataflow.graph.templates import Literal, renumber
+from dataflow.graph.templates import Literal
 
 __all__ = ["replaced", "selected"]
 
@@ -34,7 +35,7 @@ def selected(graph: Graph, labels: Sequence[str]) -> Graph:
     for node in graph.nodes:
         if node.number in needed:
             place[node.number] = first + len(kept)
-            kept.append(_moved(node, place))
+            kept.append(renumbered(node, place))
     numbers = {node.number for node in graph.nodes} & needed
     return Graph(
         name=graph.name,
@@ -45,6 +46,7 @@ def selected(graph: Graph, labels: Sequence[str]) -> Graph:
         labels={place[n]: label for n, label in graph.labels.items() if n in numbers},
         scopes={place[n]: scope for n, scope in graph.scopes.items() if n in numbers},
         names={name: place[n] for name, n in graph.names.items() if n in numbers},
+        waits={place[n]: tuple(place[m] for m in graph.waits[n] if m in numbers) for n in numbers if n in graph.waits},
     )
 
 
@@ -65,15 +67,6 @@ def _listed(names: list[str]) -> str:
     return ", ".join(map(repr, names[:20])) or "none"
 
 
-def _moved(node: Node, place: Sequence[int]) -> Node:
-    return node._replace(
-        number=place[node.number],
-        args=tuple(renumber(arg, place) for arg in node.args),
-        kwargs={name: renumber(arg, place) for name, arg in node.kwargs.items()},
-        reads=tuple(place[number] for number in node.reads),
-    )
-
-
 Swap = Callable[[Any, set[int]], Any]
 """What stands for a constant in a changed graph; adds the ids of the functions that it calls to the set."""
 
@@ -83,7 +76,8 @@ def replaced(
 ) -> Graph:
     """The same graph, where calls of some functions are calls of others; all three mappings go by id.
 
-    Those that are replaced by `plain` functions stay managed as they are.
+    Those that are replaced by `plain` functions stay managed as they are, and change what they did. The order of what
+    changes things stays, and that of what other operators change comes to it.
     `swap` is asked what stands for each constant argument: it may be an operator itself, which the node calls. Raises
     GraphError for a function that is never called.
     """
@@ -95,15 +89,16 @@ def replaced(
         args = tuple(_swapped(arg, swap, called) for arg in node.args)
         kwargs = {name: _swapped(arg, swap, called) for name, arg in node.kwargs.items()}
         spec = functions.get(id(node.spec.fn), node.spec)
-        if node.spec.options is not None and id(node.spec.fn) in plain:
+        if (node.spec.options is not None or node.spec.inout) and id(node.spec.fn) in plain:
             if node.spec not in managed:  # one for each, as before: costs are learned by it
-                managed[node.spec] = changed(spec, options=node.spec.options)
+                managed[node.spec] = changed(spec, options=node.spec.options, inout=node.spec.inout)
             spec = managed[node.spec]
         nodes.append(node._replace(spec=spec, args=args, kwargs=kwargs))
     for function, name in names.items():
         if function not in called:
             raise GraphError(f"no node of {graph.name!r} calls {name!r}, which is to be replaced")
-    return changed(graph, nodes=tuple(nodes))
+    new = changed(graph, nodes=tuple(nodes))
+    return in_order(new) if any(node.spec.inout for node in nodes) else new
 
 
 def _swapped(argument: Any, swap: Swap, called: set[int]) -> Any:

@@ -12,7 +12,7 @@ Rules:
 2. Plumbing (an attribute, a constant index) that reads from a kernel is no step of its own: whoever executes the
    kernel evaluates it right after. Plumbing of an input or of an async op's result is a step like any other,
    since evaluating it may take long (a file behind an array) and the loop must stay free; so is that of a managed
-   step, which is the loop's to see through even if it is a kernel.
+   step, which is the loop's to see through even if it is a kernel, and so is what comes after a change of the result.
 3. A slot is released after its last reader. A result that nobody reads counts itself as its reader.
 4. A result that several readers see is *shared*, and so are inputs, parts of inputs and constants: these are held in
    their slots, and each reader makes its own of them (see `dataflow.graph.readonly`).
@@ -24,12 +24,13 @@ The order of the steps is that of `dataflow.graph.order`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from dataflow.graph.call import Caller, is_usual, make_call, retried, writing, written
 from dataflow.graph.costs import Costs
+from dataflow.graph.inout import Live, alike, constants_of, in_order, keys_of, live
 from dataflow.graph.nodes import Graph, Kind, Node, OpSpec
 from dataflow.graph.once import out_of_order
 from dataflow.graph.order import priority_order
@@ -39,6 +40,7 @@ from dataflow.graph.templates import Builder, Literal, Template, output_template
 
 __all__ = ["NONE", "SEVERAL", "Constants", "Plan", "make_plan"]
 
+MOST_VARIANTS = 4
 NONE, SEVERAL = -1, -2
 """What `Plan.last_read` says where it is not one slot."""
 
@@ -82,6 +84,12 @@ class Plan:
     one of these slots: what the step reads, and may be somebody else's."""
     plumbing: dict[int, tuple[Plumbing, ...]]
     """For a step with plumbing: what to evaluate after it, in order."""
+    live: frozenset[int]
+    """The slots of what may be a part of something that operators change (`inout=`)."""
+    names: frozenset[int]
+    """Of those, the slots of the objects themselves."""
+    changed_constants: frozenset[int]
+    """The ids of the constants that are changed."""
 
     # What a run reads.
     nodes: list[Node]
@@ -99,8 +107,31 @@ class Plan:
     """Whether any operator is a coroutine function: `on_loop` is 1 for managed kernels, too."""
     attempts: dict[int, Plan] = field(default_factory=dict)
     """For a managed kernel, the plan of one attempt at it; see `dataflow.graph.single`."""
+    _variants: dict[tuple[Hashable, ...], Plan] = field(default_factory=dict)
+    """The plans for inputs of which some are one object."""
+    _constants: list[frozenset[int]] = field(default_factory=list)
+    """What stands for the constants of the graph, once somebody has asked."""
     _disorder: dict[int, str] = field(default_factory=dict)
     """What `disorder` has found."""
+
+    def for_inputs(self, inputs: Sequence[Any]) -> Plan:
+        """Itself; or, if operators change an input that is another one as well, or a constant, one that knows that."""
+        if not self.live or len(self) < 2:
+            return self
+        changed = frozenset(place for place, slot in enumerate(self.input_slots) if slot in self.live)
+        if not changed:
+            return self
+        if not self._constants:
+            self._constants.append(constants_of(self.graph))
+        same = alike(inputs, self._constants[0], changed)
+        if not same:
+            return self
+        plan = self._variants.get(same)
+        if plan is None:
+            if len(self._variants) >= MOST_VARIANTS:
+                self._variants.clear()
+            plan = self._variants[same] = make_plan(in_order(self.graph, same), same)
+        return plan
 
     def disorder(self, number: int) -> str:
         """`out_of_order` for one of the graph's values; asked for what can be read once."""
@@ -116,8 +147,11 @@ class Plan:
         return f"<Plan {self.graph.name}: {len(self.calls)} steps, {len(self.template)} slots>"
 
 
-def make_plan(graph: Graph) -> Plan:
-    """Compute everything that runs of this graph have in common; linear in its size, and never recursive."""
+def make_plan(graph: Graph, same: Iterable[Sequence[Hashable]] = ()) -> Plan:
+    """Compute everything that runs of this graph have in common; linear in its size, and never recursive.
+
+    `same` are groups of inputs and constants that are one object, see `dataflow.graph.inout`.
+    """
     first, nodes = len(graph.inputs), graph.nodes
     unusual = {spec for spec in {node.spec for node in nodes} if not is_usual(spec) or spec.kind is Kind.ASYNC}
     plain = not any(spec.kind is Kind.PLUMBING for spec in unusual)
@@ -132,7 +166,8 @@ def make_plan(graph: Graph) -> Plan:
     reads = [tuple([slot_of[number] for number in node.reads]) for node in steps]
     attached = {} if plain else _attached(graph, root, slot_of)
     shared = bytearray(free)
-    constants = Constants(template, shared)
+    changing = live(graph, same) if any(spec.inout for spec in unusual) else _NOTHING
+    constants = Constants(template, shared, changing.constants)
     output = output_template(graph.output, slot_of, constants.slot)
     output_slots = frozenset(output.refs)
     released = reads.copy()  # with what a step releases besides
@@ -144,6 +179,9 @@ def make_plan(graph: Graph) -> Plan:
     if not plain:
         parts = frozenset(slot_of[number] for number, part in enumerate(_parts_of_inputs(graph, root)) if part)
         _share_parts(shared, parts, slot_of, attached)
+        for number in graph.after:
+            if nodes[number - first].spec.kind is Kind.PLUMBING:  # a part of a result, as it is after a change
+                shared[slot_of[number]] |= shared[slot_of[nodes[number - first].reads[0]]]
     calls = [
         make_call(node, slot_of, constants.slot, shared, slots, usual=not unusual) for node, slots in zip(steps, reads)
     ]
@@ -194,6 +232,9 @@ def make_plan(graph: Graph) -> Plan:
         shared=bytes(shared),
         parts=parts,
         taken=taken,
+        live=frozenset(slot_of[number] for number in changing.parts),
+        names=frozenset(slot_of[number] for number in changing.names),
+        changed_constants=changing.constants,
         plumbing=plumbing,
         nodes=steps,
         template=template,
@@ -214,9 +255,10 @@ def _dependencies(graph: Graph, plain: bool) -> tuple[list[int], list[Sequence[i
     root = list(range(len(graph.inputs) + len(graph.nodes))) if plain else _roots(graph)
     deps: list[Sequence[int]] = [()] * len(graph.inputs)
     deps += [node.reads for node in graph.nodes]
-    for number in graph.after:
-        deps[number] = (*deps[number], *graph.after[number])
-    if graph.after or not plain:
+    for edges in (graph.after, graph.waits):
+        for number in edges:
+            deps[number] = (*deps[number], *edges[number])
+    if graph.after or graph.waits or not plain:
         deps = [
             tuple(dict.fromkeys([root[needed] for needed in deps[number]])) if root[number] == number else ()
             for number in range(len(root))
@@ -225,11 +267,14 @@ def _dependencies(graph: Graph, plain: bool) -> tuple[list[int], list[Sequence[i
 
 
 def _roots(graph: Graph) -> list[int]:
-    """For each number, the one whose evaluation brings it about: plumbing of a kernel belongs to the kernel."""
+    """For each number, the one whose evaluation brings it about: plumbing of a kernel belongs to the kernel.
+
+    But not what comes after something else has changed the kernel's result.
+    """
     first = len(graph.inputs)
     root = list(range(first + len(graph.nodes)))
     for node in graph.nodes:
-        if node.spec.kind is Kind.PLUMBING and node.reads:
+        if node.spec.kind is Kind.PLUMBING and node.reads and node.number not in graph.after:
             origin = root[node.reads[0]]
             if origin >= first and _is_kernel(graph.nodes[origin - first].spec):
                 root[node.number] = origin
@@ -298,6 +343,9 @@ def _count_readers(
     return readers, uses
 
 
+_NOTHING: Final = Live(frozenset(), frozenset(), frozenset())
+
+
 def _settled(
     shared: bytearray, plumbing: dict[int, tuple[Plumbing, ...]], output_slots: frozenset[int]
 ) -> list[frozenset[type]]:
@@ -313,7 +361,9 @@ def _settled(
 class Constants:
     """Gives constants their slots at the end of the template; small equal ones share theirs, and so do the same."""
 
-    def __init__(self, template: list[Any], shared: bytearray) -> None:
+    def __init__(self, template: list[Any], shared: bytearray, changed: frozenset[int] = frozenset()) -> None:
+        self._changed = changed
+        """The ids of those that operators change."""
         self._template = template
         self._shared = shared
         """Of each slot, whether its value is held; grows with the template."""
@@ -344,16 +394,23 @@ class Constants:
         return slot
 
     def _constant(self, value: Any) -> int:
+        if self._is_changed(value):
+            return self._add(Held.live(value), held=True)
         protected = any(readonly.knows(type(leaf)) for leaf in leaves(value))
         return self._add(Held(value) if protected else value, held=protected)
 
     def _literal(self, literal: Literal) -> int:
         """One slot for all who read it: in a run, they get the same object, or what is protected of the same."""
+        if self._is_changed(literal):
+            return self._add(Held.live(literal.value), held=True)
         protected = not literal.fresh or any(readonly.knows(type(leaf)) for leaf in leaves(literal.value))
         slot = self._add(Held(literal.value) if protected else literal.value, held=protected)
         make = literal.builder() if literal.fresh else Outside(literal.value)
         self._made.append((slot, (lambda _: Held(make(()))) if literal.fresh and protected else make))
         return slot
+
+    def _is_changed(self, value: Any) -> bool:
+        return bool(self._changed) and not self._changed.isdisjoint(keys_of(value))
 
     def _add(self, value: Any, *, held: bool) -> int:
         self._template.append(value)

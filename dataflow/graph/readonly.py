@@ -38,6 +38,7 @@ from dataflow.graph.pytree import is_record, kind_of, leaves, map_leaves
 __all__ = [
     "ANY_RESULT",
     "PLAIN_RESULT",
+    "Bare",
     "Handed",
     "Held",
     "bare",
@@ -262,6 +263,13 @@ class Held:
         return self.seed is _PASSED_ON
 
     @classmethod
+    def live(cls, value: Any) -> Held:
+        """One that operators change meanwhile: whoever reads it looks at it as it is then."""
+        made = cls(value)
+        made.seed = _LIVE
+        return made
+
+    @classmethod
     def looked_through(cls, value: Any) -> Held:
         """One that has a seed: looking through a large value is nothing for the loop."""
         made = cls(value)
@@ -274,6 +282,8 @@ class Held:
 
 _PASSED_ON = object()
 """A seed: there is nothing in it to protect."""
+_LIVE = object()
+"""A seed: none will do."""
 
 
 def bare(value: Any) -> Any:
@@ -293,6 +303,8 @@ def _hand(held: Held) -> Any:
     value, seed = held.value, held.seed
     if seed is _PASSED_ON:
         return value
+    if seed is _LIVE:
+        return guard(value)
     if type(value) is np.ndarray:
         held.seed = seed = value.view() if _is_locked(value) else locked(value)
         return seed.view()
@@ -337,6 +349,18 @@ class Handed:
     def __getitem__(self, slot: int) -> Any:
         value = self._values[slot]
         return handed(value) if self._lone is None or type(value) is Held else self._lone(value)
+
+
+class Bare:
+    """The values of a run as an operator sees them that changes them."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        self._values = values
+
+    def __getitem__(self, slot: int) -> Any:
+        return bare(self._values[slot])
 
 
 def renewed(value: Any) -> Any:

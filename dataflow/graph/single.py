@@ -35,7 +35,7 @@ def one_step(plan: Plan, step: int, around: Callable[[Caller], Caller]) -> Plan:
     outer = dict(zip(node.reads, read_by(plan, step), strict=True))
     template: list[Any] = [None] * (1 + count)
     shared = bytearray([0, *(plan.shared[slot] for slot in outer.values())])
-    constants = Constants(template, shared)
+    constants = Constants(template, shared, plan.changed_constants)
 
     def owned(number: int) -> bool:
         """As `make_plan` has it, for the outer plan."""
@@ -64,6 +64,9 @@ def one_step(plan: Plan, step: int, around: Callable[[Caller], Caller]) -> Plan:
         shared=bytes(shared),
         parts=frozenset(),
         taken={},
+        live=frozenset([0]) if step in plan.live else frozenset(),
+        names=frozenset([0]) if step in plan.names else frozenset(),
+        changed_constants=plan.changed_constants,
         plumbing={},
         nodes=[node],
         template=template,

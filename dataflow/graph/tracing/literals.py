@@ -31,6 +31,16 @@ __all__ = ["Literals", "is_literal"]
 
 
 _LIST: Final = cast(Kind, kind_of(list))
+_THING: Final = Kind(items=lambda value: (), make=lambda like, items: like)
+
+
+def _kind_of_changed(type_: type) -> Kind | None:
+    """Of an array, or of any other object: as a container that holds nothing."""
+    return None if type_ in ATOMS else kind_of_result(type_) or _kind_of_array(type_) or _THING
+
+
+def _kind_of_array(type_: type) -> Kind | None:
+    return kind_of_result(np.ndarray) if issubclass(type_, np.ndarray) else None
 
 
 _CHANGEABLE: Final = (list, dict, set, deque, bytearray)
@@ -57,12 +67,16 @@ def _changeable(visit: Visit) -> bool:
     return visit.kind.mutable and not (parameters is not None and parameters.frozen)
 
 
+Walk = Callable[[Any], list[Visit]]
+
+
 class _Kept:
     """One state of a container, and the constant that stands for it."""
 
-    __slots__ = ("copies", "literal", "visits", "where")
+    __slots__ = ("_walk", "copies", "literal", "visits", "where")
 
-    def __init__(self, visits: list[Visit], where: str) -> None:
+    def __init__(self, walk: Walk, visits: list[Visit], where: str) -> None:
+        self._walk = walk
         self.literal = Literal()
         self.visits = visits
         self.copies = [copy.copy(visit.like) if _is_more(visit.like) else None for visit in visits]
@@ -70,8 +84,13 @@ class _Kept:
         self.where = where
 
     def equals(self, visits: list[Visit]) -> bool:
-        """Whether the container is still in this state, and so is all that is in it."""
+        """Whether this is the container in this state, with all that is in it."""
         return len(visits) == len(self.visits) and all(map(_equal, self.visits, self.copies, visits))
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is still in this state."""
+        return self.equals(self._walk(self.visits[0].like))
 
 
 def _is_more(container: Any) -> bool:
@@ -98,16 +117,23 @@ class Literals:
 
     def add(self, value: Any, where: Callable[[], str], *, returned: bool = False) -> Literal:
         """The constant that stands for a container as it is now; if the body `returned` it, arrays count as such."""
-        visits = walked(value, _looked_into, kinds=kind_of_result if returned else kind_of)
+        return self._add(value, _walk_result if returned else _walk, where)
+
+    def _add(self, value: Any, walk: Walk, where: Callable[[], str]) -> Literal:
+        visits = walk(value)
         known = self._kept.setdefault(id(value), [])
         for kept in known:
             if kept.equals(visits):
                 return kept.literal
-        known.append(_Kept(visits, where()))
+        known.append(_Kept(walk, visits, where()))
         return known[-1].literal
 
-    def settle(self, nodes: Iterable[Node]) -> str:
-        """Decide whose each is, when nothing but this and these nodes may hold what the body made.
+    def add_changed(self, value: Any, where: str) -> Literal:
+        """The constant that stands for something that an operator changes, whatever it is."""
+        return self._add(value, _walk_changed, lambda: where)
+
+    def settle(self, nodes: Iterable[Node], output: list[Any]) -> str:
+        """Decide whose each is, when only this, these nodes and the output (a list of it) may hold what the body made.
 
         Returns the line that recorded a reader of a container from outside that the body has changed since then, and
         else nothing.
@@ -116,13 +142,13 @@ class Literals:
         self._kept = {}
         if not everything:
             return ""
-        outside = _outside(everything, nodes)
+        outside = _outside(everything, nodes, output)
         changed = ""
         for kept in everything:
             first = kept.visits[0].like
             if id(first) in outside:
                 kept.literal.settle(first, fresh=False)
-                changed = changed or ("" if kept.equals(_walked(first)) else kept.where)
+                changed = changed or ("" if kept.holds else kept.where)
                 continue
             inner = [visit.like for visit in kept.visits if id(visit.like) in outside]
             inner += _arrays(kept.visits)
@@ -141,16 +167,34 @@ def _arrays(visits: list[Visit]) -> list[Any]:
     return [item for item in items if type(item) is np.ndarray and id(item) not in visited]
 
 
-def _walked(container: Any) -> list[Visit]:
-    return walked(container, _looked_into, kinds=kind_of_result if type(container) is np.ndarray else kind_of)
+def _walk(container: Any) -> list[Visit]:
+    return walked(container, _looked_into)
 
 
-def _arguments(nodes: Iterable[Node]) -> list[int]:
-    """The ids of all that nodes are given; a function of its own, whose variables are gone when others count."""
-    return [id(leaf) for node in nodes for value in (*node.args, *node.kwargs.values()) for leaf in leaves(value)]
+def _walk_result(container: Any) -> list[Visit]:
+    return walked(container, _looked_into, kinds=kind_of_result)
 
 
-def _outside(everything: list[_Kept], nodes: Iterable[Node]) -> set[int]:
+def _walk_changed(value: Any) -> list[Visit]:
+    return walked(value, kinds=_kind_of_changed)
+
+
+def _arguments(nodes: Iterable[Node], output: list[Any]) -> list[int]:
+    """The ids of all that nodes are given, or that is returned; a function of its own, whose variables are gone when
+    others count."""
+    values = [value for node in nodes for value in (*node.args, *node.kwargs.values())] + output
+    containers = [id(value) for value in values if kind_of(type(value)) is not None]
+    return [id(leaf) for value in values for leaf in leaves(value)] + containers
+
+
+def _bases(nodes: Iterable[Node], output: list[Any]) -> list[int]:
+    """The ids of the arrays of which others among these are views, once for each view."""
+    values = [value for node in nodes for value in (*node.args, *node.kwargs.values())]
+    arrays = (leaf for value in (*values, *output) for leaf in leaves(value) if isinstance(leaf, np.ndarray))
+    return list({id(array): id(array.base) for array in arrays}.values())
+
+
+def _outside(everything: list[_Kept], nodes: Iterable[Node], output: list[Any]) -> set[int]:
     """The containers to which others refer than this trace and each other, and all that they hold; by id."""
     ours: Counter[int] = Counter()
     now: dict[int, Visit] = {}
@@ -162,15 +206,17 @@ def _outside(everything: list[_Kept], nodes: Iterable[Node]) -> set[int]:
             for place, _ in visit.inner:
                 ours[id(visit.items[place])] += held
             if id(visit.like) not in now:
-                found = walked(visit.like, _looked_into, kinds=kind_of_result)
+                plain = kind_of_result(type(visit.like)) is not None
+                found = _walk_result(visit.like) if plain else _walk_changed(visit.like)
                 now.update((id(each.like), each) for each in found if id(each.like) not in now)
                 del found
     for visit in now.values():
         ours[id(visit.like)] += 1
         for place, _ in visit.inner:
             ours[id(visit.items[place])] += 2  # in the visit's items, and its own
-    if any(type(visit.like) is np.ndarray for visit in now.values()):  # of containers, nodes hold literals
-        ours.update(_arguments(nodes))
+    if any(kind_of(type(visit.like)) is None for visit in now.values()):  # of containers, nodes hold literals
+        ours.update(_arguments(nodes, output))
+        ours.update(_bases(nodes, output))
     alone = Visit([], _LIST)
     once = sys.getrefcount(alone.like) - 1
     outside = {key for key, each in now.items() if sys.getrefcount(each.like) - once > ours[key]}

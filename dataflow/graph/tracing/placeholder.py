@@ -466,7 +466,8 @@ class PendingPlaceholder(Placeholder):
     __slots__ = ("_call",)
 
     _ref: Ref | None  # type: ignore[assignment]  # None while pending
-    _call: tuple[Placeholder, OpSpec, tuple[Any, ...], CodeType | None, int]
+    _call: tuple[Placeholder, OpSpec, tuple[Any, ...], CodeType | None, int, int]
+    """What it reads from, what it does, and where: in the bytecode, and after how many nodes."""
 
     def __repr__(self) -> str:
         return f"<placeholder: {self._call[1].name}>" if self._ref is None else super().__repr__()
@@ -487,9 +488,13 @@ class PendingPlaceholder(Placeholder):
             unread.append(source)
             source = source._call[0]
         ref = source._ref
+        recording = self._trace
         for plumbing in reversed(unread):
-            _, spec, rest, code, lasti = plumbing._call
-            ref = self._trace.add(spec, (ref, *rest), NO_KWARGS, (+ref,), False, code, lasti)
+            _, spec, rest, code, lasti, place = plumbing._call
+            late = place != len(recording.nodes)
+            ref = recording.add(spec, (ref, *rest), NO_KWARGS, (+ref,), False, code, lasti)
+            if late:
+                recording.late[+ref] = place
             _set_ref(plumbing, ref)
         return ref
 
@@ -525,5 +530,5 @@ def _pending(source: Placeholder, spec: OpSpec, rest: tuple[Any, ...], frame: Fr
     made = _new(PendingPlaceholder)
     _set_ref(made, None)
     _set_trace(made, recording)
-    _set_call(made, (source, spec, rest, code, lasti))
+    _set_call(made, (source, spec, rest, code, lasti, len(recording.nodes)))
     return made

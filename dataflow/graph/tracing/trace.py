@@ -28,8 +28,10 @@ from dataflow.graph.diagnostics import advice
 from dataflow.graph.diagnostics.blame import provoked_at, refused_before
 from dataflow.graph.diagnostics.bytecode import place_of
 from dataflow.graph.diagnostics.holders import Held, outlived
+from dataflow.graph.inout import at_their_places, in_order
 from dataflow.graph.nodes import Graph
 from dataflow.graph.tracing.capture import Scan
+from dataflow.graph.tracing.changed import Changed
 from dataflow.graph.tracing.constants import Constants
 from dataflow.graph.tracing.placeholder import (
     PendingPlaceholder,
@@ -78,23 +80,27 @@ def _recorded(recording: Trace, body: Callable[[list[Placeholder]], Any]) -> Gra
         returned = body([input_placeholder(recording, number) for number in range(len(inputs))])
         if recording.refused:
             raise TraceError(f"{recording.refused[0]} (the refusal was caught, and {name!r} went on without the value)")
-        output = Scan(recording, {}, None, _declared(body)).whole(returned)
+        output = [Scan(recording, {}, None, _declared(body)).whole(returned)]  # so that nothing else here refers to it
         del returned
         if written := recording.constants.changed():
             raise array_changed(written)
         recording.constants = Constants()
-        if changed := recording.literals.settle(recording.nodes):
+        inout = Changed(recording) if recording.changing else None
+        if changed := recording.literals.settle(recording.nodes, output):
             raise container_changed(changed)
-        return Graph(
+        if inout is not None:
+            inout.refuse_own()
+        graph = Graph(
             name,
             inputs,
             tuple(recording.nodes),
-            output,
+            output[0],
             after=recording.afters,
             labels=recording.labels,
             scopes=recording.scopes,
             names=recording.names,
         )
+        return in_order(at_their_places(graph, recording.late)) if recording.changing else graph
     except TraceError:
         raise
     except Exception as error:
@@ -114,7 +120,7 @@ def _outlived(graph: Graph, held: Held, declared: str) -> TraceError:
     placeholder, first = held.placeholder, len(graph.inputs)
     number = placeholder._ref
     if isinstance(placeholder, PendingPlaceholder) and number is None:
-        _, spec, _, code, lasti = placeholder._call
+        _, spec, _, code, lasti, _ = placeholder._call
         what, where = spec.name, place_of(code, lasti)
     elif number is not None and number >= first:
         node = graph.nodes[number - first]

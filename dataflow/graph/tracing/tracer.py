@@ -61,12 +61,14 @@ class Trace:
         "__weakref__",
         "after",
         "afters",
+        "changing",
         "constants",
         "dispatches",
         "dispatching",
         "first",
         "inputs",
         "labels",
+        "late",
         "literals",
         "name",
         "names",
@@ -88,6 +90,10 @@ class Trace:
         self.nodes: list[Node] = []
         self.constants = Constants()
         self.literals = Literals()
+        self.changing = False
+        """Whether some node changes what it is given."""
+        self.late: dict[int, int] = {}
+        """For plumbing that was recorded later than the body asked for it, how many nodes there were then."""
         self.dispatching: tuple[CodeType, int] | None = None
         """The instruction at which numpy's dispatch of functions is looking at the types of its arguments."""
         self.dispatches = 0
@@ -129,6 +135,8 @@ class Trace:
             self.afters[number] = self.after
         if self.scope:
             self.scopes[number] = self.scope
+        if spec.inout:
+            self.changing = True
         nodes.append(_tuple_new(Node, (number, spec, args, kwargs, reads, nested, code, lasti)))
         return Ref(number)
 
@@ -144,7 +152,7 @@ class Trace:
         self.thread = 0
         self.nodes = []
         self.constants, self.literals = Constants(), Literals()
-        self.afters, self.labels, self.names, self.scopes = {}, {}, {}, {}
+        self.afters, self.labels, self.names, self.scopes, self.late = {}, {}, {}, {}, {}
         self.owner = None
         self.dispatching = None
 
