@@ -194,7 +194,7 @@ def _at_the_same_place(new: Any, old: Any) -> Any:
 def _array_of(view: memoryview) -> tuple[Array, ...]:
     try:
         return (np.asarray(view),)
-    except (ValueError, TypeError):  # released, or of a format that numpy does not know
+    except (ValueError, TypeError, RuntimeError):  # released, or of a format that numpy does not read
         return ()
 
 
@@ -202,9 +202,16 @@ def _copied_memory(view: memoryview) -> memoryview:
     own = memoryview(bytearray(view.tobytes()))
     try:
         return own.cast(view.format, view.shape) if view.ndim else own.cast(view.format, ())  # type: ignore[call-overload, no-any-return]
-    except ValueError:  # a format that Python's own has not: complex numbers, structured types, another order of bytes
-        same: Any = np.asarray(view).copy()
-        return memoryview(same)
+    except (ValueError, TypeError):  # nothing in it; or complex numbers, structured types, another order of bytes
+        pass
+    exporter: Any = view.obj
+    try:
+        exporter = np.asarray(view)
+    except (ValueError, TypeError, RuntimeError):  # a format that numpy writes, and does not read
+        if not isinstance(exporter, (np.ndarray, np.generic)):
+            return view.toreadonly()
+    copied_view = memoryview(exporter.copy())
+    return copied_view if copied_view.shape == view.shape else view.toreadonly()
 
 
 readonly.default(

@@ -9,6 +9,7 @@ import copy
 import inspect
 import operator
 import sys
+from array import array
 from collections import deque
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -65,7 +66,7 @@ class Method:
         self._may_change = name in _CHANGES_SOME
 
     def __call__(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if self._may_change and isinstance(target, MUTABLE):
+        if self._may_change and isinstance(target, MUTABLE) and hasattr(target, self.name):
             raise TypeError(
                 f".{self.name}() would change a {type(target).__name__} that other nodes may read; "
                 "build the new one inside an op"
@@ -76,10 +77,11 @@ class Method:
         return f"Method({self.name!r})"
 
 
-MUTABLE: Final = (list, dict, set, bytearray, deque)
+MUTABLE: Final = (list, dict, set, bytearray, deque, array)
 _CHANGES_SOME: Final = frozenset(
     {"add", "appendleft", "extendleft", "insert", "move_to_end", "pop", "popleft", "remove", "rotate", "subtract"}
     | {"difference_update", "intersection_update", "symmetric_difference_update"}
+    | {"byteswap", "frombytes", "fromfile", "fromlist", "fromunicode"}
 )
 """Methods that change a container, but have namesakes that make something new: only the value can tell."""
 
