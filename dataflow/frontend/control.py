@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, TypeVar, cast
 from dataflow.engine.hosting import Runtime
 from dataflow.frontend.op import Op
 from dataflow.frontend.pipeline import Pipeline
-from dataflow.frontend.plan_cache import Plans
 from dataflow.graph.inout import in_order
 from dataflow.graph.joined import joined
 from dataflow.graph.nodes import Declared, Graph, Kind, OpSpec
@@ -133,7 +132,7 @@ def _map(callee: _Callee, /, *sequences: Any, **shared: Any) -> list[Any]:
     calls = [target.prepare(items, shared) for items in zip(*columns, strict=True)]
     graphs = [plan.graph for plan, _ in calls]
     inputs = [value for _, given in calls for value in given]
-    plan = _joined_plan(function, graphs).for_inputs(inputs)
+    plan = _joined_plan(target, graphs).for_inputs(inputs)
     if shared:
         _hold_once(inputs, shared)
     del columns, calls, shared  # what the run releases, nobody else should keep
@@ -152,9 +151,7 @@ def _joined_plan(function: Op[..., Any] | Pipeline[..., Any], graphs: list[Graph
     name, scoped = f"map of {function.name}", isinstance(function, Pipeline)
     if any(graph is not graphs[0] for graph in graphs):  # as with None among the items
         return make_plan(_together(name, graphs, scoped=scoped))
-    plans = function._maps
-    if plans is None:
-        plans = function._maps = Plans(CACHED_MAP_NODES)
+    plans = function._map_plans(CACHED_MAP_NODES)
     key = graphs[0], len(graphs)
     plan = plans.get(key)
     if plan is None:

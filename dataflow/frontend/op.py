@@ -122,7 +122,7 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
         self._plans: dict[tuple[int, tuple[str, ...]], Plan] = {}
         """For `start`: the plan of one call, for each number of arguments."""
         self._maps: Plans | None = None
-        """For `flow.map`: the plans of so many calls."""
+        """See `_map_plans`."""
         self._inner: dict[tuple[str, bool], Any] = {}
         """For `flow.cond`: the pipelines that call it."""
 
@@ -283,6 +283,13 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
             plan = self._plans[key] = make_plan(trace(self.name, names, body))
         inputs = [*args, *kwargs.values()]
         return check_inputs(self.name, plan, inputs), inputs
+
+    def _map_plans(self, nodes: int) -> Plans:
+        """For `flow.map`: the plans of so many calls, of so many nodes at most."""
+        of = self if self._of is None else self._of
+        if of._maps is None:
+            of._maps = Plans(nodes)
+        return cast(Plans, of._maps)
 
     def __repr__(self) -> str:
         of = "" if self._of is None else f" of {self._owner!r}"

@@ -78,8 +78,6 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
         self._warned: set[Frozen] = set()
         self._class: type | None = None
         """Where this is a method."""
-        self._maps: Plans | None = None
-        """For `flow.map`: the plans of so many runs."""
         self._inner: dict[tuple[Hashable, ...], Pipeline[..., Any]] = {}
         """For `flow.cond` and `derive`: the pipelines that call it."""
 
@@ -144,7 +142,6 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
         if self._of is None:
             self._plans.clear()
             self._inner.clear()
-            self._maps = None
             return
         self._plans.forget(self._owner)
         for inner in list(self._inner.values()):
@@ -450,6 +447,10 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
                 "referred to weakly: add '__weakref__' to its __slots__"
             ) from None
 
+    def _map_plans(self, nodes: int) -> Plans:
+        """For `flow.map`: the plans of so many runs, of so many nodes at most; of a method, for one instance."""
+        return self._own_plans().maps(nodes)
+
     def _plan(self, plans: Plans, binding: Binding) -> Plan:
         plan = plans.get(binding.key)
         if plan is None:
@@ -493,7 +494,7 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
     def _derived(self, graph_pass: Callable[[Graph], Graph] | None = None) -> Pipeline[Any, Any]:
         derived: Pipeline[Any, Any] = object.__new__(Pipeline)
         derived.__dict__.update(self.__dict__)
-        derived._plans, derived._inner, derived._maps = Plans(), {}, None
+        derived._plans, derived._inner = Plans(), {}
         if graph_pass is not None:
             derived._passes = (*self._passes, graph_pass)
         return derived

@@ -23,7 +23,7 @@ CACHED_NODES = 200_000
 class Plans:
     """A bounded cache of plans, and the lock under which new ones are traced."""
 
-    __slots__ = ("__weakref__", "_limit", "_lock", "_nodes", "_owners", "_plans", "generation", "tracing")
+    __slots__ = ("__weakref__", "_limit", "_lock", "_maps", "_nodes", "_owners", "_plans", "generation", "tracing")
 
     def __init__(self, nodes: int = CACHED_NODES) -> None:
         self.renew_locks()
@@ -32,6 +32,7 @@ class Plans:
         self._plans: OrderedDict[Hashable, tuple[Plan, Names | None]] = OrderedDict()
         self._owners: dict[int, tuple[weakref.ref[Any], Plans]] = {}
         """By id, since instances need be neither hashable nor different from their equals."""
+        self._maps: Plans | None = None
         self.generation = 0
         """How often everything was forgotten."""
         _caches.add(self)
@@ -65,10 +66,19 @@ class Plans:
             if generation != self.generation:
                 return
             before = self._plans.pop(key, None)
+            if before is not None:
+                self._maps = None  # among them those made of what was stale
             self._plans[key] = plan, names
             self._nodes += len(plan.graph) - (len(before[0].graph) if before is not None else 0)
             while len(self._plans) > CACHED_PLANS or (self._nodes > self._limit and len(self._plans) > 1):
                 self._nodes -= len(self._plans.popitem(last=False)[1][0].graph)
+
+    def maps(self, nodes: int) -> Plans:
+        """For `flow.map`: the plans of so many runs. They go with those that they are made of."""
+        maps = self._maps
+        if maps is None:
+            maps = self._maps = Plans(nodes)
+        return maps
 
     def of(self, owner: Any) -> Plans:
         """Those of one instance, which is held weakly; TypeError if it cannot be."""
@@ -94,6 +104,7 @@ class Plans:
         with self._lock:
             self.generation += 1
             self._plans.clear()
+            self._maps = None
             self._nodes = 0
             owners = list(self._owners.values())
             self._owners.clear()

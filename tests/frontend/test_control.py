@@ -362,11 +362,11 @@ def test_memory_does_not_grow_with_the_numbers_of_items() -> None:
     outer = flow.pipeline(lambda xs: flow.map(both, xs))
     for count in range(1, 600, 7):
         assert outer.run(range(count))[-1] == 3 * count - 2
-    maps = both._maps
+    maps = both._plans._maps
     assert maps is not None
     assert sum(len(plan.graph) for plan, _ in maps._plans.values()) == maps._nodes <= 20_000
     both.retrace()
-    assert both._maps is None
+    assert both._plans._maps is None
 
 
 def test_a_node_fixed_in_the_function_is_refused_at_once_and_the_remedy_works() -> None:

@@ -97,6 +97,65 @@ def test_retrace_forgets_and_the_body_runs_anew(run_async: Runner) -> None:
     assert run_async(pipeline(1)) == 11
 
 
+class Keeps:
+    """Its bodies make arrays that only graphs hold."""
+
+    def __init__(self, made: list[Any]) -> None:
+        self.made = made
+
+    def constant(self) -> Any:
+        array = np.ones(3)
+        self.made.append(weakref.ref(array))
+        return array
+
+    @flow.pipeline
+    def forward(self, x: Any) -> Any:
+        return add(x, self.constant())
+
+    @flow.pipeline(static=("n",))
+    def static(self, x: Any, n: int = 1) -> Any:
+        return add(x, self.constant()[:n])
+
+    @flow.pipeline
+    def carried(self, x: Any, state: Any) -> Any:
+        return add(x, self.constant()), {"state": state + x}
+
+
+async def all_of(stream: Any) -> list[Any]:
+    return [y async for y in stream]
+
+
+KEPT: list[Callable[[Any], Any]] = [
+    lambda of: of.forward.run(1),
+    lambda of: of.forward.on(flow.Runtime()).run(1),
+    lambda of: of.forward.graph(),
+    lambda of: [of.static.run(1, n) for n in range(1, 4)],
+    lambda of: flow.map(of.forward, [1, 2]),
+    lambda of: flow.map(of.static, [1, 2], [2, 3]),
+    lambda of: flow.cond(True, of.forward, of.forward, 1),
+    lambda of: asyncio.run(all_of(of.forward.stream([1, 2]))),
+    lambda of: asyncio.run(all_of(of.carried.stream([1, 2], carry={"state": 0}))),
+]
+
+
+@pytest.mark.parametrize("use", KEPT)
+@pytest.mark.parametrize("how", ["instance", "class", "dropped"])
+def test_graphs_go_with_retrace_and_with_their_instance(use: Callable[[Any], Any], how: str) -> None:
+    made: list[Any] = []
+    of = Keeps(made)
+    use(of)
+    gc.collect()
+    assert made
+    assert all(array() is not None for array in made)
+    if how == "dropped":
+        del of
+    else:
+        for name in ("forward", "static", "carried"):
+            getattr(of if how == "instance" else Keeps, name).retrace()
+    gc.collect()
+    assert all(array() is None for array in made)
+
+
 def test_a_run_under_way_finishes_on_its_old_graph(run_async: Runner) -> None:
     go = threading.Event()
     amount = 1
