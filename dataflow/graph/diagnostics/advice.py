@@ -19,8 +19,10 @@ __all__ = [
     "AS_TEXT",
     "ATTRIBUTE",
     "BY_VALUE",
+    "CAUGHT",
     "CHOOSE",
     "COMPARED",
+    "EARLY",
     "INDEX_IT",
     "NOT_ADDED_TO",
     "NOT_IN_PLACE",
@@ -76,6 +78,22 @@ NO_KEY: Final = (
 )
 _TYPE: Final = "its type is not known yet; look at it inside an op, or name the argument in static="
 
+EARLY: Final = {
+    "with": (
+        "the `with` in the body of {name!r} is over before {recorded} runs",
+        "what a body records runs later; put the `with` and what it is for into an op",
+    ),
+    "try": (
+        "the `try` in the body of {name!r} is over before {recorded} runs",
+        "what a body records raises later; put the `try` into an op, or around the run of the pipeline",
+    ),
+    "set": (
+        "the body of {name!r} sets the context variable {recorded}, of which runs see nothing",
+        "each run has the context of its call; set it before the call, or inside an op",
+    ),
+}
+"""For statements that are over before what is recorded runs: what happens, and the remedy."""
+CAUGHT: Final = "the statement at {where} decides before there is one; put it into an op, or let the refusal pass"
 ATTRIBUTE: Final = "its type is not known yet; look at it inside an op, or name the argument in static="
 _MASK: Final = (
     "its value is not known yet; ask inside an op: flow.op(np.ma.is_masked)(node), flow.op(np.ma.getmask)(node)"

@@ -10,6 +10,7 @@
     raise error            raises
     isinstance(node, T)    asks_for_type
     hasattr(node, name)    asks_for_attribute
+    with lock: f(node)     has_statements, enclosing, names_of_context, calls_by_name
 
 An instruction is a code object and an offset into it, `lasti`, as frames, tracebacks and nodes keep them. What is read
 there holds on every Python from 3.11 on, for four reasons:
@@ -29,6 +30,7 @@ from __future__ import annotations
 
 import dis
 import sys
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from enum import Enum, auto
 from functools import lru_cache
@@ -39,16 +41,22 @@ from typing import Final, NamedTuple
 __all__ = [
     "LOADS_ATTRIBUTE",
     "OPCODES",
+    "Around",
     "Called",
     "Use",
     "asks_for_attribute",
     "asks_for_type",
+    "calls_by_name",
     "calls_in",
+    "enclosing",
+    "has_statements",
+    "instruction_at",
     "instruction_of",
     "is_in_place",
     "line_of",
     "names_bound",
     "names_in",
+    "names_of_context",
     "names_to_unpack",
     "operator_of",
     "place_of",
@@ -73,6 +81,12 @@ class Use(Enum):
     """Its argument is how many arguments there are; but of CALL_FUNCTION_EX."""
     LOADS_ATTRIBUTE = auto()
     """Also of what is called at once: then its argument is odd, or it is LOAD_METHOD."""
+    HANDLES = auto()
+    """At the beginning of what a `with` or a `try` does about an exception; the compiler's own handlers have none."""
+    EXITS = auto()
+    """Behind that, in a `with`."""
+    FILLS = auto()
+    """An instruction that does nothing, but stands for a line, or for what did not happen."""
     READS_ITEM = auto()
     """BINARY_OP only if its argument says so, which else is an operator."""
     WRITES_ITEM = auto()
@@ -124,6 +138,10 @@ OPCODES: Final[Mapping[str, tuple[Use, int, int | None]]] = {
     "STORE_DEREF": (Use.BINDS_OUTER, 11, None),
     "PUSH_NULL": (Use.MARKS_CALL, 11, None),
     "LOAD_FAST_AND_CLEAR": (Use.SAVES_VARIABLE, 12, None),
+    "PUSH_EXC_INFO": (Use.HANDLES, 11, None),
+    "WITH_EXCEPT_START": (Use.EXITS, 11, None),
+    "NOP": (Use.FILLS, 11, None),
+    "NOT_TAKEN": (Use.FILLS, 14, None),
 }
 
 SUBSCRIPT: Final = 26
@@ -154,6 +172,9 @@ LOADS_ATTRIBUTE: Final = frozenset(dis.opmap[name] for name in _LOADS_ATTRIBUTE 
 _MARKS_CALL: Final = _named(Use.MARKS_CALL)
 _BINDS_OUTER: Final = _named(Use.BINDS_OUTER)
 _BINDS_OUTER_CODES: Final = frozenset(dis.opmap[name] for name in _BINDS_OUTER)
+(_HANDLES,) = _named(Use.HANDLES)
+(_EXITS,) = _named(Use.EXITS)
+_FILLS: Final = _named(Use.FILLS)
 _CACHE: Final = dis.opmap["CACHE"]
 _EXTENDED: Final = dis.opmap["EXTENDED_ARG"]
 _UNPACK: Final = dis.opmap["UNPACK_SEQUENCE"]
@@ -172,6 +193,26 @@ def names_to_unpack(frame: FrameType | None) -> int | None:
     units, at = frame.f_code.co_code, frame.f_lasti
     # The interpreter calls `__iter__` at the instruction itself, never behind it: there is no cache to step over.
     return _argument(units, at) if at >= 0 and units[at] == _UNPACK else None
+
+
+def names_of_context(code: CodeType, around: Around) -> Iterator[str]:
+    """The names in the expression that a `with` enters."""
+    span = _span(code, around.entered)
+    spans = list(code.co_positions())
+    for each in reversed([each for each in dis.get_instructions(code) if each.offset < around.entered]):
+        # Up to 3.13, the span is that of the whole statement.
+        if span is None or each.opname == "BEFORE_WITH" or not _within(spans[each.offset // 2], span):
+            return
+        if type(each.argval) is str:
+            yield each.argval
+
+
+def calls_by_name(code: CodeType) -> Iterator[tuple[int, str, bool]]:
+    """The names of what may be called in a code object: where each is loaded, and whether as an attribute."""
+    for each in dis.get_instructions(code):
+        if each.opname in _READS_VARIABLE or each.opcode in LOADS_ATTRIBUTE:
+            for name in each.argval if isinstance(each.argval, tuple) else (each.argval,):
+                yield each.offset, name, each.opcode in LOADS_ATTRIBUTE
 
 
 def raises(code: CodeType, lasti: int) -> bool:
@@ -212,9 +253,16 @@ def instruction_of(code: CodeType, lasti: int) -> tuple[str, int]:
     units = code.co_code  # the interpreter makes it once a code object
     if lasti % 2 or not 0 <= lasti < len(units):
         return "", 0
-    while lasti and units[lasti] == _CACHE:
-        lasti -= 2
+    lasti = instruction_at(code, lasti)
     return dis.opname[units[lasti]], _argument(units, lasti)
+
+
+def instruction_at(code: CodeType, lasti: int) -> int:
+    """The offset of the instruction at `lasti`, which may lie in one of its caches."""
+    units = code.co_code
+    while lasti > 0 and units[lasti] == _CACHE:
+        lasti -= 2
+    return lasti
 
 
 def _argument(units: bytes, at: int) -> int:
@@ -399,6 +447,117 @@ def _within(inner: _Span, outer: _Span) -> bool:
     if column is None or end_column is None or first_column is None or last_column is None:
         return line == first_line
     return (first_line, first_column) <= (line, column) and (end_line, end_column) <= (last_line, last_column)
+
+
+# ------------------------------------------------------------------------------------------------ statements around
+
+
+class Around(NamedTuple):
+    """A `with` or a `try` around an instruction."""
+
+    line: int
+    name: str
+    """"with" or "try"."""
+    entered: int
+    """The instruction before the block: of a `with`, the one that enters it."""
+    begin: int
+    """The first instruction of the block."""
+
+
+def enclosing(code: CodeType, lasti: int) -> list[Around]:
+    """The `with` and `try` statements in whose blocks this instruction is, the innermost first.
+
+    Handlers (`except`, and `finally` after an exception) are no part of the block.
+    """
+    handlers = _handlers(code)
+    found: list[Around] = []
+    for target in _targets(handlers.entries, lasti):
+        name = handlers.statement(target)
+        if name:
+            # If nothing of an outer statement is before an inner one, it is one step further back.
+            nested = sum(each.begin == handlers.begin(target) for each in found)
+            found.append(handlers.around(code, name, target, nested))
+    return found
+
+
+def has_statements(code: CodeType) -> bool:
+    """Whether there is any `with` or `try` in it: the compiler has handlers of its own as well."""
+    if not code.co_exceptiontable:
+        return False
+    handlers = _handlers(code)
+    return any(handlers.statement(each.target) for each in handlers.entries)
+
+
+class _Entry(NamedTuple):
+    start: int
+    end: int
+    target: int
+
+
+class _Handlers(NamedTuple):
+    """Who handles the exceptions of a code object."""
+
+    entries: list[_Entry]
+    instructions: list[tuple[int, str]]
+    """The offsets and names of its instructions, without caches."""
+
+    def statement(self, target: int) -> str:
+        """What has this handler; empty for the compiler's own."""
+        names = [name for _, name in self.instructions[self.place(target) :][:4] if name not in _FILLS]
+        if names[:1] != [_HANDLES]:
+            return ""
+        return "with" if names[1:2] == [_EXITS] else "try"
+
+    def place(self, offset: int) -> int:
+        """The place of the instruction at this offset."""
+        return bisect_left(self.instructions, (offset, ""))
+
+    def begin(self, target: int) -> int:
+        """Where the block begins, whose inner statements have handlers of their own."""
+        return min(each.start for each in self.entries if target in _targets(self.entries, each.start))
+
+    def around(self, code: CodeType, name: str, target: int, nested: int) -> Around:
+        begin = self.begin(target)
+        place = self.place(begin)
+        before = self.instructions[max(0, place - 1)]
+        line = line_of(code, before[0] if name == "with" else begin)
+        # A `try` is an instruction that does nothing, if its block does not begin on the same line.
+        for offset, filling in reversed(self.instructions[max(0, place - 1 - nested) : place]):
+            if name == "with" or filling not in _FILLS:
+                break
+            line = line_of(code, offset) or line
+        return Around(line or code.co_firstlineno, name, before[0], begin)
+
+
+@lru_cache(maxsize=64)
+def _handlers(code: CodeType) -> _Handlers:
+    units = code.co_code
+    named = [(at, dis.opname[units[at]]) for at in range(0, len(units), 2) if units[at] != _CACHE]
+    return _Handlers(list(_entries(code.co_exceptiontable)), named)
+
+
+def _entries(table: bytes) -> Iterator[_Entry]:
+    """CPython's Objects/exception_handling_notes.txt: four numbers an entry, in units of two bytes."""
+    numbers: list[int] = []
+    number = 0
+    for byte in table:
+        number = number << 6 | byte & 63
+        if not byte & 64:  # the last of this number
+            numbers.append(number)
+            number = 0
+    for start, length, target in zip(numbers[::4], numbers[1::4], numbers[2::4]):
+        yield _Entry(2 * start, 2 * (start + length), 2 * target)
+
+
+def _targets(entries: list[_Entry], lasti: int) -> list[int]:
+    """Who handles what is raised here, who handles what that raises, and so on: from the inside out."""
+    found: list[int] = []
+    while True:
+        target = next((each.target for each in entries if each.start <= lasti < each.end), None)
+        if target is None or target in found:
+            return found
+        found.append(target)
+        lasti = target
 
 
 # ------------------------------------------------------------------------------------------------ questions

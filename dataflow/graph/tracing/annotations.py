@@ -39,6 +39,7 @@ def after(*nodes: Any) -> Iterator[None]:
         if node._trace is not recording:
             raise stranger(node)
         numbers.append(int(node._read()))
+    recording.lines.enter()
     before = recording.after
     recording.after = tuple(dict.fromkeys((*before, *numbers)))
     try:
@@ -78,6 +79,7 @@ def scope(name: str) -> Iterator[None]:
     if recording is None:
         yield
         return
+    recording.lines.enter()
     before = recording.scope
     recording.scope = f"{before}/{name}" if before else name
     try:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any
 from weakref import ref
 
@@ -27,6 +28,7 @@ from dataflow.errors import TraceError
 from dataflow.graph.diagnostics import advice
 from dataflow.graph.diagnostics.blame import provoked_at, refused_before
 from dataflow.graph.diagnostics.bytecode import place_of
+from dataflow.graph.diagnostics.early import Early, caught_at, early, warn, warn_of_variables
 from dataflow.graph.diagnostics.holders import Held, outlived
 from dataflow.graph.inout import at_their_places, in_order
 from dataflow.graph.nodes import Graph
@@ -62,24 +64,30 @@ def trace(
     Raises TraceError for what cannot be recorded, also if the body, or numpy, caught the refusal and went on: on values
     it would have gone another way. If a placeholder provoked an error of numpy, Python or another library, that is the
     cause of a TraceError; any other exception of the body passes through. No placeholder outlives the trace: one that
-    something still holds is a TraceError, too.
+    something still holds is a TraceError, too. Statements of the body that are over before what is recorded inside them
+    runs are a TraceWarning.
     """
-    recording = Trace(name, inputs, owner)
+    recording, before = Trace(name, inputs, owner), copy_context()
     still = ref(recording)
-    graph = _recorded(recording, body)
+    graph, overtaken = _recorded(recording, body)
     del recording
     if still() is not None and (held := outlived(still, graph)) is not None:
         raise _outlived(graph, held, _declared(body))
+    warn(overtaken, name)
+    warn_of_variables(body, before, name)
     return graph
 
 
-def _recorded(recording: Trace, body: Callable[[list[Placeholder]], Any]) -> Graph:
+def _recorded(recording: Trace, body: Callable[[list[Placeholder]], Any]) -> tuple[Graph, list[Early]]:
     name, inputs = recording.name, recording.inputs
     token = trace_of_context.set(recording)
     try:
         returned = body([input_placeholder(recording, number) for number in range(len(inputs))])
         if recording.refused:
-            raise TraceError(f"{recording.refused[0]} (the refusal was caught, and {name!r} went on without the value)")
+            went_on = f"the refusal was caught, and {name!r} went on without the value"
+            if caught := caught_at(recording.refused_at):
+                went_on += f": {advice.CAUGHT.format(where=caught)}"
+            raise TraceError(f"{recording.refused[0]} ({went_on})")
         output = [Scan(recording, {}, None, _declared(body)).whole(returned)]  # so that nothing else here refers to it
         del returned
         if written := recording.constants.changed():
@@ -100,7 +108,8 @@ def _recorded(recording: Trace, body: Callable[[list[Placeholder]], Any]) -> Gra
             scopes=recording.scopes,
             names=recording.names,
         )
-        return in_order(at_their_places(graph, recording.late)) if recording.changing else graph
+        overtaken = early(graph.nodes, recording.lines)
+        return in_order(at_their_places(graph, recording.late)) if recording.changing else graph, overtaken
     except TraceError:
         raise
     except Exception as error:

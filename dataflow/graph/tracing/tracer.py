@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from threading import get_ident
 from types import CodeType, FrameType
@@ -20,6 +20,7 @@ import numpy as np
 
 from dataflow import errors
 from dataflow.errors import TraceError
+from dataflow.graph.diagnostics.bytecode import instruction_at
 from dataflow.graph.nodes import Kind, Node, OpSpec, Ref
 from dataflow.graph.tracing.constants import Constants
 from dataflow.graph.tracing.literals import Literals
@@ -69,12 +70,15 @@ class Trace:
         "inputs",
         "labels",
         "late",
+        "latest",
+        "lines",
         "literals",
         "name",
         "names",
         "nodes",
         "owner",
         "refused",
+        "refused_at",
         "scope",
         "scopes",
         "thread",
@@ -87,6 +91,8 @@ class Trace:
         """The number of the first node."""
         self.refused: list[str] = []
         """What was refused so far. If the body goes on after that, it goes a way that it would not go on values."""
+        self.refused_at: list[tuple[CodeType, int]] = []
+        """For the first of them, the instructions that led to it, the innermost first."""
         self.nodes: list[Node] = []
         self.constants = Constants()
         self.literals = Literals()
@@ -98,6 +104,9 @@ class Trace:
         """The instruction at which numpy's dispatch of functions is looking at the types of its arguments."""
         self.dispatches = 0
         """How often it has looked there, before it calls anything."""
+        self.lines = Lines()
+        self.latest: CodeType | None = None
+        """The code that recorded the latest node."""
         self.owner = owner
         self.after: tuple[int, ...] = ()
         """What is recorded now starts after these, too."""
@@ -129,6 +138,9 @@ class Trace:
         lasti: int,
     ) -> Ref:
         """Append a node of these fields, frozen and checked by the caller; what refers to it."""
+        if code is not self.latest:
+            self.latest = code
+            self.lines.meet(code)
         nodes = self.nodes
         number = self.first + len(nodes)
         if self.after and spec.kind is not Kind.PLUMBING:
@@ -154,10 +166,42 @@ class Trace:
         self.constants, self.literals = Constants(), Literals()
         self.afters, self.labels, self.names, self.scopes, self.late = {}, {}, {}, {}, {}
         self.owner = None
+        self.latest, self.lines = None, Lines()
+        self.refused_at = []
         self.dispatching = None
 
     def __repr__(self) -> str:
         return f"<Trace {self.name}: {len(self.nodes)} nodes>" if self.open else f"<Trace {self.name}: closed>"
+
+
+class Lines:
+    """The user's code that recorded, and the calls that led there."""
+
+    __slots__ = ("calls", "codes", "entered")
+
+    def __init__(self) -> None:
+        self.codes: dict[int, tuple[CodeType, dict[str, Any]]] = {}
+        """By id, with its globals."""
+        self.calls: dict[int, set[int]] = {}
+        """By the id of the code of the caller, the instructions that call."""
+        self.entered: set[tuple[int, int]] = set()
+        """The instructions that entered a context manager of ours, by id of the code."""
+
+    def meet(self, code: CodeType | None) -> None:
+        """A node is recorded by this code, which has not recorded the one before."""
+        if id(code) in self.codes:
+            return
+        inside = False
+        for frame in _user_frames():
+            inside = inside or frame.f_code is code
+            if inside:
+                self.codes[id(frame.f_code)] = frame.f_code, frame.f_globals
+                if frame.f_code is not code:
+                    self.calls.setdefault(id(frame.f_code), set()).add(frame.f_lasti)
+
+    def enter(self) -> None:
+        """A context manager of ours is entered, perhaps by one of the user's."""
+        self.entered.update((id(frame.f_code), instruction_at(frame.f_code, frame.f_lasti)) for frame in _user_frames())
 
 
 class Traced:
@@ -215,6 +259,15 @@ def here() -> str:
     return "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
+def _user_frames() -> Iterator[FrameType]:
+    """The frames of the body and of what it calls, the innermost first, without those that are passed over."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename != _TRACE:
+        if not PASSED_OVER[frame.f_code.co_filename]:
+            yield frame
+        frame = frame.f_back
+
+
 def _user_frame() -> FrameType | None:
     """The innermost frame of the user's; one of an installed library only if the body itself is installed."""
     frame: FrameType | None = sys._getframe(2)
@@ -257,8 +310,19 @@ def refusal(what: str, remedy: str, where: str = "") -> TraceError:
     message = f"{what}, at {where or here()}: {remedy}"
     recording = current()
     if recording is not None and recording.thread == get_ident():
+        if not recording.refused:
+            recording.refused_at = list(_instructions())
         recording.refused.append(message)
     return TraceError(message)
+
+
+def _instructions() -> Iterator[tuple[CodeType, int]]:
+    """Those that led here, also of libraries, the innermost first."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename != _TRACE:
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            yield frame.f_code, frame.f_lasti
+        frame = frame.f_back
 
 
 def array_changed(where: str) -> TraceError:

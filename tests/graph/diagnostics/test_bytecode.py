@@ -26,6 +26,8 @@ from dataflow.graph.diagnostics.bytecode import (
     OPCODES,
     Use,
     asks_for_attribute,
+    enclosing,
+    has_statements,
     instruction_of,
     is_in_place,
     line_of,
@@ -289,6 +291,102 @@ def test_who_asks_for_an_attribute(statement: str, wanted: list[bool], watched: 
             for _ in range(OFTEN):
                 scope["body"](Named(lambda frame: seen.append(asks_for_attribute(frame))))
     assert seen == wanted * 2 * OFTEN
+
+
+# ------------------------------------------------------------------------------------------------ statements around
+
+STATEMENTS = """
+def body(x, lock):
+    with lock:
+        x.w3
+    try:
+        x.t5
+        x.t5
+    except ValueError as e:
+        x.t5
+        try: x.t10_t5
+        finally: x.t5
+    else:
+        x.t5
+    finally:
+        x.none
+    with lock as a, open("b") as b:
+        x.w16
+        try:
+            with lock:
+                x.w19_t18_w16
+            x.t18_w16
+        except:
+            pass
+    for i in x.none:
+        with lock:
+            if x.w25: break
+            continue
+    try:
+        for i in y:
+            try:
+                with lock:
+                    x.w31_t30_t28
+            except KeyError: pass
+    finally:
+        pass
+    with (x.none
+       + 1
+    ):
+        x.w36
+    try: x.t40
+    except KeyError: pass
+    try:
+        try:
+            x.t43_t42
+        except KeyError: pass
+    except ValueError: pass
+    if x.none: pass
+    try:
+        x.t48
+        x.t48
+    except* KeyError: pass
+    while x.none:
+        with lock:
+            return x.w53
+    match x.none:
+        case 1:
+            with lock: x.w57
+    def inner():
+        x.none
+    with lock: inner = lambda: 1
+    return [i.none for i in y]
+"""
+
+
+@pytest.mark.parametrize("padding", [0, 300])
+def test_the_statements_around_an_instruction(padding: int) -> None:
+    """Also behind so much code that the table of exceptions needs longer numbers."""
+    before = "".join(f"    x.a{i} = x.b{i} + {i}\n" for i in range(padding))
+    source = STATEMENTS.replace("    with lock:\n        x.w3", f"{before}    with lock:\n        x.w3")
+    scope: dict[str, Any] = {}
+    exec(compile(source, "<statements>", "exec"), scope)
+    code, seen = scope["body"].__code__, 0
+    for each in dis.get_instructions(code):
+        if isinstance(each.argval, str) and re.fullmatch(r"none|[wt]\d+(_[wt]\d+)*", each.argval):
+            wanted = [] if each.argval == "none" else each.argval.split("_")
+            got = [f"{around.name[0]}{around.line - padding}" for around in enclosing(code, each.offset)]
+            assert list(dict.fromkeys(got)) == wanted, each.argval
+            seen += 1
+    assert seen >= 23
+    assert has_statements(code)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["return x", "return [i for i in x]", "for i in x: pass", "yield x", "return {i: [j for j in i] for i in x}"],
+)
+def test_the_compilers_own_handlers_are_no_statements(source: str) -> None:
+    scope: dict[str, Any] = {}
+    exec(compile(f"def body(x):\n    {source}", "<own>", "exec"), scope)
+    code = scope["body"].__code__
+    assert not has_statements(code)
+    assert [enclosing(code, lasti) for lasti in range(0, len(code.co_code), 2)].count([]) == len(code.co_code) // 2
 
 
 # ------------------------------------------------------------------------------------------------ unpacking

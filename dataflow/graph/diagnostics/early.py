@@ -1,0 +1,116 @@
+"""Statements of a body that are over before anything runs: `with` and `try` around what is recorded.
+
+    with lock:                     entered and left while the body is traced
+        y = count(x)               recorded here, runs much later
+    try:
+        z = load(y)                recorded here; what it raises at run time, it raises into the run
+    except OSError: ...
+    tenant.set("a")                a context variable: runs have the context of their call
+
+Statements are found when the trace has ended, by the instructions that recorded nodes and the calls that led there. A
+function that was met once is known by its name further on: a second call of it may stand in another statement.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import Context, copy_context
+from types import CodeType, FunctionType
+from typing import Any, Final, NamedTuple
+
+from dataflow.errors import TraceWarning
+from dataflow.graph.diagnostics import advice
+from dataflow.graph.diagnostics.bytecode import Around, calls_by_name, enclosing, has_statements, names_of_context
+from dataflow.graph.nodes import Node
+from dataflow.graph.tracing.tracer import PASSED_OVER, Lines
+
+__all__ = ["Early", "caught_at", "early", "warn", "warn_of_variables"]
+
+_SET_BY_THEMSELVES: Final = frozenset({"decimal_context"})
+"""Context variables that are set by being read."""
+_DO_NOTHING: Final = frozenset({"nullcontext"})
+"""Context managers of which it does not matter when they are over."""
+
+
+class Early(NamedTuple):
+    """A statement that is over before something that was recorded inside runs."""
+
+    around: Around
+    code: CodeType
+    names: dict[str, Any]
+    """The globals there."""
+    recorded: str
+    """What, in words."""
+
+
+def early(nodes: Sequence[Node], lines: Lines) -> list[Early]:
+    """All such statements around these nodes; each line once."""
+    found: dict[tuple[str, int], Early] = {}
+    for code, names in lines.codes.values():
+        if not has_statements(code):
+            continue
+        for lasti, recorded in _recording(code, names, nodes, lines):
+            for around in enclosing(code, lasti):
+                where = code.co_filename, around.line
+                if where not in found and not _excepted(code, around, lines):
+                    found[where] = Early(around, code, names, recorded)
+    return list(found.values())
+
+
+def _recording(code: CodeType, names: dict[str, Any], nodes: Sequence[Node], lines: Lines) -> Iterator[tuple[int, str]]:
+    """The instructions of a code object that record, or may call what does, and what."""
+    latest = {node.lasti: node for node in nodes if node.code is code}
+    yield from ((lasti, repr(node.spec.name)) for lasti, node in latest.items())
+    yield from ((lasti, "what is recorded inside") for lasti in lines.calls.get(id(code), ()))
+    met = [each for each, _ in lines.codes.values() if each is not code]
+    for lasti, name, of_object in calls_by_name(code):
+        called = names.get(name)
+        if any(each.co_name == name and _is_called(each, called, of_object) for each in met):
+            yield lasti, f"what {name} records"
+
+
+def _is_called(code: CodeType, called: Any, of_object: bool) -> bool:
+    """Whether what was loaded by the name of a code object is likely the function with this code."""
+    if isinstance(called, FunctionType) and not of_object:
+        return called.__code__ is code
+    return code.co_varnames[:1] == ("self",) if of_object else called is None
+
+
+def _excepted(code: CodeType, around: Around, lines: Lines) -> bool:
+    if around.name != "with":
+        return False
+    return (id(code), around.entered) in lines.entered or not _DO_NOTHING.isdisjoint(names_of_context(code, around))
+
+
+def warn(found: Sequence[Early], name: str) -> None:
+    """Say so of each, at its line."""
+    for around, code, names, recorded in found:
+        what, remedy = advice.EARLY[around.name]
+        _warn(what.format(recorded=recorded, name=name), remedy, code.co_filename, around.line, names)
+
+
+def warn_of_variables(body: Callable[..., Any], before: Context, name: str) -> None:
+    """Say so of the context variables that the body has set, at the line where it begins."""
+    after = copy_context()
+    changed = [var for var, value in after.items() if value is not before.get(var, before)]
+    changed = [var for var in changed if var.name not in _SET_BY_THEMSELVES]
+    function = inspect.unwrap(body)
+    if changed and isinstance(function, FunctionType):
+        code, (what, remedy) = function.__code__, advice.EARLY["set"]
+        what = what.format(recorded=", ".join(repr(var.name) for var in changed), name=name)
+        _warn(what, remedy, code.co_filename, code.co_firstlineno, function.__globals__)
+
+
+def _warn(what: str, remedy: str, file: str, line: int, names: dict[str, Any]) -> None:
+    message, registry = f"{what}, at {file}:{line}: {remedy}", names.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(TraceWarning(message), None, file, line, names.get("__name__"), registry)
+
+
+def caught_at(instructions: Sequence[tuple[CodeType, int]]) -> str:
+    """The user's `try`, or `with`, that caught what these instructions led to, `file:line`; empty for a library's."""
+    for code, lasti in instructions:
+        for around in enclosing(code, lasti):
+            return "" if PASSED_OVER[code.co_filename] else f"{code.co_filename}:{around.line}"
+    return ""
