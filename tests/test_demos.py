@@ -27,6 +27,7 @@ PRINTS = {
     "07_threads": r"(?s)chain +wide\n +1 x 1 inter-op x intra-op +[\d.]+ +[\d.]+\n.*  default inter-op .*On idle CPUs",
     "08_service": r"(?s)6 at once: 6 right.*40 at once: .*, [1-9]\d* to come.*running: \[\]\n.* 3 at once: [1-3] right",
     "09_audio_stream": r"100 frames of 20 ms as offline; latency [\d.]+ ms, at worst [\d.]+ ms\n",
+    "10_memory_map": r"16 MB smoothed in place: a spread of 1\.000, then of 0\.577\n",
 }
 """A pattern that the output of each must hold."""
 
