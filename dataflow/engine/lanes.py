@@ -696,7 +696,8 @@ class Pool:
                     if self._sweeper is lane:
                         self._sweeper = None
                 # One that the budget holds back is not stalled: a further one would not help it.
-                lane.doubted = seen == lane.looked_at and not (lane.member is not None and lane.member.waits)
+                member = lane.member  # read once: its lane gives it up without the lock
+                lane.doubted = seen == lane.looked_at and not (member is not None and member.waits)
                 stalled = stalled and lane.doubted
                 lane.looked_at = seen
             more = 1

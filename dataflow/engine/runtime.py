@@ -473,7 +473,9 @@ async def _capture(awaitable: Awaitable[Any], into: list[tuple[bool, Any]]) -> N
     """What came of it; not as the task's result, since the frames of a traceback lead to the task: see `block`."""
     try:
         into.append((True, await awaitable))
-    except Exception as exc:
+    except asyncio.CancelledError:
+        raise  # an interrupted program is cancelled, and the runner makes a KeyboardInterrupt of that
+    except BaseException as exc:
         into.append((False, exc))
 
 

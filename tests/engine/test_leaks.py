@@ -1023,3 +1023,117 @@ def test_the_pool_lets_go_of_a_run_before_it_serves_the_next(run_async: Runner) 
 
     run_async(main())
     assert FREE_THREADED or set(seen) == {2}  # the run, and its core
+
+
+@pytest.mark.parametrize("way", ["alone", "needed", "needed twice", "cancelled"])
+def test_a_task_that_has_failed_keeps_nothing_once_it_is_dropped(run_async: Runner, way: str) -> None:
+    watched = Watched()
+
+    @flow.op
+    def fail(x: Any) -> Any:
+        made = watched(np.zeros(1000))
+        raise ValueError(made.shape)
+
+    @flow.op
+    def add(x: Any, y: Any) -> Any:
+        return x
+
+    @flow.op
+    async def never(x: Any) -> Any:
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        x = watched(np.zeros(1000))
+        task: Any = never.start(x) if way == "cancelled" else fail.start(x)
+        if way == "needed":
+            task = add.start(task, x)
+        elif way == "needed twice":
+            task = add.start(add.start([x, {"a": task}], x), task)
+        del x
+        if way == "cancelled":
+            await asyncio.sleep(0)
+            task.cancel()
+        with suppress(ValueError, asyncio.CancelledError):
+            await task
+        del task
+        await flow.quiet()
+        assert settles(lambda: watched.alive == 0)
+
+    run_async(main())
+
+
+async def _waits() -> None:
+    await asyncio.wait([asyncio.ensure_future(asyncio.Event().wait())])
+
+
+async def _knows_its_task() -> None:
+    task = asyncio.current_task()
+    await asyncio.Event().wait()
+    assert task is not None
+
+
+async def _fails_and_knows_its_task() -> None:
+    task = asyncio.current_task()
+    await asyncio.sleep(0)
+    raise ValueError(task)
+
+
+@pytest.mark.parametrize("inside", [_waits, _knows_its_task, _fails_and_knows_its_task])
+@pytest.mark.parametrize("options", [{}, {"timeout": 50}, {"timeout": 0.01}, {"limit": flow.Limit(1)}])
+@pytest.mark.parametrize("ends", ["cancelled", "a neighbour fails"])
+def test_an_async_operator_whose_frames_hold_its_task_leaves_nothing(
+    run_async: Runner,
+    inside: Callable[[], Any],
+    options: dict[str, Any],
+    ends: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logging.getLogger("dataflow"), "disabled", True)  # pytest keeps what is logged
+    watched = Watched()
+
+    async def waiting(x: Any, begun: asyncio.Event) -> None:
+        made = watched(np.zeros(1000))
+        begun.set()
+        await inside()
+        assert made is not None
+
+    @flow.op
+    async def neighbour(begun: asyncio.Event) -> None:
+        await begun.wait()
+        if ends != "cancelled":
+            raise OSError
+
+    operator = flow.op(**options)(waiting)
+
+    @flow.pipeline
+    def p(x: Any, begun: Any) -> Any:
+        return operator(x, begun), neighbour(begun)
+
+    async def main() -> None:
+        begun = asyncio.Event()
+        run = asyncio.create_task(p(watched(np.zeros(1000)), begun))
+        await begun.wait()
+        if ends == "cancelled":
+            run.cancel()
+        with suppress(asyncio.CancelledError, OSError, ValueError, flow.OperatorTimeout):
+            await run
+        del run, begun
+        await flow.quiet()
+        await asyncio.sleep(0)
+        assert settles(lambda: watched.alive == 0)
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("error", [ValueError, GeneratorExit, SystemExit, KeyboardInterrupt])
+def test_what_an_async_operator_raises_in_debug_leaves_nothing(error: type[BaseException]) -> None:
+    watched = Watched()
+
+    @flow.op
+    async def fail(x: Any) -> None:
+        raise error
+
+    p = flow.pipeline(lambda x: fail(x))
+    with suppress(error):
+        p.debug(watched(np.zeros(1000)))
+    assert settles(lambda: watched.alive == 0)

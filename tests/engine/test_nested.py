@@ -891,3 +891,56 @@ def test_a_bug_while_an_inner_run_is_worked_off(run_async: Runner, monkeypatch: 
     run_async(flow.quiet())
     broken = False
     assert run_async(middle(1)) == 12
+
+
+@pytest.mark.parametrize("options", [{}, {"timeout": 50}, {"limit": flow.Limit(1)}])
+@pytest.mark.parametrize("moment", ["as it begins", "before it begins"])
+def test_async_operators_inside_never_begin_when_the_run_around_is_over(
+    run_async: Callable[[Any], Any], options: dict[str, Any], moment: str
+) -> None:
+    over = False
+    late: list[bool] = []
+    outer: asyncio.Task[None] | None = None
+    is_over = threading.Event()
+
+    @flow.op(**options)
+    async def inside(x: int) -> int:
+        if over:
+            late.append(over)
+        return x
+
+    inner = flow.pipeline(lambda x: (inside(x), inside(x)))
+
+    @flow.op
+    def kernel(x: int, loop: Any) -> Any:
+        assert outer is not None
+        if moment == "before it begins":
+            loop.call_soon_threadsafe(outer.cancel)
+            assert is_over.wait(20)
+        else:
+            loop.call_soon_threadsafe(time.sleep, 0.02)  # both of what follows wait for the loop meanwhile
+            loop.call_soon_threadsafe(outer.cancel)
+        return inner.run(x)
+
+    p = flow.pipeline(lambda x, loop: kernel(x, loop))
+
+    async def awaited() -> None:
+        nonlocal over
+        try:
+            await p(1, asyncio.get_running_loop())
+        except asyncio.CancelledError:
+            over = True
+            is_over.set()
+
+    async def main() -> None:
+        nonlocal outer, over
+        for _ in range(5):
+            over = False
+            is_over.clear()
+            outer = asyncio.create_task(awaited())
+            await outer
+            await flow.quiet()
+            assert over
+        assert not late
+
+    run_async(main())

@@ -44,9 +44,11 @@ from typing import Any
 import numpy as np
 
 import dataflow as flow
+from dataflow.events import OperatorEnded, RunEnded, RunStarted
 from tests.release import FREE_THREADED
 from tests.soak.programs import (
     ERRORS,
+    NEVER_RAW,
     SIMPLE,
     Act,
     Node,
@@ -69,6 +71,10 @@ PATIENCE = 10.0
 """What a program may take longer than its parts do one after another, in seconds; and as many times as long."""
 GRACE = 2.0
 """Seconds in which everything that is left over goes."""
+
+THREADS = ("script", "debug")
+"""The ways that take a thread of their own."""
+MATRIX = np.ones((128, 128)) / 128
 
 here: ContextVar[str] = ContextVar("here", default="")
 """Which act this belongs to: operators have it in their context."""
@@ -167,6 +173,8 @@ class Play:
         """For Tasks."""
         self.gates: dict[int, list[int]] = defaultdict(list)
         """By run: who has come to a meeting."""
+        self.told: Counter[tuple[int, str]] = Counter()
+        """By our number of a run and kind: what an observer was told."""
         self.runs = 0
         self.acts_of: dict[int, Act] = {}
         self.closing = False
@@ -189,22 +197,22 @@ class Play:
                         values[node.number] = operators[node.number](*given)
             return tuple(values[number] for number in sinks(nodes))
 
-        made = flow.pipeline(body, name=name)
+        made = flow.pipeline(name=name)(body)
         return made.on(self.runtime) if self.runtime is not None and not inside else made
 
-    def recorded(self, node: Node, path: Path) -> Callable[..., Any]:
+    def recorded(self, node: Node, path: Path) -> Any:
         """What a body calls for a node."""
         if node.kind == "plain":
             return lambda first, *others: reduce(np.maximum, others or [first], first)
         if node.kind not in ("map", "cond"):
             return self.operator(node, path)
-        join = flow.op(self.kernel(node, (*path, "join"), self.joined), name=f"join{node.number}")
+        join = flow.op(name=f"join{node.number}")(self.kernel(node, (*path, "join"), self.joined))
         callees = [
             self.callee(node, path, inner)
             for inner in ([node.inner] if node.kind == "map" else [(one,) for one in node.inner])
         ]
         if node.kind == "map":
-            split = flow.op(self.kernel(node, (*path, "split"), self.split), name=f"split{node.number}")
+            split = flow.op(name=f"split{node.number}")(self.kernel(node, (*path, "split"), self.split))
             return lambda *given: join(*given, flow.map(callees[0], split(*given)))
         ask = flow.op(self.kernel(node, (*path, "ask"), lambda node, run, given: bool(given[0][1] % 2)))
         return lambda *given: join(*given, [flow.cond(ask(given[0]), *callees, given[0])])
@@ -271,12 +279,13 @@ class Play:
                 complaints.append(f"operator {path} of run {run} began after quiet()")
             if act is None or here.get() != act.name:
                 ledger.wrong.append(f"operator {path} of run {run} finds the context of {here.get()!r}")
-            if node.limit is not None and len(path) and path[-1] == node.number:
-                ledger.limited[node.limit] += 1
-                if ledger.limited[node.limit] > self.program.limits[node.limit]:
-                    ledger.wrong.append(f"{ledger.limited[node.limit]} at once under limit {node.limit}")
-            if not on_loop:
-                self.executes(1)
+            limit = node.limit if path[-1] == node.number and act is not None and act.way != "debug" else None
+            if limit is not None:
+                ledger.limited[limit] += 1
+                if ledger.limited[limit] > self.program.limits[limit]:
+                    ledger.wrong.append(f"{ledger.limited[limit]} at once under limit {limit}")
+            counts = not on_loop and act is not None and act.way != "debug"
+            self.executes(counts)
         for value in given:
             for array in [value] if isinstance(value, np.ndarray) else []:
                 if array[0] != run:
@@ -290,10 +299,9 @@ class Play:
         finally:
             del given
             with ledger.lock:
-                if not on_loop:
-                    self.executes(-1)
-                if node.limit is not None and path[-1] == node.number:
-                    ledger.limited[node.limit] -= 1
+                self.executes(-counts)
+                if limit is not None:
+                    ledger.limited[limit] -= 1
 
     def inside_two(self, run: int, path: Path) -> bool:
         """Whether an async operator awaits the run of this, and a kernel that one's.
@@ -337,6 +345,11 @@ class Play:
         while time.perf_counter() < end:
             if node.does == "numpy":
                 np.sqrt(array, out=array)
+            elif node.does == "blas":
+                MATRIX @ MATRIX
+            elif node.does == "checks":
+                flow.checkpoint()
+                time.sleep(0.0001)
 
     def meet(self, node: Node, run: int) -> None:
         """Wait until all are here, or the run is over."""
@@ -349,13 +362,14 @@ class Play:
     def running(self, inner: Any, node: Node, run: int, given: Any) -> Array:
         """A kernel with a run inside, during which it does not execute."""
         x = self.ledger.watched(run, mix(node.number, [int(value[1]) for value in given]))
+        counts = self.acts_of[run].way != "debug"
         with self.ledger.lock:
-            self.executes(-1)
+            self.executes(-counts)
         try:
             results = inner.run(x)
         finally:
             with self.ledger.lock:
-                self.executes(1)
+                self.executes(counts)
         return self.ledger.watched(run, mix(node.number, [int(value[1]) for value in results]))
 
     async def pausing(self, node: Node, run: int, given: Any) -> Array:
@@ -432,7 +446,8 @@ class Play:
         for _ in range(act.copies):
             run, x = self.new_run(act)
             try:
-                outcome = self.pipelines[act.graph].run(x)
+                pipeline = self.pipelines[act.graph]
+                outcome = pipeline.run(x) if act.way == "script" else pipeline.debug(x)
             except BaseException as exc:
                 self.ledger.has_ended(run, exc)
             else:
@@ -482,9 +497,7 @@ class Play:
         assert task is not None
         stopped: list[bool] = []
         if act.cancel is not None:
-            asyncio.get_running_loop().call_later(
-                act.cancel / 1e6, lambda: stopped or (stopped.append(True), task.cancel())
-            )
+            asyncio.get_running_loop().call_later(act.cancel / 1e6, self.cancel_stream, task, stopped)
         got: list[Any] = []
         ends: list[BaseException] = []
         stream: Any = None
@@ -510,6 +523,12 @@ class Play:
             del source, stream, task, end
             got.clear()  # its frame is part of their tracebacks
             ends.clear()
+
+    def cancel_stream(self, task: asyncio.Task[None], stopped: list[bool]) -> None:
+        """Unless it has ended."""
+        if not stopped:
+            stopped.append(True)
+            task.cancel()
 
     def items(self, act: Act, runs: list[int]) -> Iterator[Array]:
         for _ in range(act.copies):
@@ -537,7 +556,7 @@ class Play:
             state = carried(results[0], state)
             return (state, *results), {"state": state}
 
-        made = flow.pipeline(body, name=f"carrying{graph}")
+        made = flow.pipeline(name=f"carrying{graph}")(body)
         return made.on(self.runtime) if self.runtime is not None else made
 
     def carried(self, first: Array, state: Array) -> Array:
@@ -549,7 +568,7 @@ class Play:
         """All acts of a loop."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self.complain)
-        acts = [act for act in self.program.acts if act.way != "script" and act.loop == number]
+        acts = [act for act in self.program.acts if act.way not in THREADS and act.loop == number]
         for task in [loop.create_task(self.act(act)) for act in acts]:
             await task
         del task
@@ -572,17 +591,27 @@ class Play:
         program = self.program
         flow.set_num_interop_threads(program.threads)
         began = time.perf_counter()
+        unobserve = flow.observe(self.observe) if program.observed else None
         for _ in range(program.rounds):
             self.one_round(began + PATIENCE * (1 + length(program)))
         self.in_time([partial(self.in_thread, flow.quiet)], began + PATIENCE * (1 + length(program)))
         self.ledger.closed = True
+        if unobserve is not None:
+            unobserve()
         self.check()
 
+    def observe(self, event: object) -> None:
+        if isinstance(event, RunStarted):
+            self.told[event.run, "started"] += 1
+        elif isinstance(event, RunEnded):
+            self.told[event.run, "ended"] += 1
+        elif isinstance(event, OperatorEnded):
+            self.told[event.run, "operators"] += 1
+
     def one_round(self, deadline: float) -> None:
-        jobs: list[Callable[[], object]] = []
-        for number in sorted({act.loop for act in self.program.acts if act.way != "script"}):
-            jobs.append(partial(self.in_thread, partial(self.on_loop, number)))
-        jobs.extend(partial(self.script, act) for act in self.program.acts if act.way == "script")
+        loops = sorted({act.loop for act in self.program.acts if act.way not in THREADS})
+        jobs: list[Callable[[], object]] = [partial(self.in_thread, partial(self.on_loop, loop)) for loop in loops]
+        jobs.extend(partial(self.script, act) for act in self.program.acts if act.way in THREADS)
         if self.program.resizes:
             jobs.append(self.resize)
         if self.program.closes is not None:
@@ -624,7 +653,7 @@ class Play:
         for run, act in self.acts_of.items():
             if run not in self.ledger.over:
                 wrong.append(f"run {run} of {act.name} has no outcome")
-            elif act.way in ("await", "script"):
+            elif act.way in ("await", "script", "debug"):
                 self.check_run(run, act, self.ledger.over[run])
             elif act.way == "tasks":
                 self.check_tasks(run, act, self.ledger.over[run])
@@ -636,6 +665,12 @@ class Play:
                 wrong.append(f"a thread began {count} kernels of run {run} after its end")
         if self.ledger.most > self.most_threads:
             wrong.append(f"{self.ledger.most} kernels executed at once, with {self.most_threads} threads")
+        for run in {run for run, _ in self.told}:
+            if (self.told[run, "started"], self.told[run, "ended"]) != (1, 1):
+                wrong.append(
+                    f"an observer was told of {self.told[run, 'started']} starts of a run, and of "
+                    f"{self.told[run, 'ended']} ends"
+                )
         if self.runtime is not None:
             counts = self.runtime.info()["runs"]
             if counts["running"] or counts["waiting"]:
@@ -689,12 +724,13 @@ class Play:
         if isinstance(error, flow.OperatorTimeout):
             return any(node.timeout is not None for _, node in every(self.program.graphs[act.graph]))
         final = [one for one, again in self.ledger.raised[run] if not again]
-        never_raw = (StopIteration, SystemExit, KeyboardInterrupt, GeneratorExit)
+        if act.way == "debug":  # untouched, and there are no further attempts
+            return any(one is error or one is error.__cause__ for one, _ in self.ledger.raised[run])
         if type(error) is flow.OperatorError:
-            return isinstance(error.__cause__, never_raw) and any(one is error.__cause__ for one in final)
+            return isinstance(error.__cause__, NEVER_RAW) and any(one is error.__cause__ for one in final)
         if type(error) is RuntimeError:  # what Python makes of a StopIteration in a coroutine
             return isinstance(error.__cause__, StopIteration) and any(one is error.__cause__ for one in final)
-        return not isinstance(error, never_raw) and any(one is error for one in final)
+        return not isinstance(error, NEVER_RAW) and any(one is error for one in final)
 
     def check_calls(self, run: int, act: Act) -> None:
         """None is called more often than its attempts allow."""
@@ -904,9 +940,16 @@ def new_loops() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     return {**loops, "uvloop": uvloop.new_event_loop}
 
 
+def warm_up() -> None:
+    """What the first loop of a kind opens stays open."""
+    for new_loop in new_loops().values():
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(flow.quiet())
+
+
 def soak(first: int, count: int, loop: str, drop: list[str], times: int) -> int:
     """Play programs one after another; gives how many were broken."""
-    broken = 0
+    broken, where = 0, f"on {loop}, Python {sys.version.split()[0]}"
     began = time.perf_counter()
     slow: list[tuple[float, int]] = []
     for seed in range(first, first + count):
@@ -919,10 +962,7 @@ def soak(first: int, count: int, loop: str, drop: list[str], times: int) -> int:
                 play(program, new_loops()[loop])
             except Broken as error:
                 broken += 1
-                print(
-                    f"seed {seed} on {loop}, Python {sys.version.split()[0]}: {type(error).__name__}\n{error}\n{program}"
-                )
-                sys.stdout.flush()
+                print(f"seed {seed} {where}: {type(error).__name__}\n{error}\n{program}", flush=True)
                 if isinstance(error, Hung):
                     os._exit(2)
                 break
@@ -930,9 +970,7 @@ def soak(first: int, count: int, loop: str, drop: list[str], times: int) -> int:
         if seed % 1000 == 999:
             print(f"{seed + 1 - first} of {count}, {broken} broken, {time.perf_counter() - began:.0f} s", flush=True)
     slow.sort(reverse=True)
-    print(
-        f"{count} programs on {loop}, Python {sys.version.split()[0]}: {broken} broken, {time.perf_counter() - began:.0f} s"
-    )
+    print(f"{count} programs {where}: {broken} broken, {time.perf_counter() - began:.0f} s")
     print("latest: " + ", ".join(f"{seconds:.2f} s (seed {seed})" for seconds, seed in slow[:5]))
     return broken
 
@@ -975,9 +1013,7 @@ def main() -> None:
     if asked.shrink is not None:
         shrink(asked.shrink, asked.loop, asked.times)
         return
-    for new_loop in new_loops().values():
-        with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(flow.quiet())  # what the first loop of a kind opens stays open
+    warm_up()
     drop = [part for part in asked.drop.split(",") if part]
     sys.exit(1 if soak(asked.seed, asked.count, asked.loop, drop, asked.times) else 0)
 

@@ -8,6 +8,7 @@ each kernel is to be called.
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,8 @@ class Stop(BaseException):
     """A BaseException of the user's own."""
 
 
-for _kind in (ValueError, OSError, KeyError, StopIteration, SystemExit, KeyboardInterrupt, GeneratorExit, Stop):
+NEVER_RAW = (StopIteration, CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit)
+for _kind in (ValueError, OSError, KeyError, Stop, *NEVER_RAW):
     ERRORS[_kind.__name__] = _kind
 
 
@@ -43,7 +45,8 @@ class Node:
     """"kernel", "async", "plain" (recorded numpy), or what runs an inner graph: "run" (`p.run` in a kernel), "await"
     (`await p` in an async op), "map", "cond"."""
     does: str = "nothing"
-    """"nothing", "sleep", "spin", "numpy", or "meet": wait until so many others of the run are there as well."""
+    """"nothing", "sleep", "spin", "numpy", "blas", "checks" (`checkpoint`, again and again), or "meet": wait until so
+    many others of the run are there as well."""
     micros: int = 0
     fails: str = ""
     failing: int = 1_000
@@ -83,7 +86,7 @@ class Act:
 
     name: str
     way: str
-    """"await", "script" (`p.run` in a thread of its own), "tasks" (`op.start`), "stream"."""
+    """"await", "script" (`p.run` in a thread of its own), "debug" (likewise), "tasks" (`op.start`), "stream"."""
     graph: int = 0
     loop: int = 0
     delay: int = 0
@@ -126,11 +129,12 @@ class Program:
     """`max_runs` and `max_waiting`."""
     closes: tuple[int, float] | None = None
     """Microseconds after which the runtime is closed, and the timeout."""
+    observed: bool = False
     rounds: int = 1
     """How often the acts are done, one time after another: later runs go by what the first have shown."""
 
     def __str__(self) -> str:
-        lines = [f"program {self.seed}: {self.threads} threads, {self.rounds} rounds"]
+        lines = [f"program {self.seed}: {self.threads} threads, {self.rounds} rounds{', observed' * self.observed}"]
         if self.limits:
             lines.append(f"  limits {self.limits}")
         if self.resizes:
@@ -228,9 +232,8 @@ def compose(seed: int) -> Program:
     limits = tuple(random.randint(1, 3) for _ in range(random.choice((0, 0, 1, 2))))
     long = random.random() < 0.06
     loops = random.choice((1, 1, 1, 2, 3))
-    graphs: list[Nodes] = []
-    for _ in range(random.choice((1, 1, 2))):
-        graphs.append(_graph(random, 200 if long else random.choice((1, 3, 8, 25)), len(limits), depth=0))
+    sizes = [200 if long else random.choice((1, 3, 8, 25)) for _ in range(random.choice((1, 1, 2)))]
+    graphs = [_graph(random, size, len(limits), depth=0) for size in sizes]
     acts = [_act(random, number, len(graphs), loops, long) for number in range(random.choice((1, 1, 2, 3, 5)))]
     if random.random() < 0.2 and least >= 2:
         graphs, acts = _meeting(random, graphs, acts, least)
@@ -240,9 +243,26 @@ def compose(seed: int) -> Program:
         if random.random() < 0.3:
             closes = _moment(random), random.choice((0, 0.001, 0.01, 10))
     rounds = random.choice((1, 1, 1, 2, 4))
+    for place, act in enumerate(acts):
+        if act.way == "debug" and _cancels_itself(graphs[act.graph]):
+            acts[place] = replace(act, way="script")
     return Program(
-        seed, threads, tuple(graphs), tuple(acts), limits, resizes, runtime, closes, rounds=1 if closes else rounds
+        seed,
+        threads,
+        tuple(graphs),
+        tuple(acts),
+        limits=limits,
+        resizes=resizes,
+        runtime=runtime,
+        closes=closes,
+        observed=random.random() < 0.2,
+        rounds=1 if closes else rounds,
     )
+
+
+def _cancels_itself(nodes: Nodes) -> bool:
+    """Whether an async operator raises CancelledError, of which in `debug` the task is left to the collector."""
+    return any(node.kind == "async" and node.fails == "CancelledError" for _, node in every(nodes))
 
 
 def _moment(random: Random) -> int:
@@ -250,7 +270,7 @@ def _moment(random: Random) -> int:
 
 
 def _act(random: Random, number: int, graphs: int, loops: int, long: bool) -> Act:
-    way = random.choices(("await", "script", "tasks", "stream"), (8, 2, 0 if long else 3, 4))[0]
+    way = random.choices(("await", "script", "debug", "tasks", "stream"), (8, 2, 0.4, 0 if long else 3, 4))[0]
     act = Act(
         name=f"act{number}",
         way=way,
@@ -259,7 +279,7 @@ def _act(random: Random, number: int, graphs: int, loops: int, long: bool) -> Ac
         delay=random.choice((0, _moment(random))),
         copies=random.choice((1, 1, 2, 3, 6)),
     )
-    if way != "script" and random.random() < 0.35:
+    if way not in ("script", "debug") and random.random() < 0.35:
         act = replace(act, cancel=_moment(random), cancels=random.choice(("one", "all", "timeout")))
     if way != "stream":
         return act
@@ -336,7 +356,7 @@ def _work(random: Random, node: Node, depth: int, limits: int, quick: bool) -> N
     if kind == "plain":
         return node if node.takes else replace(node, kind="kernel")
     micros = random.choice((0, 5, 20, 100) if quick else (0, 20, 100, 500, 1_500, 4_000))
-    node = replace(node, does=random.choice(("nothing", "sleep", "spin", "numpy")), micros=micros)
+    node = replace(node, does=random.choice(("nothing", "sleep", "spin", "numpy", "blas", "checks")), micros=micros)
     if node.does == "nothing" or (kind == "async" and node.does != "sleep"):
         node = replace(node, does="nothing" if kind == "kernel" or random.random() < 0.5 else "sleep")
     if node.does == "nothing":
@@ -355,7 +375,7 @@ def _meeting(random: Random, graphs: list[Nodes], acts: list[Act], slots: int) -
     meeting = tuple(Node(first + place, (), does="meet", micros=together) for place in range(together))
     graphs = [graphs[0] + meeting, *graphs[1:]]
     # Of Tasks each is a run of its own: one that is cancelled would leave the others waiting.
-    way = "await" if acts[0].way == "tasks" else acts[0].way
+    way = "await" if acts[0].way in ("tasks", "debug") else acts[0].way
     first_act = replace(acts[0], graph=0, copies=1, way=way)
     if len(graphs) == 1:
         return graphs, [first_act]
@@ -382,6 +402,8 @@ def simpler(program: Program) -> Iterator[tuple[str, Program]]:
         yield "closes", replace(program, closes=None)
     if program.runtime is not None:
         yield "runtime", replace(program, runtime=None, closes=None)
+    if program.observed:
+        yield "observed", replace(program, observed=False)
     if program.rounds > 1:
         yield "rounds", replace(program, rounds=1)
     for place, nodes in enumerate(program.graphs):
