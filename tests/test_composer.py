@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import threading
 from collections.abc import Iterator
@@ -128,7 +129,7 @@ def test_a_wrong_value_is_noticed(way: str, faulty: type[Faulty], monkeypatch: p
 
 def test_what_hangs_is_noticed(faulty: type[Faulty], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(composer, "PATIENCE", 0.05)
-    monkeypatch.setattr(composer.faulthandler, "dump_traceback", lambda **_: None)
+    monkeypatch.setattr(faulthandler, "dump_traceback", lambda **_: None)
     monkeypatch.setattr(faulty, "fault", "hangs")
     with pytest.raises(composer.Hung):
         play(program_of(Node(0)), composer.new_loops()["asyncio"])

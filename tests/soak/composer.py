@@ -69,8 +69,8 @@ Array = np.ndarray[Any, Any]
 
 PATIENCE = 10.0
 """What a program may take longer than its parts do one after another, in seconds; and as many times as long."""
-GRACE = 2.0
-"""Seconds in which everything that is left over goes."""
+GRACE = 20.0 if FREE_THREADED else 5.0
+"""Seconds in which everything that is left over goes, on a machine that is busy."""
 
 THREADS = ("script", "debug")
 """The ways that take a thread of their own."""
@@ -411,10 +411,18 @@ class Play:
             chosen = list(tasks.items())[: 1 if act.cancels == "one" else None]
             loop.call_later(act.cancel / 1e6, self.cancel, chosen)
         for run, task in tasks.items():
+            if act.left:
+                task.add_done_callback(partial(self.never_began, run))
+                continue
             try:
                 await task
             except asyncio.CancelledError as exc:  # before its first step
                 self.ledger.has_ended(run, exc.with_traceback(None))
+
+    def never_began(self, run: int, task: asyncio.Task[None]) -> None:
+        """If the task was cancelled before its first step, its run has no outcome yet."""
+        if task.cancelled():
+            self.ledger.has_ended(run, asyncio.CancelledError())
 
     def cancel(self, tasks: list[tuple[int, Any]]) -> None:
         for run, task in tasks:
@@ -576,7 +584,7 @@ class Play:
             await self.runtime.aclose(None)
         await flow.quiet()
         left = asyncio.all_tasks() - {asyncio.current_task()}
-        if left:
+        if left and not any(act.left for act in acts):
             self.ledger.wrong.append(f"tasks are left: {left}")
 
     @property
@@ -710,6 +718,8 @@ class Play:
     def may_fail(self, run: int, act: Act, error: BaseException) -> bool:
         """Whether this is an outcome that the run may have."""
         cancelled = run in self.ledger.cancelled
+        if act.left and type(error) is asyncio.CancelledError:
+            return True
         if cancelled and act.cancels != "timeout":
             return type(error) is asyncio.CancelledError
         if type(error) is TimeoutError:
@@ -869,6 +879,13 @@ def others() -> list[str]:
     return [thread.name for thread in threading.enumerate() if not thread.name.startswith("dataflow")]
 
 
+def nothing_runs() -> bool:
+    """Whether the pool has nothing to do."""
+    info = flow.parallel_info()
+    threads = info["interop_threads"]
+    return not (threads["busy"] or threads["overrunning"] or threads["queued"] or info["runs"]["in_progress"])
+
+
 def settles(holds: Callable[[], bool]) -> bool:
     """Whether it holds within some seconds; on a free-threaded build after a collection."""
     end = time.perf_counter() + GRACE
@@ -912,9 +929,7 @@ def play(program: Program, new_loop: Callable[[], asyncio.AbstractEventLoop]) ->
         "threads": lambda: len(others()) <= threads,
         "descriptors": lambda: descriptors() <= files,
         "arrays": lambda: not any(reference() is not None for reference in arrays),
-        "busy": lambda: not (info := flow.parallel_info()["interop_threads"])["busy"] and not info["overrunning"],
-        "queued": lambda: not flow.parallel_info()["interop_threads"]["queued"],
-        "runs": lambda: not flow.parallel_info()["runs"]["in_progress"],
+        "runs": nothing_runs,
     }
     left = [name for name, holds in checks.items() if not settles(holds)]
     if left:

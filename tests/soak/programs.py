@@ -100,6 +100,8 @@ class Act:
     stream: dict[str, Any] = field(default_factory=dict)
     leaves: int | None = None
     """After how many results a stream is left."""
+    left: bool = False
+    """Whether the loop ends without waiting for it, and so cancels what there is of it."""
     source: str = "list"
     """"list", "generator", "async" or "fails": an async one that fails in the end."""
 
@@ -109,6 +111,8 @@ class Act:
             told += f", {self.source} {self.stream}" + (
                 f", left after {self.leaves}" if self.leaves is not None else ""
             )
+        if self.left:
+            told += ", left to the end of the loop"
         if self.cancel is not None:
             told += f", {self.cancels} cancelled after {self.cancel}µs"
         return told
@@ -246,6 +250,8 @@ def compose(seed: int) -> Program:
     for place, act in enumerate(acts):
         if act.way == "debug" and _cancels_itself(graphs[act.graph]):
             acts[place] = replace(act, way="script")
+        elif act.way == "await" and random.random() < 0.1:
+            acts[place] = replace(act, left=True)
     return Program(
         seed,
         threads,
@@ -425,6 +431,8 @@ def _simpler_act(act: Act) -> Iterator[tuple[str, Act]]:
         yield "copies", replace(act, copies=1)
     if act.cancel is not None:
         yield "cancel", replace(act, cancel=None)
+    if act.left:
+        yield "left", replace(act, left=False)
     if act.delay:
         yield "delay", replace(act, delay=0)
     if act.leaves is not None:
