@@ -81,9 +81,10 @@ def _array(value: Array, layout: str, depth: int) -> Any:
     laid = value.view(np.ndarray).copy(order="K") if layout == "of a copy" else value
     flags = laid.flags
     strides = [stride for stride, length in zip(laid.strides, laid.shape) if length > 1] if value.size else []
-    if layout == "of a copy" and any(s == 0 and n > 1 for s, n in zip(value.strides, value.shape)):
-        return *told, [stride == 0 for stride in value.strides], _attributes(value, layout, depth)  # it still repeats
-    told += (strides, flags.c_contiguous, flags.f_contiguous, flags.aligned)
+    if layout == "of a copy" and strides and any(s == 0 and n > 1 for s, n in zip(value.strides, value.shape)):
+        told += ([stride == 0 for stride in value.strides],)  # what repeats still repeats
+    else:
+        told += (strides, flags.c_contiguous, flags.f_contiguous, flags.aligned)
     return *told, _attributes(value, layout, depth)
 
 

@@ -398,16 +398,20 @@ def code_of(line: str, nodes: tuple[str, ...], way: Way) -> CodeType:
 
 
 ANY = frozenset(KINDS)
+TEXTS = frozenset({"text", "some bytes", "np.str_", "np.bytes_", "bytearray"})
 BY_RULE = [
     (r"r = x; r \S+= |operator\.iadd\(x", {"read-only"}, "the copy that is changed can be written to"),
     (r"r \S+= (x|y|a)$|operator\.iadd", {"list in itself"}, "the copy that is changed holds the same items"),
     (r"r = a [<>=!]=? x", {"dtype"}, "recorded the other way round, so that `dtype == node.dtype` is recorded at all"),
     (r"np\.ma\.mask_(rows|cols|rowcols)\(a0, ", ANY, "the node is ignored, and the body's own constant returned"),
     (r"a\[.*x|np\.ma\.array\(a", {"None"}, "None is no node, and what the body makes of its constants is returned"),
+    (r"np\.flip\(\[x", {"None"}, "the same"),
+    (r"\(x, x", {"dict", "list of arrays", "tuple of arrays", "list in itself"}, "arguments are rebuilt one by one"),
     (r"x is None|\.clip\(a0, x\)", {"None"}, "`is` asks nothing of a node"),
     (r"x\[.*None", {"matrix"}, "numpy itself makes no view of a matrix of three dimensions"),
+    (r"np\.arg\w+\(.*x", {"masked record"}, "integers whose default is a record: numpy itself makes no view of them"),
     (r"\.fill_value", {kind for kind in KINDS if "masked" in kind}, "whoever asks for the default sets it"),
-    (r"r = (a|'.*') % x|r = a; r %= x", {"text", "some bytes", "np.str_", "np.bytes_"}, "Python does not ask the node"),
+    (r"r = (a|'.*') % x|r = a; r %= x", TEXTS, "Python does not ask the node"),
 ]
 """Where a pipeline may give something else, and why: lines, and kinds of which some value is."""
 

@@ -1,7 +1,15 @@
-"""Random bodies, written as source: what a trace of them gives is what the plain function gives, bit for bit."""
+"""Random bodies, written as source: what a trace of them gives is what the plain function gives, bit for bit.
+
+Among their lines are in-place statements, containers, closures, and kernels that keep what they return or are given:
+nobody else's values and flags may change, and results are the user's.
+"""
 
 from __future__ import annotations
 
+import functools
+import operator
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,6 +18,7 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 import dataflow as flow
+from tests.soak.described import described
 
 
 class Pair(NamedTuple):
@@ -45,7 +54,64 @@ def gather(box: Any) -> Any:
     return gather(box.inner)
 
 
-NAMES = {"np": np, "Pair": Pair, "Box": Box, "halves": halves, "scale": scale, "gather": gather}
+KEPT: list[np.ndarray[Any, Any]] = []
+"""What kernels keep for themselves."""
+GLOBAL = np.arange(12.0).reshape(3, 4)
+TABLE = {"weights": np.full((3, 4), 0.5), "names": ["a", "b"]}
+
+
+@flow.op
+def keeping(x: Any) -> Any:
+    """Keeps what it returns."""
+    KEPT.append(x * 2)
+    return KEPT[-1]
+
+
+@flow.op
+def keeping_all(x: Any) -> Any:
+    """Keeps an array, returns views of it."""
+    KEPT.append(np.vstack([x, x + 1]))
+    return {"top": KEPT[-1][:3], "bottom": KEPT[-1][3:], "both": [KEPT[-1]] * 2}
+
+
+@flow.op
+def passing(x: Any) -> Any:
+    return x
+
+
+@flow.op
+def viewing(x: Any) -> Any:
+    return x[::-1]
+
+
+@flow.op
+def a_global(x: Any) -> Any:
+    return GLOBAL
+
+
+@flow.op
+def weights(x: Any, table: Any) -> Any:
+    return table["weights"]
+
+
+@flow.op
+def counted(x: Any, into: Any, times: int = 1) -> Any:
+    """Changes a container that the body made."""
+    for _ in range(times):
+        into.append(1) if not isinstance(into, dict) else into.update({len(into): 1})
+    return x + len(into)
+
+
+@flow.op(writes=("acc",))
+def accumulated(acc: Any, x: Any) -> Any:
+    acc += x
+    return acc
+
+
+NAMES = {"np": np, "Pair": Pair, "Box": Box, "GLOBAL": GLOBAL, "TABLE": TABLE, "functools": functools}
+NAMES |= {"operator": operator, "deque": deque}
+NAMES |= {fn.__name__: fn for fn in (halves, scale, gather, keeping, keeping_all, passing, viewing, a_global, weights)}
+NAMES |= {"counted": counted, "accumulated": accumulated}
 
 # Each line reads earlier arrays (3 × 4, float64), `a` and `b`, and makes a new one, `new`; `t` is its own scratch name.
 LINES = [
@@ -114,6 +180,51 @@ LINES = [
     "new = np.float64(2) * a",
     "new = np.ones((3, 4)) + a",
     "new = np.arange(12.0).reshape(3, 4) - b",
+    # in place, of what containers hold
+    "t = [a + 0, b]\nt[0] += t[1]\nnew = t[0]",
+    "t = {'k': [a * 1]}\nt['k'][0] -= b\nt['k'] += [b]\nnew = t['k'][0] + t['k'][1]",
+    "t = Box(a + 0)\nt.inner *= b\nnew = t.inner",
+    "new, s = a + 0, b + 0\nnew, s = s, new\nnew += s\ns /= 3",
+    "new = operator.iadd(a + 0, b)",
+    "new = a + 0\nfor s in (b, 2, np.float32(0.5)):\n    new *= s",
+    "new = a + 0\nnew += GLOBAL\nnew -= np.ones(4)",
+    "new = scale(a)\nnew @= b.T @ b / 1e3",
+    # containers
+    "t = deque([a, b])\nt.rotate(1)\nnew = t[0] - t[1]",
+    "t = [a]\nt.append(t[0] + b)\nt = [*t, *reversed(t)]\nnew = gather(t) + t[3]",
+    "t = {**{'a': a}, 'b': b}\nnew = a + gather(dict(sorted(t.items(), reverse=True)))",
+    "s = [a, b]\nt = (s, {'again': s})\nnew = gather(t) * t[1]['again'][1]",
+    "t = Pair(a, b)._replace(left=b)\nnew = t.left + gather(t)",
+    "new = sum(v * i for i, v in enumerate((a, b, a)))",
+    "new = scale(*[a], **{'by': 2, 'offset': b})",
+    "new = np.where(np.isin(np.arange(4), [1, 2]), a, b)",
+    "new = counted(a, [])",
+    "new = counted(a, [b, {'k': [1]}], times=2) + counted(b, {})",
+    "t = deque()\nnew = counted(a, t) + counted(b, t)",
+    # closures
+    "def f(v=a):\n    return v + b\nnew = f() - f(b)",
+    "def f():\n    nonlocal_ = a * 2\n    return (lambda: nonlocal_ + b)()\nnew = f()",
+    "def f(n):\n    return a if n == 0 else f(n - 1) * 0.5 + b\nnew = f(3)",
+    "t = functools.partial(scale, by=b)\nnew = t(a)",
+    "new = functools.reduce(np.maximum, [a, b, a * 2])",
+    "s, t = zip(*[(a, b), (b, a)])\nnew = s[0] - t[0]",
+    "t = list(map(lambda v: v * b, [a, b]))\nnew = t[0] + t[1]",
+    # kernels that keep what they return, or are given
+    "new = keeping(a)",
+    "new = keeping(a) + keeping(b)",
+    "t = keeping_all(a)\nnew = t['top'] - t['bottom'] * b + t['both'][0][:3]",
+    "new = keeping_all(b)['both'][1][1:4]",
+    "new = passing(passing(a))",
+    "new = viewing(a)",
+    "new = viewing(keeping(a)) + passing(b)",
+    "new = a_global(a)",
+    "new = passing(GLOBAL) + a",
+    "new = weights(a, TABLE)",
+    "new = weights(b, {'weights': a, 'names': []})",
+    "new = accumulated(a + 0, b)",
+    "new = accumulated(keeping(a), b) + keeping(b)",
+    "new = accumulated(GLOBAL * 1, a)",
+    "new = accumulated(viewing(a) * 1, b)",
 ]
 
 RETURNS = [
@@ -124,7 +235,19 @@ RETURNS = [
     "return Pair({0}, Box({1}))",
     "return {0}.sum(), {1}.shape, {0}.dtype, {1}[0, 0]",
     "first, *_ = [{0}, {1}]\n    return first",
+    "return GLOBAL, TABLE, {0}",
+    "return {0}[::2], {1}.T, {0}[:0]",
+    "return deque([{0}, [{1}]])",
+    "same = [{0}]\n    return same, same, {0}",
 ]
+
+LAYOUTS: dict[str, Callable[[Any], Any]] = {
+    "C": lambda x: x.copy(),
+    "F": np.asfortranarray,
+    "strided": lambda x: np.repeat(np.repeat(x, 2, axis=0), 3, axis=1)[::2, ::3],
+    "backwards": lambda x: x[::-1, ::-1].copy()[::-1, ::-1],
+    "unaligned": lambda x: np.frombuffer(bytearray(b"?" + x.tobytes()), np.uint8)[1:].view(np.float64).reshape(3, 4),
+}
 
 
 @st.composite
@@ -141,31 +264,39 @@ def sources(draw: st.DrawFn) -> str:
     return "\n".join(lines)
 
 
-def same(left: Any, right: Any) -> bool:
-    if isinstance(left, np.ndarray):
-        return isinstance(right, np.ndarray) and left.dtype == right.dtype and left.tobytes() == right.tobytes()
-    if type(left) is not type(right):
-        return False
-    if isinstance(left, (tuple, list)):
-        return len(left) == len(right) and all(map(same, left, right))
-    if isinstance(left, dict):
-        return left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
-    if isinstance(left, Box):
-        return same((left.inner, left.label), (right.inner, right.label))
-    return bool(left == right) or left != left
+def arrays(value: Any) -> list[np.ndarray[Any, Any]]:
+    if isinstance(value, np.ndarray):
+        return [value]
+    if isinstance(value, Box):
+        return arrays(value.inner)
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple, deque)) else ()
+    return [array for item in items for array in arrays(item)]
+
+
+def state(*values: Any) -> Any:
+    """The bits and flags of arrays of somebody else."""
+    return [(described(array), array.flags.writeable) for array in arrays(values)]
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(source=sources(), seed=st.integers(0, 1000))
-def test_a_traced_body_gives_what_the_plain_function_gives(source: str, seed: int) -> None:
-    note(source)
+@given(source=sources(), seed=st.integers(0, 1000), layout=st.sampled_from(sorted(LAYOUTS)))
+def test_a_traced_body_gives_what_the_plain_function_gives(source: str, seed: int, layout: str) -> None:
+    note(f"{source}\n# on arrays that are {layout}")
     scope: dict[str, Any] = dict(NAMES)
     exec(source, scope)
-    x, y = np.random.default_rng(seed).standard_normal((2, 3, 4))
+    x, y = map(LAYOUTS[layout], np.random.default_rng(seed).standard_normal((2, 3, 4)))
+    owned = GLOBAL, TABLE, x, y
+    before = state(*owned)
     with np.errstate(all="ignore"):
-        expected = scope["body"](x.copy(), y.copy())
+        expected = described(scope["body"](*map(LAYOUTS[layout], (x, y))), "of a copy")
+        assert state(*owned) == before
         pipeline = flow.pipeline(scope["body"])
-        before = x.tobytes(), y.tobytes()
-        for result in (pipeline.debug(x, y), pipeline.run(x, y), pipeline.run(x, y)):
-            assert same(expected, result)
-        assert (x.tobytes(), y.tobytes()) == before
+        for run in (pipeline.debug, pipeline.run, pipeline.run):
+            KEPT.clear()
+            result = run(x, y)
+            assert described(result, "of a copy") == expected
+            assert state(*owned) == before
+            assert all(array.flags.writeable for array in KEPT)
+            for array in arrays(result):
+                assert array.flags.writeable
+                assert not any(np.shares_memory(array, other) for other in (x, y) if array is not other)
