@@ -48,8 +48,8 @@ class TraceError(DataflowError, TypeError):
 class TraceWarning(UserWarning):
     """A pipeline body does what happens once, when it is traced, and on values would happen in every run.
 
-    The message names the line and the remedy. `warnings.simplefilter("error", flow.TraceWarning)` makes it an error, and
-    "ignore" silences it.
+    The message names the line and the remedy. `warnings.simplefilter("error", flow.TraceWarning)` makes it an error,
+    and "ignore" silences it.
     """
 
 
