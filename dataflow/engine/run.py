@@ -37,6 +37,8 @@ from threading import Lock, local
 from time import time_ns
 from typing import Any
 
+from numpy import ndarray
+
 from dataflow.engine.failure import NO_RUN, also_failed, arrive, delivered, wrong_result
 from dataflow.engine.scheduler import Scheduler
 from dataflow.engine.segment import END, Segment, Weight
@@ -450,9 +452,10 @@ class Run:
         """Hold a result that is shared, evaluate its plumbing, refuse what is no value; returns what to store."""
         plan = self.plan
         if type(result) not in PLAIN_RESULT:
-            wrong = wrong_result(result, plan.nodes[step], plan)
-            if wrong is not None:
-                raise wrong
+            if type(result) is not ndarray:
+                wrong = wrong_result(result, plan.nodes[step], plan)
+                if wrong is not None:
+                    raise wrong
             if step in plan.output_slots:
                 result = self._as_output(step, step, result)
             elif step in plan.taken and self._given(step).includes(result, plan.taken[step]):
@@ -487,12 +490,22 @@ class Run:
             return value
         if slot in plan.parts:
             owned = own_part(value)
+        elif type(value) is ndarray and value.base is None and self._was_given_arrays(step):
+            return value  # readers get views, which have a base: this one the kernel has made
         else:
             owned = own(value, self._given(step), plan.nodes[step].spec.name)
         if owned is not value and slot in plan.live and not plan.nodes[step].spec.inout:
             self._late.append(slot)  # what is changed after it, it sees as well
             return value
         return owned
+
+    def _was_given_arrays(self, step: int) -> bool:
+        """Whether all that a step was given are arrays, numbers and strings; no objects that may hold arrays."""
+        node, values = self.plan.nodes[step], self.values
+        for argument in (*node.args, *node.kwargs.values()):
+            if type(argument) is not Ref and type(argument) not in ANY_RESULT:
+                return False
+        return all(type(bare(values[slot])) in ANY_RESULT for slot in self.plan.reads[step][: len(node.reads)])
 
     def _given(self, step: int) -> Given:
         """What a step was given, but what it changes; as `seen_by`."""
