@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dataflow.graph.nodes import Graph, Kind, Node, OpSpec, Ref
-from dataflow.graph.pytree import ATOMS, kind_of, leaves, walked
+from dataflow.graph.pytree import ATOMS, kind_of, larger_than, leaves, walked
 from dataflow.graph.templates import Literal, renumber
 
 __all__ = [
@@ -44,6 +44,8 @@ __all__ = [
 
 MOST_CELLS = 32
 """Cells of one node: if it has more, they become one."""
+MOST_PARTS = 2000
+"""Parts of an input that are looked at."""
 
 Key = Hashable
 """What stands for a value: its number, or (for a constant) the id of the object that is on its memory."""
@@ -273,13 +275,16 @@ def constants_of(graph: Graph) -> frozenset[int]:
 def alike(inputs: Sequence[Any], constants: frozenset[int], changed: frozenset[Key]) -> tuple[tuple[Key, ...], ...]:
     """The groups of inputs and constants that are one object, or on one memory, and of which one is `changed`.
 
-    For `in_order`. Inputs go by their number.
+    For `in_order`. Inputs go by their number. One that has very many parts is taken to be one with all others: to look
+    through it would hold the loop.
     """
+    given = {number: value for number, value in enumerate(inputs) if type(value) not in ATOMS}
+    if len(given) > 1 and any(larger_than(value, MOST_PARTS) for value in given.values()):
+        return () if changed.isdisjoint(given) else (tuple(given),)
     found: dict[int, list[Key]] = {}
-    for number, value in enumerate(inputs):
-        if type(value) not in ATOMS:
-            for key in set(keys_of(value)):
-                found.setdefault(key, []).append(number)
+    for number, value in given.items():
+        for key in set(keys_of(value)):
+            found.setdefault(key, []).append(number)
     groups = {
         (*numbers, ("constant", key)) if key in constants else tuple(numbers)
         for key, numbers in found.items()

@@ -485,6 +485,21 @@ def test_two_arguments_that_are_one_object_are_ordered_as_one(run_async: Runner,
         every_way(run_async, flow.pipeline(body), ALIASES[alias], check)
 
 
+def test_a_very_long_list_is_taken_to_be_one_with_all_others(run_async: Runner) -> None:
+    def body(out: Any, many: Any) -> Any:
+        sums = [total(many[0])]
+        add_to(1, out=out)
+        sums.append(total(many[-1]))
+        add_to(1, out=out)
+        return sums, total(out)
+
+    def make() -> Any:
+        out = np.zeros(2)
+        return out, [out, *([np.zeros(1)] * 300_000), out]
+
+    every_way(run_async, flow.pipeline(body), make, lambda result, _: assert_equal(result, ([0, 2], 4)))
+
+
 SHARED = np.zeros(2)
 
 
