@@ -219,7 +219,6 @@ readonly.default(
         np.ndarray: lambda array: locked(array) if type(array) is np.ndarray else locked_kind(array, readonly),
         np.ma.MaskedArray: _masked,
         np.void: lambda record: record.copy(),  # a part of an array, which no view of it can protect
-        np.flatiter: lambda places: _at_the_same_place(readonly(places.base).flat, places),
         memoryview: memoryview.toreadonly,
     }
 )
