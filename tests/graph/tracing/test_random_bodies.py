@@ -200,7 +200,7 @@ LINES = [
     "new = np.where(np.isin(np.arange(4), [1, 2]), a, b)",
     "new = counted(a, [])",
     "new = counted(a, [b, {'k': [1]}], times=2) + counted(b, {})",
-    "t = deque()\nnew = counted(a, t) + counted(b, t)",
+    "t = deque()\nnew = counted(counted(a, t) + b, t)",
     # closures
     "def f(v=a):\n    return v + b\nnew = f() - f(b)",
     "def f():\n    nonlocal_ = a * 2\n    return (lambda: nonlocal_ + b)()\nnew = f()",
