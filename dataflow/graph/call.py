@@ -59,6 +59,8 @@ def make_call(
         slots: Sequence[int] = [slot_of[number] for number in reads] if read is None else read
     else:
         slots = [slot_of[argument] if type(argument) is Ref else constant(argument) for argument in args]
+        if not node.kwargs and not spec.writes and not spec.inout and len(set(slots)) < len(slots):
+            fn, slots = _each_once(fn, slots)
     if (usual or is_usual(spec)) and not node.kwargs:
         return _usually(fn, slots, shared)
     lone = _at_retries(node)
@@ -72,6 +74,13 @@ def make_call(
             named.append((name, "b" if name in itself else way if shared[slot] else lone, slot))
         return _with_keywords(fn, list(zip(ways, slots)), named)
     return _positional(fn, slots, "".join(ways))
+
+
+def _each_once(fn: Callable[..., Any], slots: Sequence[int]) -> tuple[Callable[..., Any], list[int]]:
+    """For what is given a value several times: it is the same object in each place, as in plain Python."""
+    once = list(dict.fromkeys(slots))
+    places = [once.index(slot) for slot in slots]
+    return lambda *given: fn(*[given[place] for place in places]), once
 
 
 def is_usual(spec: OpSpec) -> bool:

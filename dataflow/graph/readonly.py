@@ -343,18 +343,25 @@ def _from_seed(leaf: Any) -> Any:
 
 
 class Handed:
-    """The values of a run as a reader sees them: for what fetches them by number to put them into containers."""
+    """The values of a run as one reader sees them: for what fetches them by number to put them into containers.
 
-    __slots__ = ("_lone", "_values")
+    What is read twice is the same object, as in plain Python.
+    """
+
+    __slots__ = ("_lone", "_seen", "_values")
 
     def __init__(self, values: Sequence[Any], lone: Callable[[Any], Any] | None = None) -> None:
         self._values = values
         self._lone = lone
         """What becomes of those that nobody else reads."""
+        self._seen: dict[int, Any] = {}
 
     def __getitem__(self, slot: int) -> Any:
-        value = self._values[slot]
-        return handed(value) if self._lone is None or type(value) is Held else self._lone(value)
+        seen = self._seen
+        if slot not in seen:
+            value = self._values[slot]
+            seen[slot] = handed(value) if self._lone is None or type(value) is Held else self._lone(value)
+        return seen[slot]
 
 
 class Bare:

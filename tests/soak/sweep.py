@@ -406,7 +406,6 @@ BY_RULE = [
     (r"np\.ma\.mask_(rows|cols|rowcols)\(a0, ", ANY, "the node is ignored, and the body's own constant returned"),
     (r"a\[.*x|np\.ma\.array\(a", {"None"}, "None is no node, and what the body makes of its constants is returned"),
     (r"np\.flip\(\[x", {"None"}, "the same"),
-    (r"\(x, x", {"dict", "list of arrays", "tuple of arrays", "list in itself"}, "arguments are rebuilt one by one"),
     (r"x is None|\.clip\(a0, x\)", {"None"}, "`is` asks nothing of a node"),
     (r"x\[.*None", {"matrix"}, "numpy itself makes no view of a matrix of three dimensions"),
     (r"np\.arg\w+\(.*x", {"masked record"}, "integers whose default is a record: numpy itself makes no view of them"),
