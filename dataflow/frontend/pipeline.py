@@ -56,7 +56,13 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
     """A pipeline. Made by `pipeline`; may be called from any number of tasks, threads and loops at once."""
 
     def __init__(
-        self, fn: Callable[P, R], *, name: str | None = None, static: Iterable[str] = (), tree: Iterable[str] = ()
+        self,
+        fn: Callable[P, R],
+        *,
+        name: str | None = None,
+        static: Iterable[str] = (),
+        tree: Iterable[str] = (),
+        shapes: Iterable[str] = (),
     ) -> None:
         if isinstance(fn, Pipeline) or not callable(fn):
             raise TypeError(f"pipeline: expected a function, got {type(fn).__name__}")
@@ -71,7 +77,7 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
                 "Call async operators in it without `await`, and return instead of `yield`"
             )
         self.__dict__.setdefault("__name__", self._name)
-        self._parameters = Parameters(fn, self._name, static=static, tree=tree)
+        self._parameters = Parameters(fn, self._name, static=static, tree=tree, shapes=shapes)
         self._runtime: Driver = default_runtime()
         self._passes: tuple[Callable[[Graph], Graph], ...] = ()
         self._plans = Plans()
@@ -339,7 +345,12 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
 
     def _recipe(self) -> dict[str, Any]:
         parameters = self._parameters
-        made_of = {"name": self._name, "static": parameters.static, "tree": parameters.tree}
+        made_of = {
+            "name": self._name,
+            "static": parameters.static,
+            "tree": parameters.tree,
+            "shapes": parameters.shapes,
+        }
         return {**made_of, "fixed": parameters.all_fixed, "passes": self._passes, "of_class": self._class}
 
     def _remake(self, fn: Any, recipe: dict[str, Any]) -> None:
@@ -395,7 +406,13 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
         return self._fn(*self._given(args), **kwargs)
 
     def derive(
-        self, key: Hashable, body: Callable[..., Any], *, static: Iterable[str] = (), tree: Iterable[str] = ()
+        self,
+        key: Hashable,
+        body: Callable[..., Any],
+        *,
+        static: Iterable[str] = (),
+        tree: Iterable[str] = (),
+        shapes: Iterable[str] = (),
     ) -> Pipeline[..., Any]:
         """A pipeline around this one, of the same name: its body is `body`, called with this one first.
 
@@ -405,7 +422,8 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
         made = self._inner.get(known)
         if made is None:
             around = partial(body, self) if of is None else _method(body, of)
-            made = self._inner.setdefault(known, Pipeline(around, name=self._name, static=static, tree=tree))
+            made = Pipeline(around, name=self._name, static=static, tree=tree, shapes=shapes)
+            made = self._inner.setdefault(known, made)
         return made if of is None else made.__get__(self._owner)
 
     # Planning.
@@ -504,7 +522,7 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
 def pipeline(fn: Callable[P, R], /) -> Pipeline[P, R]: ...
 @overload
 def pipeline(
-    *, name: str | None = None, static: Iterable[str] = (), tree: Iterable[str] = ()
+    *, name: str | None = None, static: Iterable[str] = (), tree: Iterable[str] = (), shapes: Iterable[str] = ()
 ) -> Callable[[Callable[P, R]], Pipeline[P, R]]: ...
 def pipeline(
     fn: Callable[..., Any] | None = None,
@@ -513,6 +531,7 @@ def pipeline(
     name: str | None = None,
     static: Iterable[str] = (),
     tree: Iterable[str] = (),
+    shapes: Iterable[str] = (),
 ) -> Any:
     """Declare a pipeline: `@pipeline`, or `@pipeline(static=("depth",))`.
 
@@ -523,15 +542,17 @@ def pipeline(
 
     `static` names the parameters that the body sees as Python values, for loops and branches: one graph for each
     type and value; they must be hashable. An object counts with its attributes of that moment: when it was changed, the
-    body is traced anew. `tree` names parameters that take a dict, list or tuple, nested, whose
-    structure the body sees and whose leaves are inputs: weights, say. `name` is what errors, tables and pictures call
-    the pipeline.
+    body is traced anew. `tree` names parameters that take a dict, list or tuple, nested, whose structure the body sees
+    and whose leaves are inputs: weights, say. `shapes` names parameters that take arrays, of which the body sees
+    `shape`, `ndim`, `size`, `dtype` and `len()` as Python values: one graph for each shape and dtype. `name` is what
+    errors, tables and pictures call the pipeline.
 
-    Raises TypeError for an `async def` or generator body, and for names in `static` or `tree` that are no parameters.
+    Raises TypeError for an `async def` or generator body, and for names in `static`, `tree` or `shapes` that are no
+    parameters.
     """
     if fn is None:
-        return lambda body: Pipeline(body, name=name, static=static, tree=tree)
-    return Pipeline(fn, name=name, static=static, tree=tree)
+        return lambda body: Pipeline(body, name=name, static=static, tree=tree, shapes=shapes)
+    return Pipeline(fn, name=name, static=static, tree=tree, shapes=shapes)
 
 
 def _is_no_plain_function(fn: Any) -> bool:

@@ -274,6 +274,7 @@ def _around(target: Target, carried: Carried) -> Target:
         body,
         static=("item",) if item in parameters.static else (),
         tree=("item",) if item in parameters.tree else (),
+        shapes=("item",) if item in parameters.shapes else (),
     )
 
 

@@ -15,10 +15,11 @@ from typing import Any
 from dataflow.errors import TraceError
 from dataflow.frontend.arguments import refuse_later, refuse_once
 from dataflow.frontend.called import BELOW_THE_WRAPPER, call_error, signature_of, wraps_unseen
+from dataflow.frontend.shapes import key_of, seen_of
 from dataflow.frontend.static_key import static_key
 from dataflow.graph.nodes import Ref
 from dataflow.graph.pytree import kind_of
-from dataflow.graph.tracing.placeholder import Placeholder
+from dataflow.graph.tracing.placeholder import Placeholder, shaped
 
 __all__ = ["Binding", "Parameters", "planted", "tree_of"]
 
@@ -40,12 +41,15 @@ class Parameters:
         "_unseen",
         "open",
         "positional",
+        "shapes",
         "signature",
         "static",
         "tree",
     )
 
-    def __init__(self, fn: Any, name: str, *, static: Iterable[str], tree: Iterable[str]) -> None:
+    def __init__(
+        self, fn: Any, name: str, *, static: Iterable[str], tree: Iterable[str], shapes: Iterable[str] = ()
+    ) -> None:
         self.signature = signature_of(fn)
         self._unseen = wraps_unseen(fn)
         self.open = self._free = self.signature
@@ -57,12 +61,17 @@ class Parameters:
         self._of_method: Parameters | None = None
         self.static = self._names("static", static)
         self.tree = self._names("tree", tree)
+        self.shapes = self._names("shapes", shapes)
         if both := self.static & self.tree:
             raise TypeError(f"pipeline {name!r}: {', '.join(sorted(both))} cannot be both static and a tree")
+        if both := self.shapes & (self.static | self.tree):
+            raise TypeError(
+                f"pipeline {name!r}: {', '.join(sorted(both))} cannot be in shapes= and static or a tree as well"
+            )
         parameters = self.signature.parameters.values()
         self._keywords = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
         plain = all(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
-        self.positional = len(parameters) if plain and not self.static | self.tree else None
+        self.positional = len(parameters) if plain and not self.static | self.tree | self.shapes else None
         """How many there are, if all can be given by position and are inputs unless they are None."""
 
     def _names(self, option: str, given: Iterable[str]) -> frozenset[str]:
@@ -146,7 +155,7 @@ class Parameters:
         for name, parameter in self._free.parameters.items():
             if parameter.default is not parameter.empty or parameter.kind in _VARIADIC or name in given:
                 continue
-            for names, what in ((self.static, "static"), (self.tree, "a tree")):
+            for names, what in ((self.static, "static"), (self.tree, "a tree"), (self.shapes, "in shapes=")):
                 if name in names:
                     raise TypeError(f"{self._name}.graph() needs a value for {name!r}, which is {what}")
             given[name] = _ANYTHING
@@ -176,6 +185,9 @@ class Parameters:
                 binding.key_parts.append((name, self._static_key(name, bound.arguments[name])))
             elif name in self.tree:
                 self._add_tree(binding, name, bound.arguments[name])
+            elif name in self.shapes and bound.arguments[name] is not None:
+                value = bound.arguments[name]
+                binding.add_shaped(name, value, seen_of(f"{self._name}(): {name!r}", value))
             elif parameter.kind is parameter.VAR_POSITIONAL:
                 for index, value in enumerate(bound.arguments[name]):
                     binding.add(f"{name}[{index}]", value, (name, index))
@@ -217,7 +229,7 @@ class Parameters:
 class Binding:
     """The arguments of one call, sorted."""
 
-    __slots__ = ("_places", "_trees", "bound", "inputs", "key_parts", "names")
+    __slots__ = ("_places", "_seen", "_trees", "bound", "inputs", "key_parts", "names")
 
     def __init__(self, bound: inspect.BoundArguments) -> None:
         self.bound = bound
@@ -228,6 +240,8 @@ class Binding:
         """Where each input stands: (parameter, its place in a variadic one); None where the body gets no placeholder of
         its own for it, as for the leaf of a tree and the instance of a method."""
         self._trees: dict[str, Any] = {}
+        self._seen: dict[str, dict[str, Any]] = {}
+        """For the arguments named in `shapes`."""
 
     @property
     def key(self) -> Hashable:
@@ -248,6 +262,12 @@ class Binding:
         self.names.append(label)
         self.inputs.append(value)
         self._places.append(place)
+
+    def add_shaped(self, name: str, value: Any, seen: dict[str, Any]) -> None:
+        """An argument that is an input, of which the body sees this as Python values."""
+        self.key_parts.append((name, key_of(seen)))
+        self._seen[name] = seen
+        self.add_input(name, value, (name, None))
 
     def add_tree(self, name: str, value: Any) -> None:
         """An argument whose structure is a Python value and whose leaves are inputs."""
@@ -293,7 +313,8 @@ class Binding:
                 continue
             name, key = place
             if key is None:
-                arguments[name] = placeholder
+                seen = self._seen.get(name)
+                arguments[name] = placeholder if seen is None else shaped(placeholder, seen)
             else:
                 arguments[name][key] = placeholder
         return inspect.BoundArguments(self.bound.signature, OrderedDict(arguments))

@@ -106,6 +106,11 @@ def _check_parameters(where: str, target: Target, carried: tuple[str, ...]) -> N
         )
     if static := [name for name in carried if name in parameters.static]:
         raise TypeError(f"{where}: carry names {', '.join(map(repr, static))}, which is static and cannot change")
+    if shaped := [name for name in carried if name in parameters.shapes]:
+        raise TypeError(
+            f"{where}: carry names {', '.join(map(repr, shaped))}, which is in shapes=: a state is only known when the "
+            "item before has run; leave it out of one of them"
+        )
     left = [p for name, p in parameters.open.parameters.items() if name not in carried]
     try:
         inspect.Signature(left).bind(None)

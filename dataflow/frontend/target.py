@@ -44,7 +44,13 @@ class Target(Protocol):
         """The same with these arguments fixed."""
 
     def derive(
-        self, key: Hashable, body: Callable[..., Any], *, static: Iterable[str] = (), tree: Iterable[str] = ()
+        self,
+        key: Hashable,
+        body: Callable[..., Any],
+        *,
+        static: Iterable[str] = (),
+        tree: Iterable[str] = (),
+        shapes: Iterable[str] = (),
     ) -> Target:
         """A pipeline around this one, of the same name: its body is `body`, called with this one first.
 

@@ -64,6 +64,11 @@ def deep(x: int, depth: int = 2) -> str:
     return kernel(x, depth)
 
 
+@flow.pipeline(shapes=("x",))
+def shaped(x: int) -> str:
+    return kernel(x)
+
+
 class Model:
     @flow.op
     def layer(self, x: int) -> float:
@@ -95,6 +100,7 @@ async def program() -> None:
     reveal_type(body.run(1, "u"))  # reveal: tuple[str, float]
     reveal_type(body.debug(1, url="u"))  # reveal: tuple[str, float]
     reveal_type(await deep(1))  # reveal: str
+    reveal_type(await shaped(1))  # reveal: str
     reveal_type(await deep.bind(depth=3)(1))  # reveal: str
     reveal_type(await body.replace({kernel: str})(1, "u"))  # reveal: tuple[str, float]
     await body(1)  # error

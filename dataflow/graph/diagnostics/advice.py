@@ -24,6 +24,7 @@ __all__ = [
     "COMPARED",
     "EARLY",
     "INDEX_IT",
+    "LENGTH",
     "NOT_ADDED_TO",
     "NOT_IN_PLACE",
     "NOT_KEPT",
@@ -107,7 +108,11 @@ _AS_ARRAY: Final = (
     "its value is not known yet; use it as the array it will be (np.stack for an array of nodes), or convert it inside"
     " an op"
 )
-_COUNT: Final = "its value is not known yet; name the argument in static=, or count inside an op"
+_COUNT: Final = (
+    "its value is not known yet; name the argument in static=, or the array whose shape it is in shapes=, or count"
+    " inside an op"
+)
+LENGTH: Final = "its length is not known yet; name the argument in shapes=, or use the node node.shape[0]"
 _TAKE: Final = (
     "its value is not known yet; use np.take(E, ids, axis=0) for E[ids], index inside an op, or name the argument in"
     " static="

@@ -54,6 +54,7 @@ __all__ = [
     "instruction_of",
     "is_in_place",
     "line_of",
+    "matches_length",
     "names_bound",
     "names_in",
     "names_of_context",
@@ -79,6 +80,8 @@ class Use(Enum):
     COMPARES = auto()
     CALLS = auto()
     """Its argument is how many arguments there are; but of CALL_FUNCTION_EX."""
+    ASKS_LENGTH = auto()
+    """Of what is matched against a sequence."""
     LOADS_ATTRIBUTE = auto()
     """Also of what is called at once: then its argument is odd, or it is LOAD_METHOD."""
     HANDLES = auto()
@@ -113,6 +116,7 @@ OPCODES: Final[Mapping[str, tuple[Use, int, int | None]]] = {
     "CALL": (Use.CALLS, 11, None),
     "CALL_KW": (Use.CALLS, 13, None),
     "CALL_FUNCTION_EX": (Use.CALLS, 11, None),
+    "GET_LEN": (Use.ASKS_LENGTH, 11, None),
     "LOAD_ATTR": (Use.LOADS_ATTRIBUTE, 11, None),
     "LOAD_METHOD": (Use.LOADS_ATTRIBUTE, 11, 14),  # since 3.12, the compiler turns it into LOAD_ATTR
     "BINARY_SUBSCR": (Use.READS_ITEM, 11, 14),
@@ -213,6 +217,11 @@ def calls_by_name(code: CodeType) -> Iterator[tuple[int, str, bool]]:
         if each.opname in _READS_VARIABLE or each.opcode in LOADS_ATTRIBUTE:
             for name in each.argval if isinstance(each.argval, tuple) else (each.argval,):
                 yield each.offset, name, each.opcode in LOADS_ATTRIBUTE
+
+
+def matches_length(frame: FrameType) -> bool:
+    """Whether the instruction of this frame asks for a length because of `case [a, b]`."""
+    return instruction_of(frame.f_code, frame.f_lasti)[0] == "GET_LEN"
 
 
 def raises(code: CodeType, lasti: int) -> bool:

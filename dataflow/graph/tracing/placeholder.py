@@ -28,6 +28,7 @@ from dataflow.graph.diagnostics.bytecode import (
     asks_for_attribute,
     asks_for_type,
     is_in_place,
+    matches_length,
     names_to_unpack,
 )
 from dataflow.graph.nodes import OpSpec, Ref
@@ -65,7 +66,16 @@ from dataflow.graph.tracing.tracer import (
     user_line,
 )
 
-__all__ = ["PendingPlaceholder", "Placeholder", "input_placeholder", "is_placeholder", "record"]
+__all__ = [
+    "LENGTH",
+    "PendingPlaceholder",
+    "Placeholder",
+    "ShapedPlaceholder",
+    "input_placeholder",
+    "is_placeholder",
+    "record",
+    "shaped",
+]
 
 
 LOOKS_FIRST: Final = frozenset(
@@ -435,7 +445,7 @@ class Placeholder(Traced):
     _refuse_iteration = _refused("iteration over {!r}", advice.INDEX_IT)
     __next__ = _refused("next() of {!r}", advice.INDEX_IT)
     __reversed__ = _refused("reversed() of {!r}", "its length is not known yet; index it: node[::-1]")
-    __len__ = _refused("len() of {!r}", "its length is not known yet; use node.shape[0], or a static= argument")
+    __len__ = _refuse_length = _refused("len() of {!r}", advice.LENGTH)
     __contains__ = _refused("`in` {!r}", "its value is not known yet; use (node == item).any(), or np.isin")
     __float__ = _refused("float() of {!r}", advice.convert)
     __int__ = _refused("int() of {!r}", advice.convert)
@@ -499,6 +509,41 @@ class PendingPlaceholder(Placeholder):
         return ref
 
 
+def _attribute_seen(name: str) -> Any:
+    """An attribute that the body sees; of an object without it, what any placeholder makes of that name."""
+
+    def seen(self: ShapedPlaceholder) -> Any:
+        try:
+            return self._seen[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    return property(seen)
+
+
+LENGTH: Final = "len()"
+"""What a `ShapedPlaceholder` knows beside attributes: its length, or the TypeError of an object that has none."""
+
+
+class ShapedPlaceholder(Placeholder):
+    """An input whose shape and dtype the body sees, since there is a graph for each."""
+
+    __slots__ = ("_seen",)
+
+    _seen: Mapping[str, Any]
+
+    shape, ndim, size, dtype = map(_attribute_seen, ("shape", "ndim", "size", "dtype"))
+
+    def __len__(self) -> int:
+        frame = sys._getframe(1)
+        if matches_length(frame):  # `case [a, b]`, which no array is
+            raise self._refuse_length()
+        length = self._seen[LENGTH]
+        if isinstance(length, TypeError):
+            raise TypeError(*length.args)
+        return cast(int, length)
+
+
 Sequence.register(Placeholder)  # so that `case [a, b]:` asks for its length, instead of going on to the next case
 
 # Placeholder refuses assignment, so its slots are filled through their descriptors (faster than object.__setattr__).
@@ -506,6 +551,7 @@ _new = object.__new__
 _set_ref = cast(Any, Traced.__dict__["_ref"]).__set__
 _set_trace = cast(Any, Traced.__dict__["_trace"]).__set__
 _set_call = cast(Any, PendingPlaceholder.__dict__["_call"]).__set__
+_set_seen = cast(Any, ShapedPlaceholder.__dict__["_seen"]).__set__
 
 
 def input_placeholder(recording: Trace, number: int) -> Placeholder:
@@ -513,6 +559,15 @@ def input_placeholder(recording: Trace, number: int) -> Placeholder:
     made = _new(Placeholder)
     _set_ref(made, Ref(number))
     _set_trace(made, recording)
+    return made
+
+
+def shaped(placeholder: Placeholder, seen: Mapping[str, Any]) -> Placeholder:
+    """The same input, of which the body sees this."""
+    made = _new(ShapedPlaceholder)
+    _set_ref(made, placeholder._ref)
+    _set_trace(made, placeholder._trace)
+    _set_seen(made, seen)
     return made
 
 
