@@ -67,14 +67,17 @@ from tests.soak.programs import (
 
 Array = np.ndarray[Any, Any]
 
-PATIENCE = 10.0
+PATIENCE = 20.0
 """What a program may take longer than its parts do one after another, in seconds; and as many times as long."""
+LOOK = 0.1
+"""Seconds from one look whether it has ended to the next."""
 GRACE = 20.0 if FREE_THREADED else 5.0
 """Seconds in which everything that is left over goes, on a machine that is busy."""
 
 THREADS = ("script", "debug")
 """The ways that take a thread of their own."""
-MATRIX = np.ones((128, 128)) / 128
+MATRIX = np.ones((64, 64)) / 64
+"""So small that BLAS takes one thread: several wait for each other for very long on a machine that is busy."""
 
 here: ContextVar[str] = ContextVar("here", default="")
 """Which act this belongs to: operators have it in their context."""
@@ -173,6 +176,8 @@ class Play:
         """For Tasks."""
         self.gates: dict[int, list[int]] = defaultdict(list)
         """By run: who has come to a meeting."""
+        self.patience = PATIENCE * (1 + length(program))
+        """Seconds that are left of it."""
         self.told: Counter[tuple[int, str]] = Counter()
         """By our number of a run and kind: what an observer was told."""
         self.runs = 0
@@ -598,11 +603,10 @@ class Play:
         """All of it; Broken says what was wrong."""
         program = self.program
         flow.set_num_interop_threads(program.threads)
-        began = time.perf_counter()
         unobserve = flow.observe(self.observe) if program.observed else None
         for _ in range(program.rounds):
-            self.one_round(began + PATIENCE * (1 + length(program)))
-        self.in_time([partial(self.in_thread, flow.quiet)], began + PATIENCE * (1 + length(program)))
+            self.one_round()
+        self.in_time([partial(self.in_thread, flow.quiet)])
         self.ledger.closed = True
         if unobserve is not None:
             unobserve()
@@ -616,7 +620,7 @@ class Play:
         elif isinstance(event, OperatorEnded):
             self.told[event.run, "operators"] += 1
 
-    def one_round(self, deadline: float) -> None:
+    def one_round(self) -> None:
         loops = sorted({act.loop for act in self.program.acts if act.way not in THREADS})
         jobs: list[Callable[[], object]] = [partial(self.in_thread, partial(self.on_loop, loop)) for loop in loops]
         jobs.extend(partial(self.script, act) for act in self.program.acts if act.way in THREADS)
@@ -624,18 +628,23 @@ class Play:
             jobs.append(self.resize)
         if self.program.closes is not None:
             jobs.append(partial(self.in_thread, self.close))
-        self.in_time(jobs, deadline)
+        self.in_time(jobs)
 
-    def in_time(self, jobs: list[Callable[[], object]], deadline: float) -> None:
-        """Each in a thread of its own, until all have ended."""
+    def in_time(self, jobs: list[Callable[[], object]]) -> None:
+        """Each in a thread of its own, until all have ended.
+
+        Patience is counted in looks, not by the clock: a machine that stands still for a while makes nobody late.
+        """
         threads = [threading.Thread(target=job, daemon=True, name="composer") for job in jobs]
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(max(0.0, deadline - time.perf_counter()))
-            if thread.is_alive():
-                faulthandler.dump_traceback(all_threads=True)
-                raise Hung(f"it did not end in time\n{flow.parallel_info()}")
+            while thread.is_alive():
+                thread.join(LOOK)
+                self.patience -= LOOK
+                if self.patience < 0 and thread.is_alive():
+                    faulthandler.dump_traceback(all_threads=True)
+                    raise Hung(f"it did not end in time\n{flow.parallel_info()}")
 
     def in_thread(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         with asyncio.Runner(loop_factory=self.new_loop) as runner:
@@ -982,7 +991,7 @@ def soak(first: int, count: int, loop: str, drop: list[str], times: int) -> int:
                     os._exit(2)
                 break
             slow.append((time.perf_counter() - start - length(program), seed))
-        if seed % 1000 == 999:
+        if (seed + 1 - first) % 250 == 0:
             print(f"{seed + 1 - first} of {count}, {broken} broken, {time.perf_counter() - began:.0f} s", flush=True)
     slow.sort(reverse=True)
     print(f"{count} programs {where}: {broken} broken, {time.perf_counter() - began:.0f} s")
