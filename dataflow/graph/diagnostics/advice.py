@@ -23,9 +23,11 @@ __all__ = [
     "CHOOSE",
     "COMPARED",
     "EARLY",
+    "FORMATS_NOTHING",
     "INDEX_IT",
     "LENGTH",
     "NOT_ADDED_TO",
+    "NOT_BY_METHOD",
     "NOT_IN_PLACE",
     "NOT_KEPT",
     "NO_ATTRIBUTES",
@@ -72,6 +74,10 @@ NOT_KEPT: Final = (
     "nobody would ever put the value there; give it to an op as an argument of its own or in tuples, lists, dicts (as a"
     " value) and dataclasses, or return it from the body and keep the result of the run"
 )
+NOT_BY_METHOD: Final = (
+    "a graph makes new values: use what the call gives without it (np.sort(node) for node.sort(),"
+    " node = node.fillna(0) for inplace=True), change a copy inside an op, or what the caller owns in one with inout="
+)
 BY_VALUE: Final = "its value is not known yet; use np.where or arithmetic on the node, or make the call inside an op"
 NO_KEY: Final = (
     "its value is not known yet, so it is neither found in a set nor as the key of a dict; name the argument in"
@@ -94,6 +100,7 @@ EARLY: Final = {
     ),
 }
 """For statements that are over before what is recorded runs: what happens, and the remedy."""
+FORMATS_NOTHING: Final = "give it a format (%s), and apply it inside an op, which knows the value"
 CAUGHT: Final = "the statement at {where} decides before there is one; put it into an op, or let the refusal pass"
 ATTRIBUTE: Final = "its type is not known yet; look at it inside an op, or name the argument in static="
 _MASK: Final = (

@@ -6,6 +6,7 @@
     np.zeros(x.shape)      variables_read     np, x
     h += g                 is_in_place
     W * node               operator_of
+    "text" % node          formats_nothing
     np.random.rand(3)      calls_in           np, random, rand
     raise error            raises
     isinstance(node, T)    asks_for_type
@@ -49,6 +50,7 @@ __all__ = [
     "calls_by_name",
     "calls_in",
     "enclosing",
+    "formats_nothing",
     "has_statements",
     "instruction_at",
     "instruction_of",
@@ -156,6 +158,8 @@ _OPERATORS: Final = (
     *("add", "and_", "floordiv", "lshift", "matmul", "mul", "mod", "or_", "pow", "rshift", "sub", "truediv", "xor"),
 )
 """What BINARY_OP does by its argument (NB_ADD to NB_XOR); thirteen further on, in place."""
+_FORMATS: Final = (_OPERATORS.index("mod"), _OPERATORS.index("mod") + 13)
+_NO_PART: Final = ("EXTENDED_ARG", "NOP", "PUSH_NULL")
 _COMPARE_SHIFT: Final = 0 if sys.version_info < (3, 12) else 4 if sys.version_info < (3, 13) else 5
 """Where the argument of COMPARE_OP says which comparison it is."""
 _COMPARISONS: Final = {"<": "lt", "<=": "le", "==": "eq", "!=": "ne", ">": "gt", ">=": "ge"}
@@ -264,6 +268,35 @@ def instruction_of(code: CodeType, lasti: int) -> tuple[str, int]:
         return "", 0
     lasti = instruction_at(code, lasti)
     return dis.opname[units[lasti]], _argument(units, lasti)
+
+
+@lru_cache(maxsize=64)
+def formats_nothing(code: CodeType) -> int | None:
+    """The line of a `%` with a text on its left that has no place for what is on its right; None if there is none.
+
+    It raises for most values, and gives the text for arrays, lists and dicts: so it would for every placeholder.
+    """
+    texts = [text for text in code.co_consts if isinstance(text, (str, bytes)) and not _has_place(text)]
+    if not texts:
+        return None
+    spans = list(code.co_positions())
+    instructions = [each for each in dis.get_instructions(code) if each.opname not in _NO_PART]
+    for place, each in enumerate(instructions):
+        span = spans[each.offset // 2]
+        if each.opname != "BINARY_OP" or each.arg not in _FORMATS or span[2] is None:
+            continue
+        inside = [part for part in instructions[:place] if _within(spans[part.offset // 2], span)]
+        # The left operand is evaluated first; it is a constant if what comes next is about another place.
+        if len(inside) > 1 and inside[0].argval in texts:
+            text, after = spans[inside[0].offset // 2], spans[inside[1].offset // 2]
+            if not _within(text, after):
+                return span[0]
+    return None
+
+
+def _has_place(text: str | bytes) -> bool:
+    percent, escaped = ("%", "%%") if isinstance(text, str) else (b"%", b"%%")
+    return percent in text.replace(escaped, escaped[:0])  # type: ignore[operator, arg-type]
 
 
 def instruction_at(code: CodeType, lasti: int) -> int:

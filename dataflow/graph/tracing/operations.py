@@ -11,7 +11,7 @@ import operator
 import sys
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from types import EllipsisType, NoneType
 from typing import Any, Final
@@ -20,21 +20,25 @@ import numpy as np
 
 from dataflow.graph.nodes import Kind, OpSpec
 from dataflow.graph.readonly import copied
+from dataflow.graph.tracing.tracer import Traced
 
 __all__ = [
     "CALL",
-    "CHANGES_ITSELF",
+    "CHANGED_BY_AN_OP",
     "CHANGES_ITS_ARGUMENT",
     "CONSTANT_GETITEM",
     "GETITEM",
+    "LIKE",
     "MUTABLE",
     "POWER",
     "ROUND",
     "attribute",
+    "changes_itself",
     "copied_for_inplace",
     "function_call",
     "in_place",
     "is_constant_index",
+    "like_call",
     "method_call",
     "place_of_out",
     "recorded",
@@ -63,13 +67,12 @@ class Method:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._may_change = name in _CHANGES_SOME
+        self._may_change = name in _MAY_CHANGE
 
     def __call__(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if self._may_change and isinstance(target, MUTABLE) and hasattr(target, self.name):
+        if self._may_change and _changes(target, self.name):
             raise TypeError(
-                f".{self.name}() would change a {type(target).__name__} that other nodes may read; "
-                "build the new one inside an op"
+                f".{self.name}() would change a {type(target).__name__} that other nodes may read; {CHANGED_BY_AN_OP}"
             )
         return getattr(target, self.name)(*args, **kwargs)
 
@@ -77,6 +80,9 @@ class Method:
         return f"Method({self.name!r})"
 
 
+CHANGED_BY_AN_OP: Final = (
+    "build the new one inside an op, of a copy, or let an op change what the caller owns (flow.op(inout=...))"
+)
 MUTABLE: Final = (list, dict, set, bytearray, deque, array)
 _CHANGES_SOME: Final = frozenset(
     {"add", "appendleft", "extendleft", "insert", "move_to_end", "pop", "popleft", "remove", "rotate", "subtract"}
@@ -84,6 +90,25 @@ _CHANGES_SOME: Final = frozenset(
     | {"byteswap", "frombytes", "fromfile", "fromlist", "fromunicode"}
 )
 """Methods that change a container, but have namesakes that make something new: only the value can tell."""
+_CHANGES_KINDS: Final[dict[str, frozenset[tuple[str, str]]]] = {
+    "insert": frozenset({("pandas", "DataFrame"), ("polars", "Series")}),
+    "pop": frozenset({("pandas", "NDFrame"), ("pandas", "DataFrame"), ("pandas", "Series")}),
+    "isetitem": frozenset({("pandas", "DataFrame")}),
+    "resize": frozenset({("numpy", "ndarray"), ("scipy", "_spbase")}),
+    "partition": frozenset({("numpy", "ndarray")}),
+    "prune": frozenset({("scipy", "_spbase")}),
+    "check_format": frozenset({("scipy", "_spbase")}),
+}
+"""The same for methods of libraries: the types that they change, by the library and the name of a class of theirs."""
+_MAY_CHANGE: Final = _CHANGES_SOME | _CHANGES_KINDS.keys()
+
+
+def _changes(target: Any, name: str) -> bool:
+    """Whether the method with this name would change it."""
+    if name in _CHANGES_SOME and isinstance(target, MUTABLE):
+        return hasattr(target, name)
+    kinds = _CHANGES_KINDS.get(name, ())
+    return any((base.__module__.partition(".")[0], base.__name__) in kinds for base in type(target).__mro__)
 
 
 @lru_cache(maxsize=1024)
@@ -232,10 +257,69 @@ which is not imported for this."""
 
 CHANGES_ITSELF: Final[frozenset[str]] = frozenset(
     {"fill", "itemset", "put", "setfield", "setflags", "sort"}  # of arrays
+    | {"harden_mask", "shrink_mask", "soften_mask", "unshare_mask"}  # of masked ones
     | {"append", "clear", "discard", "extend", "popitem", "reverse", "setdefault", "update"}  # of lists, dicts and sets
+    | {"eliminate_zeros", "setdiag", "sort_indices", "sum_duplicates"}  # of sparse matrices
+    | {"drop_in_place", "insert_column", "replace_column"}  # of frames of polars
 )
 """Methods whose point is to change the object, while others may read it. Not those that other types have as well and
 that make something new there (`resize` of images, `partition` and `insert` of strings and indices)."""
+
+
+def changes_itself(name: str, kwargs: Mapping[str, Any]) -> str:
+    """How the call of a method says that it changes the object, or another, that others may read; empty if it does not.
+
+    `inplace=` is pandas' word for it, a name that ends in an underscore torch's.
+    """
+    if name in CHANGES_ITSELF or (name[-1:] == "_" and name[:1] != "_"):
+        return f".{name}()"
+    if kwargs.get("inplace", False) is not False:
+        return f".{name}(inplace=...)"
+    return f".{name}(out=...)" if _is_written_to(kwargs.get("out")) else ""
+
+
+def _is_written_to(out: Any) -> bool:
+    """Whether this is an array, or what may be one: of other types, only their class knows what `out` means."""
+    kinds = map(type, out) if type(out) is tuple else (type(out),)
+    return any(issubclass(kind, (np.ndarray, Traced)) for kind in kinds)
+
+
+LIKE: Final = frozenset(
+    {"array", "asarray", "asanyarray", "ascontiguousarray", "asfortranarray", "require"}
+    | {"arange", "empty", "eye", "full", "identity", "ones", "tri", "zeros"}
+    | {"frombuffer", "fromfile", "fromfunction", "fromiter", "fromstring", "genfromtxt", "loadtxt"}
+)
+"""Numpy's functions that are dispatched by their argument `like`, and by no other; it is not among what they are told.
+"""
+
+
+class Like:
+    """One of these functions, with `like`, to which the frame of this call refers until it is over.
+
+    Numpy itself takes it out of the dict of keywords first, and reads it then: frombuffer(b"", **{"like": made_anew})
+    reads memory that is free already.
+    """
+
+    __slots__ = ("__name__", "_function")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self.__name__ = function.__name__
+
+    def __call__(self, /, *args: Any, like: Any, **kwargs: Any) -> Any:
+        return self._function(*args, like=like, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Like, (self._function,)
+
+    def __repr__(self) -> str:
+        return f"Like({self.__name__})"
+
+
+@lru_cache(maxsize=64)
+def like_call(function: Callable[..., Any]) -> OpSpec:
+    """One of numpy's functions in `LIKE`."""
+    return recorded(Like(function), function.__name__)
 
 
 @lru_cache(maxsize=1024)

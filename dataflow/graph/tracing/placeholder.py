@@ -36,16 +36,18 @@ from dataflow.graph.tracing.capture import LEAVES, Scan
 from dataflow.graph.tracing.operations import (
     CALL,
     CHANGES_ITS_ARGUMENT,
-    CHANGES_ITSELF,
     CONSTANT_GETITEM,
     GETITEM,
+    LIKE,
     MUTABLE,
     POWER,
     ROUND,
     attribute,
+    changes_itself,
     function_call,
     in_place,
     is_constant_index,
+    like_call,
     method_call,
     place_of_out,
     recorded,
@@ -426,6 +428,8 @@ class Placeholder(Traced):
         place = place_of_out(function)
         if kwargs.get("out") is not None or (place < len(args) and args[place] is not None):
             raise _writes_in_place(f"numpy.{spec.name} writes into an array (out=)", sys._getframe(1))
+        if spec.name in LIKE and function is getattr(np, spec.name, None):
+            return record(like_call(function), args, {**kwargs, "like": self})
         return record(spec, args, kwargs)
 
     def __iter__(self) -> Iterator[Placeholder]:
@@ -486,8 +490,8 @@ class PendingPlaceholder(Placeholder):
         source, spec, rest, *_ = self._call
         if rest:  # an index
             return record(CALL, (self, *args), kwargs)
-        if spec.name in CHANGES_ITSELF:
-            raise refusal(f".{spec.name}() of {source!r} changes it", advice.NOT_IN_PLACE)
+        if how := changes_itself(spec.name, kwargs):
+            raise refusal(f"{how} of {source!r} changes what others may read", advice.NOT_BY_METHOD)
         return record(method_call(spec.name), (source, *args), kwargs)
 
     def _read(self) -> Ref:

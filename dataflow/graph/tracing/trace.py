@@ -27,7 +27,7 @@ from weakref import ref
 from dataflow.errors import TraceError
 from dataflow.graph.diagnostics import advice
 from dataflow.graph.diagnostics.blame import provoked_at, refused_before
-from dataflow.graph.diagnostics.bytecode import place_of
+from dataflow.graph.diagnostics.bytecode import formats_nothing, place_of
 from dataflow.graph.diagnostics.early import Early, caught_at, early, warn, warn_of_variables
 from dataflow.graph.diagnostics.holders import Held, outlived
 from dataflow.graph.inout import at_their_places, in_order
@@ -88,6 +88,7 @@ def _recorded(recording: Trace, body: Callable[[list[Placeholder]], Any]) -> tup
             if caught := caught_at(recording.refused_at):
                 went_on += f": {advice.CAUGHT.format(where=caught)}"
             raise TraceError(f"{recording.refused[0]} ({went_on})")
+        _refuse_formats(recording, body)
         output = [Scan(recording, {}, None, _declared(body)).whole(returned)]  # so that nothing else here refers to it
         del returned
         if written := recording.constants.changed():
@@ -123,6 +124,16 @@ def _recorded(recording: Trace, body: Callable[[list[Placeholder]], Any]) -> tup
     finally:
         trace_of_context.reset(token)
         recording.close()
+
+
+def _refuse_formats(recording: Trace, body: Callable[..., Any]) -> None:
+    """A text without a format takes every placeholder, and says nothing."""
+    own = getattr(inspect.unwrap(body), "__code__", None)
+    codes = [code for code, _ in recording.lines.codes.values() if code is not own]
+    for code in codes if own is None else [own, *codes]:
+        if line := formats_nothing(code):
+            what = f"`%` with a text that has no place for a value, in the body of {recording.name!r}"
+            raise refusal(what, advice.FORMATS_NOTHING, f"{code.co_filename}:{line}")
 
 
 def _outlived(graph: Graph, held: Held, declared: str) -> TraceError:

@@ -9,6 +9,7 @@ import operator
 import subprocess
 import sys
 import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 
 import dataflow as flow
+from dataflow.graph.tracing import operations
 
 Array = np.ndarray[Any, Any]
 
@@ -570,3 +572,274 @@ def test_fields_are_not_assigned_to_an_argument() -> None:
     source = np.array([(1.5, 2), (2.5, 3)], dtype=pair.dtype)
     assert flow.pipeline(lambda x: written(pair, x)).run(source).tolist() == source.tolist()
     assert pair.tolist() == [(0.0, 0), (0.0, 0)]
+
+
+# ---------------------------------------------------------------------------------------------- methods that change
+
+
+class Weights:
+    """A class of the user's with names that libraries use for what changes an object."""
+
+    def __init__(self, value: float = 1.0) -> None:
+        self.value = value
+
+    def insert(self, name: str) -> str:
+        return f"with {name}"
+
+    pop = partition = prune = resize = insert
+
+    def scaled(self, by: float, inplace: bool = False, out: Any = None) -> Any:
+        return self.value * by, inplace, out
+
+
+BUFFER = np.zeros(3)
+BY_CALL: list[tuple[Callable[[Any], Any], str]] = [
+    (lambda x: x.fillna(0, inplace=True), "fillna(inplace=...)"),
+    (lambda x: x.sort_values("v", inplace=True), "sort_values(inplace=...)"),
+    (lambda x: x.drop(columns=["v"], inplace=True), "drop(inplace=...)"),
+    (lambda x: x.rename(columns={"v": "w"}, inplace=x.flag), "rename(inplace=...)"),
+    (lambda x: x["v"].clip(0, 1, inplace=True), "clip(inplace=...)"),
+    (lambda x: x.byteswap(inplace=True), "byteswap(inplace=...)"),
+    (lambda x: x.sort(), "sort()"),
+    (lambda x: x.T.fill(0), "fill()"),
+    (lambda x: x.setdiag(1), "setdiag()"),
+    (lambda x: x.sum_duplicates(), "sum_duplicates()"),
+    (lambda x: x.eliminate_zeros(), "eliminate_zeros()"),
+    (lambda x: x.sort_indices(), "sort_indices()"),
+    (lambda x: x.harden_mask(), "harden_mask()"),
+    (lambda x: x.update({"a": 1}), "update()"),
+    (lambda x: x.append(1), "append()"),
+    (lambda x: x.add_(1), "add_()"),
+    (lambda x: x.relu_(), "relu_()"),
+    (lambda x: x.insert_column(0, 1), "insert_column()"),
+    (lambda x: x.sum(axis=0, out=BUFFER), "sum(out=...)"),
+    (lambda x: x.clip(0, 1, out=x), "clip(out=...)"),
+    (lambda x: x.dot(x, out=BUFFER), "dot(out=...)"),
+    (lambda x: x.cumsum(out=(BUFFER,)), "cumsum(out=...)"),
+]
+
+
+@pytest.mark.parametrize(("body", "what"), BY_CALL)
+def test_a_method_that_changes_what_others_read_is_refused(body: Callable[[Any], Any], what: str) -> None:
+    with pytest.raises(flow.TraceError) as caught:
+        flow.pipeline(body).graph()
+    line = f"{__file__}:{body.__code__.co_firstlineno}"
+    assert f".{what} of <placeholder" in str(caught.value)
+    assert f"changes what others may read, at {line}: a graph makes new values" in str(caught.value)
+
+
+def test_methods_that_only_sound_like_it_are_recorded() -> None:
+    body = lambda x: (x.scaled(2), x.scaled(2, inplace=False), x.scaled(2, out="text"), x.scaled(2, out=None))
+    assert flow.pipeline(body).run(Weights()) == body(Weights())
+    body = lambda x: [x.insert("a"), x.pop("b"), x.partition("c"), x.prune("d"), x.resize("e")]
+    assert flow.pipeline(body).run(Weights()) == body(Weights())
+    assert flow.pipeline(lambda x: (x.partition(","), x.sum(out=None) if x is None else 0)).run("a,b") == (
+        ("a", ",", "b"),
+        0,
+    )
+    np.testing.assert_array_equal(flow.pipeline(lambda x: x.byteswap()).run(np.ones(2, "u2")), [256, 256])
+
+
+BY_VALUE: list[tuple[Callable[[Any], Any], Callable[[], Any], str]] = [
+    (lambda x: (x.insert(0, "a", 1), x["v"].sum())[1], frame, "insert"),
+    (lambda x: (x.pop("v"), x)[1], frame, "pop"),
+    (lambda x: (x.isetitem(0, 1), x)[1], frame, "isetitem"),
+    (lambda x: (x.pop(0), x)[1], series, "pop"),
+    (lambda x: (x.resize(3, 3), x)[1], sparse, "resize"),
+    (lambda x: (x.prune(), x)[1], sparse, "prune"),
+    (lambda x: (x.partition(1), x)[1], lambda: np.array([3, 1, 2]), "partition"),
+    (lambda x: ((x + 0).resize(2), x)[1], lambda: np.array([3, 1, 2]), "resize"),
+    (lambda x: (x.pop(), x)[1], lambda: [1, 2], "pop"),
+    (lambda x: (x.insert(0, 1), x)[1], lambda: [1, 2], "insert"),
+    (lambda x: (x.add(1), x)[1], lambda: {3}, "add"),
+    (lambda x: (x.rotate(1), x)[1], lambda: deque([1, 2]), "rotate"),
+]
+
+
+@pytest.mark.parametrize(("body", "make", "name"), BY_VALUE)
+def test_a_method_is_refused_where_only_the_value_can_tell(
+    body: Callable[[Any], Any], make: Callable[[], Any], name: str
+) -> None:
+    value = make()
+    before = repr(value)
+    with pytest.raises(
+        TypeError, match=rf"\.{name}\(\) would change an? {type(value).__name__} that other nodes"
+    ) as caught:
+        flow.pipeline(body).run(value)
+    assert not isinstance(caught.value, flow.TraceError)
+    assert f"{__file__}:{body.__code__.co_firstlineno}" in "".join(caught.value.__notes__)
+    assert repr(value) == before
+
+
+def test_a_new_value_or_an_op_says_what_was_meant() -> None:
+    """The remedies, followed."""
+    df = frame()
+    without = flow.pipeline(lambda x: x.drop(columns=["v"]))
+    assert list(without.run(df)) == ["w"]
+    assert list(df) == ["v", "w"]
+
+    @flow.op(writes=("df",))
+    def inserted(df: Any) -> Any:
+        df.insert(0, "a", 1)
+        return df
+
+    assert list(flow.pipeline(lambda x: (inserted(x), x)).run(df)[0]) == ["a", "v", "w"]
+    assert list(df) == ["v", "w"]
+
+    @flow.op(inout=("df",))
+    def insert(df: Any) -> None:
+        df.insert(0, "a", 1)
+
+    flow.pipeline(lambda x: insert(x)).run(df)
+    assert list(df) == ["a", "v", "w"]
+    np.testing.assert_array_equal(flow.pipeline(lambda x: np.sort(x)).run(np.array([2, 1])), [1, 2])
+    np.testing.assert_array_equal(flow.pipeline(lambda x: np.partition(x, 0)).run(np.array([2, 1])), [1, 2])
+
+
+# ---------------------------------------------------------------------------------------------- out, like, pow, texts
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda x: np.add(x, 1, out=None),
+        lambda x: np.add(x, 1, None),
+        lambda x: np.add.reduce(x, out=None),
+        lambda x: np.add.reduce(x, 0, None, None),
+        lambda x: np.sum(x, None, None, None),
+        lambda x: np.concatenate([x, x], 0, None),
+        lambda x: x.sum(0, None, None),
+    ],
+)
+def test_an_out_that_is_none_is_recorded(body: Callable[[Any], Any]) -> None:
+    value = np.arange(3.0)
+    np.testing.assert_array_equal(flow.pipeline(body).run(value), body(value))
+
+
+class Unit(np.ndarray):  # type: ignore[type-arg]
+    """Makes arrays of its own class, where numpy is asked for one like it."""
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if function.__name__ in operations.LIKE:
+            return function(*args, **kwargs).view(Unit)
+        return super().__array_function__(function, types, args, kwargs)
+
+
+LIKE: list[Callable[[Any], Any]] = [
+    lambda x: np.zeros(3, like=x),
+    lambda x: np.ones((2, 2), "f4", like=x),
+    lambda x: np.empty(0, like=x),
+    lambda x: np.full(3, 7, like=x),
+    lambda x: np.arange(1, 5, like=x),
+    lambda x: np.eye(2, like=x),
+    lambda x: np.identity(2, like=x),
+    lambda x: np.tri(2, like=x),
+    lambda x: np.array([1, 2], like=x),
+    lambda x: np.asarray([1, 2], like=x),
+    lambda x: np.asanyarray([1, 2], like=x),
+    lambda x: np.ascontiguousarray([1, 2], like=x),
+    lambda x: np.asfortranarray([[1, 2]], like=x),
+    lambda x: np.require([1, 2], like=x),
+    lambda x: np.frombuffer(b"ab", "u1", like=x),
+    lambda x: np.fromiter([1, 2], int, like=x),
+    lambda x: np.fromfunction(lambda i: i * 2, (3,), like=x),
+    lambda x: np.fromstring("1 2", sep=" ", like=x),
+]
+
+
+@pytest.mark.parametrize("body", LIKE)
+def test_like_is_recorded(body: Callable[[Any], Any]) -> None:
+    pipeline = flow.pipeline(body)
+    assert pipeline.graph().nodes[-1].reads == (0,)
+    for value in (np.ones(2), np.ones(2).view(Unit), np.ma.masked_array([1, 2])):
+        assert outcome(pipeline.debug, value) == outcome(body, value)
+    for wrong in (3, "text", [1, 2]):
+        assert outcome(pipeline.debug, wrong) is outcome(body, wrong) is TypeError
+
+
+def test_every_function_with_like_is_known() -> None:
+    documented = {name for name in dir(np) if "like : array_like" in (getattr(getattr(np, name), "__doc__", "") or "")}
+    assert documented == operations.LIKE
+
+
+def test_pow_with_three_arguments() -> None:
+    body = lambda x: (pow(x, 2, 5), pow(x, -1, 7))
+    assert flow.pipeline(body).run(3) == body(3)
+    power = flow.op(pow)
+    forms: list[tuple[Callable[[Any], Any], Callable[[Any], Any]]] = [
+        (lambda x: pow(2, x, 5), lambda x: power(2, x, 5)),
+        (lambda x: pow(2, 3, x), lambda x: power(2, 3, x)),
+    ]
+    for body, remedy in forms:
+        assert flow.pipeline(remedy).run(4) == body(4)
+        try:
+            assert flow.pipeline(body).run(4) == body(4)  # since 3.14, the second argument is asked as well
+        except flow.TraceError as error:
+            assert f"at {__file__}:" in str(error)
+            assert "inside an op" in str(error)
+
+
+TEXTS = {
+    "'a text' % x": "no place for a value",
+    "b'a text' % x": "no place for a value",
+    "(x + 1, '100%% sure' % (x * 2))": "no place for a value",
+    "'a text' % x.shape": "no place for a value",
+    "[x, ('a text' % x)]": "no place for a value",
+    "'%s' % x": "str() of",
+    "'%d' % x": "int() of",
+    "'%.2f' % x": "float() of",
+    "'%s and %s' % (x, 1)": "str() of",
+    "'%(a)s' % x": "str() of",
+    "'%(a)s' % {'a': x}": "str() of",
+    "b'%s' % x": "bytes() of",
+    "'{}'.format(x)": "format() of",
+    "'{a}'.format(a=x)": "format() of",
+    "'{0.shape}'.format(x)": "format() of",
+    "'{:>{width}}'.format(1, width=x)": "format() of",
+    "'{a}'.format_map({'a': x})": "format() of",
+    "f'{x}'": "format() of",
+    "f'{x:.2f}'": "format() of",
+    "f'{x!s}'": "str() of",
+    "format(x)": "format() of",
+    "format(1, x)": "TypeError because of a placeholder",
+    "''.join(['a', x])": "TypeError because of a placeholder",
+    "'a'.replace('a', x)": "TypeError because of a placeholder",
+}
+
+
+@pytest.mark.filterwarnings("ignore::SyntaxWarning")
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_of_a_node_is_refused(text: str) -> None:
+    for source in (f"def body(x):\n    return {text}, x", f"def body(x):\n    y = {text}\n    return x, y"):
+        scope: dict[str, Any] = {}
+        exec(compile(source, __file__, "exec"), scope)
+        with pytest.raises(flow.TraceError) as caught:
+            flow.pipeline(scope["body"]).graph()
+        assert TEXTS[text] in str(caught.value)
+        assert f"at {__file__}:2: " in str(caught.value)
+
+
+def test_a_text_that_is_filled_in_place_is_refused() -> None:
+    scope: dict[str, Any] = {}
+    exec(compile("def body(x):\n    return ('a ' 'text') % (x + 1)", __file__, "exec"), scope)
+    with pytest.raises(flow.TraceError, match=r"no place for a value, in the body of 'body', at .*: give it"):
+        flow.pipeline(scope["body"]).graph()
+
+
+def test_texts_of_other_values_are_no_matter() -> None:
+    source = """
+def body(x, n):
+    name = "item %d of %s, 100%%" % (n, "a")
+    rest = n % 2, "%s" % n, "%(k)s" % {"k": 1}, "a text", 5 % n, "%%%s" % "a"
+    return flow.label(x % 2, name), rest
+"""
+    scope: dict[str, Any] = {"flow": flow}
+    exec(compile(source, __file__, "exec"), scope)
+    pipeline = flow.pipeline(static=("n",))(scope["body"])
+    assert pipeline.run(5, 3) == (1, (1, "3", "1", "a text", 2, "%a"))
+
+
+def test_an_op_writes_a_text() -> None:
+    """The remedy, followed."""
+    text = flow.op(lambda x: f"{x} and {x:.1f}")
+    assert flow.pipeline(lambda x: text(x)).run(2) == "2 and 2.0"
