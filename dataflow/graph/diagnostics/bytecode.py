@@ -287,7 +287,7 @@ def formats_nothing(code: CodeType) -> int | None:
             continue
         inside = [part for part in instructions[:place] if _within(spans[part.offset // 2], span)]
         # The left operand is evaluated first; it is a constant if what comes next is about another place.
-        if len(inside) > 1 and inside[0].argval in texts:
+        if len(inside) > 1 and inside[0].opname.startswith("LOAD_CONST") and inside[0].argval in texts:
             text, after = spans[inside[0].offset // 2], spans[inside[1].offset // 2]
             if not _within(text, after):
                 return span[0]

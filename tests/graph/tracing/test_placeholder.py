@@ -837,6 +837,8 @@ def body(x, n):
     exec(compile(source, __file__, "exec"), scope)
     pipeline = flow.pipeline(static=("n",))(scope["body"])
     assert pipeline.run(5, 3) == (1, (1, "3", "1", "a text", 2, "%a"))
+    named = flow.pipeline(lambda a, b: ({"a": a, "b": b}, b % 2, a % b))  # variables have such names, too
+    assert named.run(7, 5) == ({"a": 7, "b": 5}, 1, 2)
 
 
 def test_an_op_writes_a_text() -> None:
