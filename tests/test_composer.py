@@ -128,6 +128,7 @@ def test_a_wrong_value_is_noticed(way: str, faulty: type[Faulty], monkeypatch: p
 
 
 def test_what_hangs_is_noticed(faulty: type[Faulty], monkeypatch: pytest.MonkeyPatch) -> None:
+    before = composer.in_progress()
     monkeypatch.setattr(composer, "PATIENCE", 0.05)
     monkeypatch.setattr(faulthandler, "dump_traceback", lambda **_: None)
     monkeypatch.setattr(faulty, "fault", "hangs")
@@ -137,4 +138,4 @@ def test_what_hangs_is_noticed(faulty: type[Faulty], monkeypatch: pytest.MonkeyP
     for thread in threading.enumerate():
         if thread.name == "composer":
             thread.join(20)
-    assert flow.parallel_info()["runs"]["in_progress"] == 0
+    assert composer.in_progress() == before

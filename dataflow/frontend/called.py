@@ -61,6 +61,8 @@ def _passes_on(fn: Any) -> bool:
 
 def _own(fn: Any) -> Any:
     """The same to call, without a `__signature__` that `functools.wraps` copied from what it wraps."""
+    while isinstance(fn, Declared) and "__signature__" not in fn.__dict__:  # inside a partial
+        fn = fn.__wrapped__  # type: ignore[attr-defined]
     if isinstance(fn, partial):
         func = _own(fn.func)
         return fn if func is fn.func else partial(func, *fn.args, **fn.keywords)

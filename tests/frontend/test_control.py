@@ -286,7 +286,7 @@ def test_what_all_calls_share_is_protected_and_looked_through_once(run_async: Ru
 
     @flow.op
     def looks(x: int, table: dict[str, Any]) -> tuple[int, bool]:
-        return id(table["a"]), table["a"].flags.writeable
+        return table["a"].ctypes.data, table["a"].flags.writeable
 
     table = {"a": np.zeros(4)}
     with pytest.raises(ValueError, match="read-only"):

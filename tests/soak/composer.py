@@ -888,11 +888,15 @@ def others() -> list[str]:
     return [thread.name for thread in threading.enumerate() if not thread.name.startswith("dataflow")]
 
 
-def nothing_runs() -> bool:
-    """Whether the pool has nothing to do."""
-    info = flow.parallel_info()
-    threads = info["interop_threads"]
-    return not (threads["busy"] or threads["overrunning"] or threads["queued"] or info["runs"]["in_progress"])
+def in_progress() -> int:
+    """How many runs have begun and not ended."""
+    return int(flow.parallel_info()["runs"]["in_progress"])
+
+
+def nothing_runs(before: int) -> bool:
+    """Whether the pool has nothing to do, and no run is in progress but those that were `before`."""
+    threads = flow.parallel_info()["interop_threads"]
+    return not (threads["busy"] or threads["overrunning"] or threads["queued"]) and in_progress() <= before
 
 
 def settles(holds: Callable[[], bool]) -> bool:
@@ -929,7 +933,7 @@ def listen() -> None:
 def play(program: Program, new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     """Perform a program and compare what is left with what was there; Broken says what was wrong."""
     complaints.clear()
-    threads, files = len(others()), descriptors()
+    threads, files, runs = len(others()), descriptors(), in_progress()
     performance = Play(program, new_loop)
     performance.perform()
     arrays = performance.forget()
@@ -938,7 +942,7 @@ def play(program: Program, new_loop: Callable[[], asyncio.AbstractEventLoop]) ->
         "threads": lambda: len(others()) <= threads,
         "descriptors": lambda: descriptors() <= files,
         "arrays": lambda: not any(reference() is not None for reference in arrays),
-        "runs": nothing_runs,
+        "runs": lambda: nothing_runs(runs),
     }
     left = [name for name, holds in checks.items() if not settles(holds)]
     if left:

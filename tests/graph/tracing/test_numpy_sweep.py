@@ -108,9 +108,7 @@ def test_methods_of_arrays(name: str) -> None:
     for args in METHODS[name]:
         target = TARGETS.get(name, SQUARE)
         if name in {"fill", "put", "setfield", "setflags", "sort"}:
-            with pytest.raises(
-                flow.TraceError, match=rf"\.{name}\(\) of <placeholder 0: x> changes what others may read, at "
-            ):
+            with pytest.raises(flow.TraceError, match=rf"\.{name}\(\) of <.*> changes what others may read, at "):
                 flow.pipeline(lambda x, args=args: getattr(x, name)(*args)).graph()
             continue
 
