@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import dataflow as flow
 from tests.soak import composer
 from tests.soak.composer import Broken, Play, play, warm_up
 from tests.soak.programs import Act, Node, Program, compose, simpler, without
