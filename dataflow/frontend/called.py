@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, cast
 
 from dataflow.graph.nodes import Declared
 
@@ -29,11 +29,6 @@ BELOW_THE_WRAPPER = "declare it below the decorator that wraps it, next to the f
 
 def signature_of(fn: Any) -> inspect.Signature:
     """The signature of what is called. TypeError and ValueError if there is none, as of some builtins."""
-    while isinstance(fn, Declared) or _passes_on(fn):
-        given = getattr(fn, "__dict__", {}).get("__signature__")
-        if given is not None:
-            return given  # type: ignore[no-any-return]
-        fn = fn.__wrapped__
     return inspect.signature(_own(fn), **_HOW)
 
 
@@ -60,9 +55,12 @@ def _passes_on(fn: Any) -> bool:
 
 
 def _own(fn: Any) -> Any:
-    """The same to call, without a `__signature__` that `functools.wraps` copied from what it wraps."""
-    while isinstance(fn, Declared) and "__signature__" not in fn.__dict__:  # inside a partial
-        fn = fn.__wrapped__  # type: ignore[attr-defined]
+    """What is called in the end, without a `__signature__` that `functools.wraps` copied from what it wraps."""
+    while isinstance(fn, Declared) or _passes_on(fn):
+        given = getattr(fn, "__dict__", {}).get("__signature__")
+        if given is not None:
+            return _like(given)
+        fn = fn.__wrapped__
     if isinstance(fn, partial):
         func = _own(fn.func)
         return fn if func is fn.func else partial(func, *fn.args, **fn.keywords)
@@ -76,6 +74,15 @@ def _own(fn: Any) -> Any:
     bare = FunctionType(fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, fn.__closure__)
     bare.__kwdefaults__ = fn.__kwdefaults__
     return bare
+
+
+def _like(signature: inspect.Signature) -> FunctionType:
+    """A function of this signature."""
+
+    def stands_for(*args: Any, **kwargs: Any) -> None: ...
+
+    stands_for.__signature__ = signature  # type: ignore[attr-defined]
+    return cast(FunctionType, stands_for)
 
 
 def call_error(

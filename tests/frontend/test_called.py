@@ -133,6 +133,23 @@ def test_methods_and_copied_signatures(run_async: Runner) -> None:
     assert run_async(flow.pipeline(flow.op(supplies(method).__get__(model)))(1)) == ("given", 1, 8)
 
 
+def test_partials_of_operators_and_pipelines(run_async: Runner) -> None:
+    operator, whole = flow.op(supplies(three)), flow.pipeline(renames(two))
+
+    class Model:
+        layer = flow.op(lambda self, x, by=3: (x, by))
+
+    for made, names in (
+        (functools.partial(operator, by=5), ["x", "by"]),
+        (functools.partial(whole, second=4), ["first", "second"]),
+        (functools.partial(whole.bind(second=4)), ["first"]),
+        (functools.partial(Model().layer, by=2), ["x", "by"]),
+    ):
+        assert list(flow.pipeline(made).parameters.signature.parameters) == names
+    assert run_async(flow.pipeline(functools.partial(operator, by=5))(x=1)) == ("given", 1, 5)
+    assert run_async(flow.pipeline(functools.partial(whole, second=4))(first=1)) == (1, 4)
+
+
 def test_a_signature_that_the_user_gave_is_believed() -> None:
     def anything(*args: Any) -> Any:
         return args
