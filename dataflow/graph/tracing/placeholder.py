@@ -30,6 +30,7 @@ from dataflow.graph.diagnostics.bytecode import (
     is_in_place,
     matches_length,
     names_to_unpack,
+    reads_item,
 )
 from dataflow.graph.nodes import OpSpec, Ref
 from dataflow.graph.tracing.capture import LEAVES, Scan
@@ -575,6 +576,24 @@ def shaped(placeholder: Placeholder, seen: Mapping[str, Any]) -> Placeholder:
     return made
 
 
+MOST_FIRST_ITEMS: Final = 200
+"""How often one call of the user's may ask for the first item of the first item of … a node."""
+
+
+def _refuse_endless(source: PendingPlaceholder, code: CodeType | None, lasti: int) -> None:
+    """Functions made from Fortran look for a number in whatever has items: in the first of these, and so on.
+
+    That would end with the stack of the process.
+    """
+    if code is None or reads_item(code, lasti):
+        return  # a loop of the user's, say
+    depth, part = 0, cast(Placeholder, source)
+    while type(part) is PendingPlaceholder and part._call[2:5] == ((0,), code, lasti):
+        depth, part = depth + 1, part._call[0]
+        if depth > MOST_FIRST_ITEMS:
+            raise refusal(f"a function of C looks for a number in {part!r}", advice.ASK_NOT)
+
+
 def _pending(source: Placeholder, spec: OpSpec, rest: tuple[Any, ...], frame: FrameType | None) -> Placeholder:
     """What reads from `source` in this frame."""
     recording = source._trace
@@ -586,6 +605,8 @@ def _pending(source: Placeholder, spec: OpSpec, rest: tuple[Any, ...], frame: Fr
             raise _looks_first(frame)
         frame = frame.f_back
     code, lasti = (None, -1) if frame is None else (frame.f_code, frame.f_lasti)
+    if rest == (0,) and type(source) is PendingPlaceholder and source._call[4] == lasti:
+        _refuse_endless(source, code, lasti)
     made = _new(PendingPlaceholder)
     _set_ref(made, None)
     _set_trace(made, recording)

@@ -111,7 +111,11 @@ def _recorded(recording: Trace, body: Callable[[list[Placeholder]], Any]) -> tup
         )
         overtaken = early(graph.nodes, recording.lines)
         return in_order(at_their_places(graph, recording.late)) if recording.changing else graph, overtaken
-    except TraceError:
+    except TraceError as error:
+        if recording.refused and not str(error).startswith(
+            tuple(recording.refused)
+        ):  # a library raised its class again
+            raise TraceError(f"{recording.refused[0]} ({error})") from error
         raise
     except Exception as error:
         where = provoked_at(error)

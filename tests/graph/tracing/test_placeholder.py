@@ -845,3 +845,27 @@ def test_an_op_writes_a_text() -> None:
     """The remedy, followed."""
     text = flow.op(lambda x: f"{x} and {x:.1f}")
     assert flow.pipeline(lambda x: text(x)).run(2) == "2 and 2.0"
+
+
+FORTRAN: list[Callable[[Any, Any], Any]] = [
+    lambda linalg, x: linalg.cholesky(np.eye(2), lower=x),
+    lambda linalg, x: linalg.blas.dgemm(x, np.eye(2), np.eye(2)),
+    lambda linalg, x: linalg.blas.dgemm(1.0, np.eye(2), np.eye(2), trans_a=x.T),
+]
+
+
+@pytest.mark.parametrize("call", FORTRAN)
+def test_functions_made_from_fortran_do_not_index_without_end(call: Callable[[Any, Any], Any]) -> None:
+    linalg = pytest.importorskip("scipy.linalg")
+    with pytest.raises(flow.TraceError, match=rf"at {__file__}:\d+: "):
+        flow.pipeline(lambda x: call(linalg, x)).graph()
+    inside = flow.op(lambda x: call(linalg, x))  # the remedy
+    np.testing.assert_array_equal(flow.pipeline(lambda x: inside(x)).run(np.array(1)), np.eye(2))
+
+
+def test_items_of_items_are_recorded_all_the_same() -> None:
+    nested: Any = 5
+    for _ in range(20):
+        nested = [nested]
+    body = flow.pipeline(lambda x: functools.reduce(operator.getitem, [0] * 20, x))
+    assert body.run(nested) == 5
