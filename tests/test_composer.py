@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.release import FREE_THREADED
 from tests.soak import composer
 from tests.soak.composer import Broken, Play, play, warm_up
 from tests.soak.programs import Act, Node, Program, compose, simpler, without
@@ -92,7 +93,7 @@ class Faulty(Play):
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Faulty]]:
     monkeypatch.setattr(composer, "Play", Faulty)
-    monkeypatch.setattr(composer, "GRACE", 0.05)
+    monkeypatch.setattr(composer, "GRACE", 2.0 if FREE_THREADED else 0.2)
     Faulty.gate.clear()
     yield Faulty
     Faulty.kept.clear()
