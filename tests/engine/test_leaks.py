@@ -1022,7 +1022,8 @@ def test_the_pool_lets_go_of_a_run_before_it_serves_the_next(run_async: Runner) 
             await p(1)
 
     run_async(main())
-    assert FREE_THREADED or set(seen) == {2}  # the run, and its core
+    # The run, and its core; now and then another lane, which has told the loop of an end, has yet to return from that.
+    assert FREE_THREADED or (set(seen) <= {2, 4} and seen.count(2) >= 10)
 
 
 @pytest.mark.parametrize("way", ["alone", "needed", "needed twice", "cancelled"])
