@@ -478,9 +478,8 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
                     generation = plans.generation
                     plan = make_plan(self._trace(binding))
                     values = [binding.bound.arguments.get(name) for name in self._parameters.static]
-                    names, functions = named_by(
-                        self._fn, self._owner, values
-                    )  # after it: the body may bind them itself
+                    # After the trace, since the body may bind some of them itself.
+                    names, functions = named_by(self._fn, self._owner, values)
                     plans.put(binding.key, plan, generation, names)
                     if self._parameters.static:
                         plans.put(self._parameters.key_now(binding), plan, generation, names)
@@ -488,11 +487,12 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
         return plan
 
     def _warn(self, functions: list[FunctionType]) -> None:
-        """Of what the body asked of the clock, or of random numbers; once."""
-        for asked in frozen_calls(self._fn, self._owner, functions):
+        """Of what the body asked of the clock, or of random numbers; once, also where a body is declared many times."""
+        for asked, names in frozen_calls(self._fn, self._owner, functions):
             if asked not in self._warned:
                 self._warned.add(asked)
-                warn_explicit(str(asked), TraceWarning, asked.file, asked.line, asked.module)
+                registry = names.setdefault("__warningregistry__", {})
+                warn_explicit(str(asked), TraceWarning, asked.file, asked.line, names.get("__name__"), registry)
 
     def _trace(self, binding: Binding) -> Graph:
         def body(placeholders: list[Placeholder]) -> Any:

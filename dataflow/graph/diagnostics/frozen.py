@@ -17,6 +17,8 @@ from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, NamedTuple, cast
 
+import numpy as np
+
 from dataflow.graph.diagnostics.bytecode import Called, calls_in, names_in
 from dataflow.graph.nodes import Declared
 from dataflow.graph.tracing.tracer import is_of_user
@@ -48,7 +50,6 @@ class Frozen(NamedTuple):
     what: str
     file: str
     line: int
-    module: str
 
     def __str__(self) -> str:
         return (
@@ -57,9 +58,11 @@ class Frozen(NamedTuple):
         )
 
 
-def frozen_calls(body: Any, owner: Any, functions: Iterable[FunctionType]) -> Iterator[Frozen]:
-    """The calls in a body, the method of an instance or of none, and in what it calls; `functions` are all those that
-    it names."""
+def frozen_calls(body: Any, owner: Any, functions: Iterable[FunctionType]) -> Iterator[tuple[Frozen, dict[str, Any]]]:
+    """The calls in a body, the method of an instance or of none, and in what it calls; with the globals there.
+
+    `functions` are all those that the body names.
+    """
     if not any(map(_may_ask, functions)) and not _draws(_own(owner).values()):
         return
     waiting, seen = [body], set[int]()
@@ -72,7 +75,7 @@ def frozen_calls(body: Any, owner: Any, functions: Iterable[FunctionType]) -> It
             value = _called(function, called, owner if function is body else None)
             if _asks(value, bare=called.bare):
                 file = function.__code__.co_filename
-                yield Frozen(".".join(called.names), file, called.line, str(function.__globals__.get("__name__")))
+                yield Frozen(".".join(called.names), file, called.line), function.__globals__
             else:
                 waiting.append(value)
 
@@ -97,7 +100,10 @@ def _plain(value: Any) -> FunctionType | None:
 
 def _may_ask(function: FunctionType) -> bool:
     """Whether it names a module, a function or a generator that gives the time or random numbers: most do not."""
-    named = [function.__globals__.get(name) for name in names_in(function.__code__)]
+    names = names_in(function.__code__)
+    named = [function.__globals__.get(name) for name in names]
+    if "random" not in names:
+        named = [value for value in named if value is not np]  # which nearly all bodies name
     named += [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
     return _draws(named) or any(map(_may_be_asked, named))
 

@@ -110,6 +110,15 @@ def test_it_is_told_once() -> None:
     assert len(told) == 1
 
 
+def test_a_body_that_is_declared_again_and_again_is_told_of_once() -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        for n in range(3):
+            flow.pipeline(lambda x, n=n: x + random.random() + n).run(1)
+            flow.pipeline(shifted).run(1)
+    assert len(told) == 2
+
+
 def test_where_warnings_are_errors_the_second_call_runs() -> None:
     @flow.pipeline
     def pipeline(x: Any) -> Any:
