@@ -1,31 +1,33 @@
 """What to do instead: the remedies of what a placeholder refuses, chosen by the user's instruction where it says more.
 
-What numpy asks of a placeholder is the same in all three; what the user wrote is not:
+What numpy asks of a placeholder is the same in all; what the user wrote is not:
 
     E[ids]              np.take(E, ids, axis=0)
     y[mask] = 0         np.where(mask, 0, y)
     np.array([a, b])    np.stack([a, b])
+    np.float32(x)       x.astype(np.float32)
+    f(x)                flow.op(f)(x)
 """
 
 from __future__ import annotations
 
+from types import CodeType
 from typing import Final
 
+import numpy as np
+
 from dataflow.graph.diagnostics.bytecode import operator_of, reads_item, writes_item
+from dataflow.graph.diagnostics.source import function_called
 from dataflow.graph.tracing.tracer import user_line
 
 __all__ = [
     "ASK_NOT",
     "AS_TEXT",
-    "ATTRIBUTE",
     "BY_VALUE",
     "CAUGHT",
-    "CHOOSE",
     "COMPARED",
     "EARLY",
     "FORMATS_NOTHING",
-    "INDEX_IT",
-    "LENGTH",
     "NOT_ADDED_TO",
     "NOT_BY_METHOD",
     "NOT_IN_PLACE",
@@ -38,12 +40,18 @@ __all__ = [
     "NO_WITH",
     "as_array",
     "as_index",
+    "as_items",
+    "as_length",
+    "as_text",
+    "attribute",
+    "choose",
     "convert",
+    "inside_an_op",
     "mask",
     "of_type",
 ]
 
-CHOOSE: Final = (
+_CHOOSE: Final = (
     "its value is not known yet; use np.where for a choice per element, flow.cond for a choice per run, `&`, `|` and"
     " `~` for and, or and not, or name the argument that decides in static="
 )
@@ -51,7 +59,7 @@ COMPARED: Final = (
     "which of the two is on the left decides, and Python does not tell; make it an array (np.asarray) or bytes before,"
     " or compare inside an op"
 )
-INDEX_IT: Final = (
+_INDEX_IT: Final = (
     "how many items it has is not known yet; index it (node[0], node[1]), unpack it into names (a, b = node), or pass"
     " how many as a static= argument"
 )
@@ -102,7 +110,6 @@ EARLY: Final = {
 """For statements that are over before what is recorded runs: what happens, and the remedy."""
 FORMATS_NOTHING: Final = "give it a format (%s), and apply it inside an op, which knows the value"
 CAUGHT: Final = "the statement at {where} decides before there is one; put it into an op, or let the refusal pass"
-ATTRIBUTE: Final = "its type is not known yet; look at it inside an op, or name the argument in static="
 _MASK: Final = (
     "its value is not known yet; ask inside an op: flow.op(np.ma.is_masked)(node), flow.op(np.ma.getmask)(node)"
 )
@@ -119,7 +126,7 @@ _COUNT: Final = (
     "its value is not known yet; name the argument in static=, or the array whose shape it is in shapes=, or count"
     " inside an op"
 )
-LENGTH: Final = "its length is not known yet; name the argument in shapes=, or use the node node.shape[0]"
+_LENGTH: Final = "its length is not known yet; name the argument in shapes=, or use the node node.shape[0]"
 _TAKE: Final = (
     "its value is not known yet; use np.take(E, ids, axis=0) for E[ids], index inside an op, or name the argument in"
     " static="
@@ -130,9 +137,19 @@ _FILL: Final = (
 )
 
 
+def choose() -> str:
+    """For its truth."""
+    return _as_op() or _CHOOSE
+
+
 def of_type() -> str:
     """For a question about its type, be it by the class of another operand."""
-    return _for_operator() or _TYPE
+    return _for_operator() or _as_op() or _TYPE
+
+
+def attribute() -> str:
+    """For a question about what it has."""
+    return _as_op() or _TYPE
 
 
 def mask() -> str:
@@ -142,17 +159,37 @@ def mask() -> str:
 
 def convert() -> str:
     """For a conversion to a number."""
-    return _for_item(read=_CONVERT, otherwise=_CONVERT)
+    return _as_op() or _for_item(read=_CONVERT, otherwise=_CONVERT)
 
 
 def as_array() -> str:
     """For a conversion to an array."""
-    return _for_operator() or _for_item(read=_TAKE, otherwise=_AS_ARRAY)
+    return _for_operator() or _as_op() or _for_item(read=_TAKE, otherwise=_AS_ARRAY)
 
 
 def as_index() -> str:
     """For an index or a count."""
-    return _for_operator() or _for_item(read=_TAKE, otherwise=_COUNT)
+    return _for_operator() or _as_op() or _for_item(read=_TAKE, otherwise=_COUNT)
+
+
+def as_length() -> str:
+    """For its length."""
+    return _as_op() or _LENGTH
+
+
+def as_text() -> str:
+    """For its text."""
+    return _as_op() or AS_TEXT
+
+
+def as_items() -> str:
+    """For its items, one after another."""
+    return _as_op() or _INDEX_IT
+
+
+def inside_an_op(code: CodeType, lasti: int) -> str:
+    """For an error of the function that this instruction calls."""
+    return _op_of(code, lasti) or "its value is not known yet; do this inside an op"
 
 
 def _for_item(*, read: str, otherwise: str) -> str:
@@ -170,4 +207,39 @@ def _for_operator() -> str:
     return name and (
         "its left operand decides by the right one, of which nothing is known yet; apply the operator in an op:"
         f" flow.op(operator.{name})(a, b)"
+    )
+
+
+_KNOWN: Final = frozenset(
+    {"isinstance", "issubclass", "hasattr", "getattr", "callable", "type", "bool", "float", "int", "complex", "str"}
+    | {"bytes", "repr", "format", "hash", "len", "iter", "next", "list", "tuple", "set", "frozenset", "dict", "range"}
+    | {"enumerate", "zip", "map", "filter", "reversed", "print", "np.array", "np.asarray", "np.asanyarray"}
+    | {"np.ascontiguousarray", "np.asfortranarray", "np.iterable", "np.isscalar", "operator.index"}
+)
+"""Functions of which more is known than that they can be made an op."""
+_OF_SHAPE: Final = frozenset({"zeros", "ones", "empty", "full"})
+_TYPES: Final = frozenset(kind.__name__ for kind in np.sctypeDict.values())
+
+
+def _as_op() -> str:
+    """What fits a call of a function that looks at what it is given; empty for other instructions."""
+    code, lasti = user_line()
+    return "" if code is None else _op_of(code, lasti)
+
+
+def _op_of(code: CodeType, lasti: int) -> str:
+    called = function_called(code, lasti)
+    module, _, name = called.rpartition(".")
+    if module in ("np", "numpy") and name in _TYPES:
+        return f"its value is not known yet; convert the node: node.astype({called})"
+    if module in ("np", "numpy") and name in _OF_SHAPE:
+        return (
+            f"its value is not known yet; use {called}_like(node) for an array of its shape, or name the argument whose"
+            f" shape it is in shapes=, or call it inside an op: flow.op({called})(...)"
+        )
+    if not called or called.replace("numpy.", "np.") in _KNOWN:
+        return ""
+    return (
+        f"its value is not known yet; call it inside an op: flow.op({called})(...), or name the argument that decides"
+        " in static="
     )

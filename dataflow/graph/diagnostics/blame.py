@@ -3,6 +3,7 @@
     np.zeros(x.shape)       TypeError in C, called from the user's line; that line loads `x`, a placeholder
     np.quantile(…, x)       ValueError in numpy's Python, in a frame whose locals hold a placeholder
     raise ValueError(…)     the user's own: passes through, whatever its frame holds
+    struct.pack("d", x)     struct.error in C, which has dropped the refusal: it was at this very line
     blur()                  our own TypeError on wrong arguments: passes through
 
 Only errors that nobody caught are looked at, once, when a trace has failed anyway: cost does not matter here.
@@ -12,14 +13,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from types import FrameType, TracebackType
-from typing import Any
+from types import CodeType, FrameType, TracebackType
+from typing import Any, NamedTuple
 
-from dataflow.errors import DataflowError
+from dataflow.errors import DataflowError, TraceError
 from dataflow.graph.diagnostics.bytecode import raises, variables_read
 from dataflow.graph.tracing.tracer import PACKAGE, PASSED_OVER, Traced, of_user
 
-__all__ = ["provoked_at", "refused_before"]
+__all__ = ["Provoked", "foreign", "provoked_at", "refused_before"]
 
 _WRONG_CALL = re.compile(
     r"\(\) (missing \d+ required |got (an unexpected keyword|some positional-only|multiple values for) "
@@ -28,11 +29,21 @@ _WRONG_CALL = re.compile(
 """What Python says of a call whose arguments do not fit, whatever they stand for."""
 
 _BY_VALUE = (TypeError, ValueError, AttributeError, BufferError)
-"""What Python itself raises for a value that it cannot use; a missing key or name is another matter."""
+"""What Python itself raises for a value that it cannot use; a missing key or name is another matter. Of libraries, any
+error of theirs may be meant so."""
 
 
-def provoked_at(error: Exception) -> str | None:
-    """The user's line, `file:line`, if a placeholder provoked this error; None if it is the user's own, or ours."""
+class Provoked(NamedTuple):
+    """The user's line at which a placeholder provoked an error."""
+
+    where: str
+    """`file:line`."""
+    code: CodeType
+    lasti: int
+
+
+def provoked_at(error: Exception, refusals: Sequence[str] = ()) -> Provoked | None:
+    """Where a placeholder provoked this error; None if it is the user's own, or ours. `refusals` are all there were."""
     steps = list(_steps(error.__traceback__))
     places = [place for place, (frame, *_) in enumerate(steps) if of_user(frame)]
     places = places or [i for i, (frame, *_) in enumerate(steps) if not PASSED_OVER[frame.f_code.co_filename]]
@@ -40,21 +51,42 @@ def provoked_at(error: Exception) -> str | None:
     if last_of_user is None:
         return None
     frame, lasti, line = steps[last_of_user]
+    found = Provoked(f"{frame.f_code.co_filename}:{line}", frame.f_code, lasti)
     inner = [frame for frame, *_ in steps[last_of_user + 1 :]]
     if inner and all(frame.f_code.co_filename.startswith(PACKAGE) for frame in inner):
         return None
     if not inner and isinstance(error, TypeError) and _WRONG_CALL.search(str(error)):
         return None
-    if not inner and (raises(frame.f_code, lasti) or not isinstance(error, _BY_VALUE)):
+    if not inner and raises(frame.f_code, lasti):
+        return None
+    if refused_before(error, refusals, found.where):
+        return found
+    if not inner and type(error).__module__ == "builtins" and not isinstance(error, _BY_VALUE):
         return None
     if (
-        refused_before(error)
-        or "<placeholder" in str(error)
+        "<placeholder" in str(error)
         or any(_holds(value) for frame in inner for value in frame.f_locals.values())
         or any(_holds(value) for value in _values_read(frame, lasti))
     ):
-        return f"{frame.f_code.co_filename}:{line}"
+        return found
     return None
+
+
+def foreign(error: TraceError, refusals: Sequence[str]) -> str:
+    """The refusal behind an error of our class that a library made; empty if we made it.
+
+    Libraries raise anew what they catch, with the class that it had and words of their own.
+    """
+    text = str(error)
+    if not refusals or any(refused in text for refused in refusals):
+        return ""
+    behind: BaseException | None = error
+    for _ in range(100):
+        behind = None if behind is None else behind.__cause__ or behind.__context__
+        if str(behind) in refusals:
+            return str(behind)
+    steps = {f"{frame.f_code.co_filename}:{line}" for frame, _, line in _steps(error.__traceback__)}
+    return next((refused for refused in reversed(refusals) if any(f", at {at}: " in refused for at in steps)), "")
 
 
 def _steps(traceback: TracebackType | None) -> Iterator[tuple[FrameType, int, int]]:

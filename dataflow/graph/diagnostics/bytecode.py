@@ -9,6 +9,7 @@
     "text" % node          formats_nothing
     np.random.rand(3)      calls_in           np, random, rand
     raise error            raises
+    f(node, 2)             span_of_call
     isinstance(node, T)    asks_for_type
     hasattr(node, name)    asks_for_attribute
     with lock: f(node)     has_statements, enclosing, names_of_context, calls_by_name
@@ -42,6 +43,7 @@ from typing import Final, NamedTuple
 __all__ = [
     "LOADS_ATTRIBUTE",
     "OPCODES",
+    "READS_ITEM",
     "Around",
     "Called",
     "Use",
@@ -65,6 +67,7 @@ __all__ = [
     "place_of",
     "raises",
     "reads_item",
+    "span_of_call",
     "variables_read",
     "writes_item",
 ]
@@ -184,6 +187,8 @@ _BINDS_OUTER_CODES: Final = frozenset(dis.opmap[name] for name in _BINDS_OUTER)
 (_EXITS,) = _named(Use.EXITS)
 _FILLS: Final = _named(Use.FILLS)
 _CACHE: Final = dis.opmap["CACHE"]
+READS_ITEM: Final = frozenset(dis.opmap[name] for name in _READS_ITEM if name in dis.opmap) | {_CACHE}
+"""The opcodes of `x[i]`, and what is found in place of one where the interpreter has called `__getitem__` by itself."""
 _EXTENDED: Final = dis.opmap["EXTENDED_ARG"]
 _UNPACK: Final = dis.opmap["UNPACK_SEQUENCE"]
 
@@ -405,6 +410,14 @@ def line_of(code: CodeType, lasti: int) -> int | None:
     """The line of this instruction; None if it has none."""
     span = _span(code, lasti)
     return None if span is None else span[0]
+
+
+def span_of_call(code: CodeType, lasti: int) -> tuple[int, int, int, int] | None:
+    """Where a call is in the source: first and last line, first and last column, in bytes; None for all else."""
+    line, end_line, column, end_column = _span(code, lasti) or (None, None, None, None)
+    if instruction_of(code, lasti)[0] not in _CALLS or line is None or end_line is None:
+        return None
+    return None if column is None or end_column is None else (line, end_line, column, end_column)
 
 
 def place_of(code: CodeType | None, lasti: int) -> str:

@@ -25,6 +25,7 @@ from dataflow.graph.tracing.tracer import Traced
 __all__ = [
     "CALL",
     "CHANGED_BY_AN_OP",
+    "CHANGES_ITSELF",
     "CHANGES_ITS_ARGUMENT",
     "CONSTANT_GETITEM",
     "GETITEM",

@@ -25,6 +25,7 @@ from dataflow.errors import TraceError
 from dataflow.graph.diagnostics import advice
 from dataflow.graph.diagnostics.bytecode import (
     LOADS_ATTRIBUTE,
+    READS_ITEM,
     asks_for_attribute,
     asks_for_type,
     is_in_place,
@@ -37,6 +38,7 @@ from dataflow.graph.tracing.capture import LEAVES, Scan
 from dataflow.graph.tracing.operations import (
     CALL,
     CHANGES_ITS_ARGUMENT,
+    CHANGES_ITSELF,
     CONSTANT_GETITEM,
     GETITEM,
     LIKE,
@@ -264,6 +266,10 @@ _LEAVES_IT: Final = frozenset({"_delegate_binop", "_disables_array_ufunc"})
 whether they should leave the operation to the right operand."""
 
 
+def _at(frame: FrameType) -> tuple[CodeType, int]:
+    return frame.f_code, frame.f_lasti
+
+
 class _Dispatch:
     """The method `__array_function__` or `__array_ufunc__`, which notes where numpy looks it up.
 
@@ -343,7 +349,10 @@ class Placeholder(Traced):
 
     def __getitem__(self, key: Any) -> Placeholder:
         if is_constant_index(key):
-            return _pending(self, CONSTANT_GETITEM, (key,), sys._getframe(1))
+            frame = sys._getframe(1)
+            if frame.f_code.co_code[frame.f_lasti] not in READS_ITEM and self._trace.refused_last == _at(frame):
+                raise self._refuse_items()  # a function in C that was refused a value goes on with its first item
+            return _pending(self, CONSTANT_GETITEM, (key,), frame)
         return record(GETITEM, (self, key), NO_KWARGS)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Placeholder:
@@ -442,15 +451,16 @@ class Placeholder(Traced):
         return iter([_pending(whole, CONSTANT_GETITEM, (place,), frame) for place in range(count)])
 
     __hash__ = _refused("hash() of {!r}", advice.NO_KEY)
-    __bool__ = _refused("bool() of {!r}", advice.CHOOSE)
+    __bool__ = _refused("bool() of {!r}", advice.choose)
     _refuse_type = _refused("isinstance() or the class of {!r}", advice.of_type)
-    _refuse_attribute = _refused("whether {!r} has an attribute {name!r} is asked", advice.ATTRIBUTE)
+    _refuse_attribute = _refused("whether {!r} has an attribute {name!r} is asked", advice.attribute)
+    _refuse_items = _refused("an item of {!r}, which was refused before,", advice.convert)
     _refuse_mask = _refused("the mask of {!r} is asked for", advice.mask)
     _refuse_callable = _refused("a library took {!r} for a function", advice.ASK_NOT)
-    _refuse_iteration = _refused("iteration over {!r}", advice.INDEX_IT)
-    __next__ = _refused("next() of {!r}", advice.INDEX_IT)
+    _refuse_iteration = _refused("iteration over {!r}", advice.as_items)
+    __next__ = _refused("next() of {!r}", advice.as_items)
     __reversed__ = _refused("reversed() of {!r}", "its length is not known yet; index it: node[::-1]")
-    __len__ = _refuse_length = _refused("len() of {!r}", advice.LENGTH)
+    __len__ = _refuse_length = _refused("len() of {!r}", advice.as_length)
     __contains__ = _refused("`in` {!r}", "its value is not known yet; use (node == item).any(), or np.isin")
     __float__ = _refused("float() of {!r}", advice.convert)
     __int__ = _refused("int() of {!r}", advice.convert)
@@ -462,7 +472,7 @@ class Placeholder(Traced):
     __delitem__ = _refused("deletion of an item of {!r}", advice.NO_ITEMS)
     __setattr__ = _refused("assignment to the attribute {name!r} of {!r}", advice.NO_ATTRIBUTES)
     __delattr__ = _refused("deletion of the attribute {name!r} of {!r}", advice.NO_ATTRIBUTES)
-    __str__ = _refused("str() of {!r}", advice.AS_TEXT)
+    __str__ = _refused("str() of {!r}", advice.as_text)
     __format__ = _refused("format() of {!r}", advice.AS_TEXT + " (in an f-string: {node!r})")
     __bytes__ = _refused("bytes() of {!r}", advice.convert)
     __reduce_ex__ = _refused("pickling of {!r}", advice.NO_COPY)
@@ -473,6 +483,11 @@ class Placeholder(Traced):
     __exit__ = _refused("`with` {!r}", advice.NO_WITH)
     __aenter__ = _refused("`async with` {!r}", advice.NO_WITH)
     __aexit__ = _refused("`async with` {!r}", advice.NO_WITH)
+
+
+def _refuse_change(target: Placeholder, name: str, kwargs: Mapping[str, Any]) -> None:
+    if how := changes_itself(name, kwargs):
+        raise refusal(f"{how} of {target!r} changes what others may read", advice.NOT_BY_METHOD)
 
 
 class PendingPlaceholder(Placeholder):
@@ -491,8 +506,8 @@ class PendingPlaceholder(Placeholder):
         source, spec, rest, *_ = self._call
         if rest:  # an index
             return record(CALL, (self, *args), kwargs)
-        if how := changes_itself(spec.name, kwargs):
-            raise refusal(f"{how} of {source!r} changes what others may read", advice.NOT_BY_METHOD)
+        if kwargs or spec.name in CHANGES_ITSELF or spec.name[-1] == "_":  # most calls are none of these
+            _refuse_change(source, spec.name, kwargs)
         return record(method_call(spec.name), (source, *args), kwargs)
 
     def _read(self) -> Ref:

@@ -26,7 +26,7 @@ from weakref import ref
 
 from dataflow.errors import TraceError
 from dataflow.graph.diagnostics import advice
-from dataflow.graph.diagnostics.blame import provoked_at, refused_before
+from dataflow.graph.diagnostics.blame import foreign, provoked_at, refused_before
 from dataflow.graph.diagnostics.bytecode import formats_nothing, place_of
 from dataflow.graph.diagnostics.early import Early, caught_at, early, warn, warn_of_variables
 from dataflow.graph.diagnostics.holders import Held, outlived
@@ -112,19 +112,17 @@ def _recorded(recording: Trace, body: Callable[[list[Placeholder]], Any]) -> tup
         overtaken = early(graph.nodes, recording.lines)
         return in_order(at_their_places(graph, recording.late)) if recording.changing else graph, overtaken
     except TraceError as error:
-        if recording.refused and not str(error).startswith(
-            tuple(recording.refused)
-        ):  # a library raised its class again
-            raise TraceError(f"{recording.refused[0]} ({error})") from error
+        if refused := foreign(error, recording.refused):
+            raise TraceError(f"{refused} ({error})") from error
         raise
     except Exception as error:
-        where = provoked_at(error)
-        if where is None:
+        at = provoked_at(error, recording.refused)
+        if at is None:
             raise
-        if refused := refused_before(error, recording.refused, where):
+        if refused := refused_before(error, recording.refused, at.where):
             raise TraceError(f"{refused} ({type(error).__name__}: {error})") from error
         what = f"{type(error).__name__} because of a placeholder while {name!r} is traced: {error}"
-        raise refusal(what, "its value is not known yet; do this inside an op", where) from error
+        raise refusal(what, advice.inside_an_op(at.code, at.lasti), at.where) from error
     finally:
         trace_of_context.reset(token)
         recording.close()

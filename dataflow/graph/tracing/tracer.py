@@ -79,6 +79,7 @@ class Trace:
         "owner",
         "refused",
         "refused_at",
+        "refused_last",
         "scope",
         "scopes",
         "thread",
@@ -93,6 +94,8 @@ class Trace:
         """What was refused so far. If the body goes on after that, it goes a way that it would not go on values."""
         self.refused_at: list[tuple[CodeType, int]] = []
         """For the first of them, the instructions that led to it, the innermost first."""
+        self.refused_last: tuple[CodeType, int] | None = None
+        """The instruction at which something was refused last."""
         self.nodes: list[Node] = []
         self.constants = Constants()
         self.literals = Literals()
@@ -167,7 +170,7 @@ class Trace:
         self.afters, self.labels, self.names, self.scopes, self.late = {}, {}, {}, {}, {}
         self.owner = None
         self.latest, self.lines = None, Lines()
-        self.refused_at = []
+        self.refused_at, self.refused_last = [], None
         self.dispatching = None
 
     def __repr__(self) -> str:
@@ -236,10 +239,10 @@ class _PassedOver(dict[str, bool]):
     """Whether the frames of a file are passed over on the way to the user's line; by its name, asked once."""
 
     def __missing__(self, file: str) -> bool:
-        ours = file.startswith((PACKAGE, NUMPY, "<__array_function__", "<frozen "))
+        ours = file.startswith((PACKAGE, NUMPY, "<__array_function__", "<frozen ", "<attrs generated"))
         # An application that is installed is its author's code, though it lies below the standard library.
         library = file.startswith(_STDLIB) and not any(place in file for place in _INSTALLED)
-        self[file] = ours or library or file.endswith((".pyx", ".pxd"))
+        self[file] = ours or library or file.endswith((".pyx", ".pxd", ".pxi", "stringsource", "<stringsource>"))
         return self[file]
 
 
@@ -310,8 +313,9 @@ def refusal(what: str, remedy: str, where: str = "") -> TraceError:
     message = f"{what}, at {where or here()}: {remedy}"
     recording = current()
     if recording is not None and recording.thread == get_ident():
-        if not recording.refused:
-            recording.refused_at = list(_instructions())
+        instructions = list(_instructions())
+        recording.refused_at = recording.refused_at or instructions
+        recording.refused_last = instructions[0] if instructions else None
         recording.refused.append(message)
     return TraceError(message)
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import decimal
+import io
 import json
+import re
+import sqlite3
+import struct
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -126,3 +133,127 @@ def test_a_refusal_that_is_caught_is_not_forgotten(body: Callable[[Any], Any], w
     """On values the body would have gone another way: its graph would be silently wrong."""
     with pytest.raises(flow.TraceError, match=rf"{what} .*\(the refusal was caught, and .* went on"):
         flow.pipeline(body).graph()
+
+
+# ---------------------------------------------------------------------------------------------- errors of libraries
+
+
+class LapackError(Exception):
+    """As libraries define them."""
+
+
+def installed(source: str, file: str = "/usr/lib/python3/site-packages/library.py") -> dict[str, Any]:
+    scope: dict[str, Any] = {"np": np, "LapackError": LapackError}
+    exec(compile(source, file, "exec"), scope)
+    return scope
+
+
+LIBRARY = installed("""
+def again(x):
+    try:
+        return float(x)
+    except Exception as error:
+        raise type(error)("the library's own words") from error
+def without_a_word_of_it(x):
+    try:
+        return float(x)
+    except Exception as error:
+        raise type(error)("the library's own words") from None
+def with_more(x):
+    try:
+        return len(x)
+    except TypeError as error:
+        raise type(error)(f"in the library: {error}")
+def of_its_own(x):
+    try:
+        return int(x)
+    except TypeError:
+        raise LapackError("illegal value in argument 1")
+def of_its_own_from_none(x):
+    try:
+        return int(x)
+    except TypeError:
+        raise LapackError("illegal value in argument 1") from None
+def checked(x):
+    if type(x) is not float:
+        raise LapackError("expected a number")
+""")
+COMPILED = installed("def of_cython(x):\n    raise TypeError('Expected a str')", "<stringsource>")
+CURSOR = sqlite3.connect(":memory:").cursor()
+
+FOREIGN: list[tuple[Callable[[Any], Any], str, str]] = [
+    (lambda x: struct.pack("d", x), "float() of <placeholder 0: x>", "(error: required argument is not a float)"),
+    (lambda x: struct.pack("4s", x), "error because of a placeholder", "flow.op(struct.pack)(...)"),
+    (lambda x: struct.pack_into("d", bytearray(8), 0, x + 1), "float() of <placeholder 1: add>", "(error: "),
+    (lambda x: csv.writer(io.StringIO()).writerow(x), "iteration over <placeholder 0: x>", "(Error: iterable expected"),
+    (
+        lambda x: CURSOR.execute("select ?", (x,)),
+        "Error because of|the buffer of",
+        "flow.op(CURSOR.execute)",
+    ),
+    (lambda x: zlib.compress(x), "TypeError because of|the buffer of", "flow.op(zlib.compress)(...)"),
+    (lambda x: decimal.Decimal(x), "TypeError because of|the class of", "flow.op(decimal.Decimal)(...)"),
+    (lambda x: re.match("a", x), "TypeError because of|the buffer of", "flow.op(re.match)(...)"),
+    (lambda x: LIBRARY["again"](x), "float() of <placeholder 0: x>", "(the library's own words)"),
+    (lambda x: LIBRARY["without_a_word_of_it"](x.T), "float() of <placeholder: T>", "(the library's own words)"),
+    (lambda x: LIBRARY["with_more"](x), "in the library: len() of <placeholder 0: x>", "static="),
+    (lambda x: LIBRARY["of_its_own"](x), "int() of <placeholder 0: x>", "(LapackError: illegal value"),
+    (lambda x: LIBRARY["of_its_own_from_none"](x), "int() of <placeholder 0: x>", "(LapackError: illegal value"),
+    (lambda x: LIBRARY["checked"](x), "LapackError because of a placeholder", "flow.op(LIBRARY['checked'])(...)"),
+    (lambda x: COMPILED["of_cython"](x), "TypeError because of a placeholder", "flow.op(COMPILED['of_cython'])(...)"),
+]
+
+
+@pytest.mark.parametrize(("body", "what", "remedy"), FOREIGN)
+def test_an_error_of_a_library_names_the_line_and_the_remedy(
+    body: Callable[[Any], Any], what: str, remedy: str
+) -> None:
+    with pytest.raises(flow.TraceError) as caught:
+        flow.pipeline(body).graph()
+    message = str(caught.value)
+    assert any(each in message for each in what.split("|"))
+    assert remedy in message
+    assert f", at {__file__}:{body.__code__.co_firstlineno}: " in message
+    assert "inside an op: flow.op(" in message
+
+
+def raises_a_librarys_error(x: Any) -> Any:
+    raise struct.error("the user's own")
+
+
+def data_of_its_own(x: Any) -> Any:
+    return x, struct.unpack("i", b"ab")
+
+
+def caught_and_raised_later(x: Any) -> Any:
+    try:
+        struct.pack("i", "text")
+    except struct.error as error:
+        raise LookupError("no format") from error
+    return x
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "message"),
+    [
+        (raises_a_librarys_error, struct.error, "the user's own"),
+        (data_of_its_own, struct.error, "unpack requires"),
+        (caught_and_raised_later, LookupError, "no format"),
+        (lambda x: (x, zlib.decompress(b"ab")), zlib.error, "Error"),
+        (lambda x: (x, decimal.Decimal("text")), decimal.InvalidOperation, "(Conversion|literal)"),
+        (lambda x: (x, CURSOR.execute("nonsense")), sqlite3.OperationalError, "syntax"),
+    ],
+)
+def test_errors_of_libraries_about_other_values_pass_through(
+    body: Callable[[Any], Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        flow.pipeline(body).graph()
+    assert not isinstance(caught.value, flow.TraceError)
+
+
+def test_a_call_inside_an_op_is_what_was_meant() -> None:
+    """The remedy, followed."""
+    assert flow.pipeline(lambda x: flow.op(struct.pack)("d", x)).run(1.5) == struct.pack("d", 1.5)
+    assert flow.pipeline(lambda x: flow.op(LIBRARY["again"])(x)).run("1.5") == 1.5
+    assert flow.pipeline(lambda x: flow.op(re.match)("a", x)).run("b") is None
