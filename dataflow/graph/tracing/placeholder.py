@@ -348,7 +348,7 @@ class Placeholder(Traced):
         return _pending(self, attribute(name), (), frame)
 
     def __getitem__(self, key: Any) -> Placeholder:
-        if is_constant_index(key):
+        if type(key) is int or is_constant_index(key):
             frame = sys._getframe(1)
             if frame.f_code.co_code[frame.f_lasti] not in READS_ITEM and self._trace.refused_last == _at(frame):
                 raise self._refuse_items()  # a function in C that was refused a value goes on with its first item
