@@ -6,8 +6,8 @@
 
 Placeholders refer to their trace, and only they, the trace itself and copies of its context do. So a trace that is
 gone proves that no placeholder lives, which costs nothing. One that is not gone is looked at more closely, from here:
-cost does not matter any more, but who only shows the body must not be taken for a holder. A debugger, a traceback or
-another thread may hold its frames, and a log what was to be shown.
+cost does not matter any more, but who only shows the body must not be taken for a holder. A debugger or a traceback may
+hold its frames, and a log what was to be shown.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import logging
 import sys
 from collections.abc import Container, Iterable
 from functools import partial
-from threading import get_ident
 from types import (
     AsyncGeneratorType,
     CellType,
@@ -63,10 +62,8 @@ def outlived(trace: ref[Trace], graph: Graph) -> Held | None:
     found = _in_graph(graph, numbers)
     if found is not None:
         return found
-    shown = _in_other_threads(numbers)
     for placeholder in alive:
-        holder = "" if id(placeholder) in shown else _holder(placeholder, alive)
-        if holder:
+        if holder := _holder(placeholder, alive):
             return Held(placeholder, holder)
     return None
 
@@ -128,19 +125,6 @@ _CALLED: Final = (FunctionType, GeneratorType, CoroutineType, AsyncGeneratorType
 _FAR: Final = 20
 """How many holders of holders are looked for."""
 _UNSEEN: Final = "something that Python's collector does not look into, such as a Series or an array of objects"
-
-
-def _in_other_threads(wanted: set[int]) -> set[int]:
-    """Which of these are variables of frames that run there: the collector does not see those."""
-    found: set[int] = set()
-    frames = sys._current_frames()
-    frames.pop(get_ident(), None)
-    for top in frames.values():
-        frame: FrameType | None = top
-        while frame is not None:
-            found |= wanted & {id(value) for value in list(frame.f_locals.values())}
-            frame = frame.f_back
-    return found
 
 
 def _holder(placeholder: Traced, alive: list[Traced]) -> str:
