@@ -169,7 +169,11 @@ def as_array() -> str:
 
 def as_index() -> str:
     """For an index or a count."""
-    return _for_operator() or _as_op() or _for_item(read=_TAKE, otherwise=_COUNT)
+    return (
+        _for_operator()
+        or _as_op(" in static=, or the array whose shape it is in shapes=")
+        or _for_item(read=_TAKE, otherwise=_COUNT)
+    )
 
 
 def as_length() -> str:
@@ -221,13 +225,13 @@ _OF_SHAPE: Final = frozenset({"zeros", "ones", "empty", "full"})
 _TYPES: Final = frozenset(kind.__name__ for kind in np.sctypeDict.values())
 
 
-def _as_op() -> str:
+def _as_op(where: str = " in static=") -> str:
     """What fits a call of a function that looks at what it is given; empty for other instructions."""
     code, lasti = user_line()
-    return "" if code is None else _op_of(code, lasti)
+    return "" if code is None else _op_of(code, lasti, where)
 
 
-def _op_of(code: CodeType, lasti: int) -> str:
+def _op_of(code: CodeType, lasti: int, where: str = " in static=") -> str:
     called = function_called(code, lasti)
     module, _, name = called.rpartition(".")
     if module in ("np", "numpy") and name in _TYPES:
@@ -237,9 +241,9 @@ def _op_of(code: CodeType, lasti: int) -> str:
             f"its value is not known yet; use {called}_like(node) for an array of its shape, or name the argument whose"
             f" shape it is in shapes=, or call it inside an op: flow.op({called})(...)"
         )
-    if not called or called.replace("numpy.", "np.") in _KNOWN:
+    if not called or name.startswith("__") or called.replace("numpy.", "np.") in _KNOWN:
         return ""
     return (
         f"its value is not known yet; call it inside an op: flow.op({called})(...), or name the argument that decides"
-        " in static="
+        f"{where}"
     )

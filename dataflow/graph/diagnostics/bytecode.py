@@ -41,9 +41,9 @@ from types import CodeType, FrameType
 from typing import Final, NamedTuple
 
 __all__ = [
+    "CALLS",
     "LOADS_ATTRIBUTE",
     "OPCODES",
-    "READS_ITEM",
     "Around",
     "Called",
     "Use",
@@ -187,8 +187,8 @@ _BINDS_OUTER_CODES: Final = frozenset(dis.opmap[name] for name in _BINDS_OUTER)
 (_EXITS,) = _named(Use.EXITS)
 _FILLS: Final = _named(Use.FILLS)
 _CACHE: Final = dis.opmap["CACHE"]
-READS_ITEM: Final = frozenset(dis.opmap[name] for name in _READS_ITEM if name in dis.opmap) | {_CACHE}
-"""The opcodes of `x[i]`, and what is found in place of one where the interpreter has called `__getitem__` by itself."""
+CALLS: Final = frozenset(dis.opmap[name] for name in _CALLS if name in dis.opmap)
+"""The opcodes of calls. What such an instruction asks of a placeholder, a function in C does, or `hasattr`."""
 _EXTENDED: Final = dis.opmap["EXTENDED_ARG"]
 _UNPACK: Final = dis.opmap["UNPACK_SEQUENCE"]
 

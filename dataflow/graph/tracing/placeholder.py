@@ -24,14 +24,12 @@ import numpy as np
 from dataflow.errors import TraceError
 from dataflow.graph.diagnostics import advice
 from dataflow.graph.diagnostics.bytecode import (
-    LOADS_ATTRIBUTE,
-    READS_ITEM,
+    CALLS,
     asks_for_attribute,
     asks_for_type,
     is_in_place,
     matches_length,
     names_to_unpack,
-    reads_item,
 )
 from dataflow.graph.nodes import OpSpec, Ref
 from dataflow.graph.tracing.capture import LEAVES, Scan
@@ -266,10 +264,6 @@ _LEAVES_IT: Final = frozenset({"_delegate_binop", "_disables_array_ufunc"})
 whether they should leave the operation to the right operand."""
 
 
-def _at(frame: FrameType) -> tuple[CodeType, int]:
-    return frame.f_code, frame.f_lasti
-
-
 class _Dispatch:
     """The method `__array_function__` or `__array_ufunc__`, which notes where numpy looks it up.
 
@@ -343,16 +337,11 @@ class Placeholder(Traced):
             if name == "_mask" and frame.f_code.co_filename.startswith(NUMPY):
                 raise self._refuse_mask()
             raise AttributeError(f"{name!r}: a placeholder has no names that begin with an underscore")
-        if frame.f_code.co_code[frame.f_lasti] not in LOADS_ATTRIBUTE and asks_for_attribute(frame):
-            raise self._refuse_attribute(name)
         return _pending(self, attribute(name), (), frame)
 
     def __getitem__(self, key: Any) -> Placeholder:
         if type(key) is int or is_constant_index(key):
-            frame = sys._getframe(1)
-            if frame.f_code.co_code[frame.f_lasti] not in READS_ITEM and self._trace.refused_last == _at(frame):
-                raise self._refuse_items()  # a function in C that was refused a value goes on with its first item
-            return _pending(self, CONSTANT_GETITEM, (key,), frame)
+            return _pending(self, CONSTANT_GETITEM, (key,), sys._getframe(1))
         return record(GETITEM, (self, key), NO_KWARGS)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Placeholder:
@@ -595,35 +584,51 @@ MOST_FIRST_ITEMS: Final = 200
 """How often one call of the user's may ask for the first item of the first item of … a node."""
 
 
-def _refuse_endless(source: PendingPlaceholder, code: CodeType | None, lasti: int) -> None:
-    """Functions made from Fortran look for a number in whatever has items: in the first of these, and so on.
+def _refuse_question(
+    source: Placeholder, spec: OpSpec, rest: tuple[Any, ...], frame: FrameType, code: CodeType | None, lasti: int
+) -> None:
+    """A function is called that looks at `source`, maybe to decide by what it finds.
 
-    That would end with the stack of the process.
+    Functions made from Fortran look for a number in whatever has items: in the first of these, and so on. That would
+    end with the stack of the process.
     """
-    if code is None or reads_item(code, lasti):
-        return  # a loop of the user's, say
-    depth, part = 0, cast(Placeholder, source)
+    if not rest:
+        if asks_for_attribute(frame):
+            raise source._refuse_attribute(spec.name)
+        return
+    if source._trace.refused_last == (frame.f_code, frame.f_lasti):
+        raise source._refuse_items()
+    depth, part = 0, source
     while type(part) is PendingPlaceholder and part._call[2:5] == ((0,), code, lasti):
         depth, part = depth + 1, part._call[0]
         if depth > MOST_FIRST_ITEMS:
             raise refusal(f"a function of C looks for a number in {part!r}", advice.ASK_NOT)
 
 
-def _pending(source: Placeholder, spec: OpSpec, rest: tuple[Any, ...], frame: FrameType | None) -> Placeholder:
+def _pending(source: Placeholder, spec: OpSpec, rest: tuple[Any, ...], frame: FrameType) -> Placeholder:
     """What reads from `source` in this frame."""
     recording = source._trace
     # As in `record`, nothing is called that can be spelled out: neither `recording.here` nor `user_line()`.
     if recording is not _trace_here() or recording.thread != get_ident():
         raise stranger(source)
-    while frame is not None and PASSED_OVER[frame.f_code.co_filename]:
-        if frame.f_code.co_filename in LOOKS_FIRST:
-            raise _looks_first(frame)
-        frame = frame.f_back
-    code, lasti = (None, -1) if frame is None else (frame.f_code, frame.f_lasti)
-    if rest == (0,) and type(source) is PendingPlaceholder and source._call[4] == lasti:
-        _refuse_endless(source, code, lasti)
+    code: CodeType | None
+    code, lasti = frame.f_code, frame.f_lasti
+    called = code.co_code[lasti] in CALLS
+    if PASSED_OVER[code.co_filename]:
+        code, lasti = _users(frame)
+    if called:
+        _refuse_question(source, spec, rest, frame, code, lasti)
     made = _new(PendingPlaceholder)
     _set_ref(made, None)
     _set_trace(made, recording)
     _set_call(made, (source, spec, rest, code, lasti, len(recording.nodes)))
     return made
+
+
+def _users(frame: FrameType | None) -> tuple[CodeType | None, int]:
+    """The user's instruction that led to this frame."""
+    while frame is not None and PASSED_OVER[frame.f_code.co_filename]:
+        if frame.f_code.co_filename in LOOKS_FIRST:
+            raise _looks_first(frame)
+        frame = frame.f_back
+    return (None, -1) if frame is None else (frame.f_code, frame.f_lasti)
