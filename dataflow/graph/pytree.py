@@ -37,7 +37,7 @@ __all__ = [
     "arranged",
     "built",
     "is_container",
-    "is_record",
+    "is_model",
     "kind_of",
     "larger_than",
     "leaves",
@@ -156,12 +156,12 @@ _field_names: Callable[[Any], tuple[str, ...]] = lru_cache(maxsize=1024)(_names_
 
 
 @lru_cache(maxsize=1024)
-def is_record(type_: Any) -> bool:
-    """Whether instances of a dataclass only hold data: one with operators or pipelines in its class is a model, whose
-    methods may well set its attributes."""
+def is_model(type_: Any) -> bool:
+    """Whether this is a dataclass that does more than hold data: one with operators or pipelines in its class, whose
+    methods may well set attributes."""
     classes: tuple[type, ...] = type_.__mro__
     attributes = (attribute for cls in classes for attribute in vars(cls).values())
-    return is_dataclass(type_) and not any(isinstance(attribute, Declared) for attribute in attributes)
+    return is_dataclass(type_) and any(isinstance(attribute, Declared) for attribute in attributes)
 
 
 def is_container(value: Any) -> bool:

@@ -23,7 +23,6 @@ import sys
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import is_dataclass
 from itertools import islice
 from threading import Lock
 from typing import Any, Final
@@ -33,7 +32,7 @@ import numpy as np
 from dataflow.graph.arrays import Array, copied_array, locked, locked_kind, memory_of
 from dataflow.graph.bytype import ByType
 from dataflow.graph.libraries import LIBRARIES
-from dataflow.graph.pytree import is_record, kind_of, leaves, map_leaves
+from dataflow.graph.pytree import is_model, kind_of, leaves, map_leaves
 
 __all__ = [
     "ANY_RESULT",
@@ -85,7 +84,7 @@ _meeting = Lock()
 
 
 def _container_readonly(kind: type) -> Callable[[Any], Any] | None:
-    return _readonly_container if _is_taken_apart(kind) else None
+    return _readonly_container if _holds_data(kind) else None
 
 
 def _readonly_container(container: Any) -> Any:
@@ -97,7 +96,7 @@ def _into_readonly(container: Any) -> bool:
 
 
 def _container_copied(kind: type) -> Callable[[Any], Any] | None:
-    if _is_taken_apart(kind):
+    if _holds_data(kind):
         return _copied_container
     return _copied_kind if issubclass(kind, (list, dict, set, deque, bytearray)) else None
 
@@ -125,9 +124,8 @@ def _copied_kind(value: Any) -> Any:
         return copy.copy(value)
 
 
-def _is_taken_apart(kind: type) -> bool:
-    """Whether values of a type are containers that only hold data."""
-    return kind_of(kind) is not None and (not is_dataclass(kind) or is_record(kind))
+def _holds_data(kind: type) -> bool:
+    return kind_of(kind) is not None and not is_model(kind)
 
 
 readonly: Final = ByType(

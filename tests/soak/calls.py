@@ -6,6 +6,7 @@ By the names of its parameters, each function is given arguments that it accepts
 
 from __future__ import annotations
 
+import copy
 import inspect
 import itertools
 import warnings
@@ -387,7 +388,11 @@ def parameters(fn: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def calls(name: str, fn: Callable[..., Any]) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """Arguments that this function accepts."""
+    """Arguments that this function accepts; the caller's own, whatever the function does to them."""
+    return copy.deepcopy(_accepted(name, fn))
+
+
+def _accepted(name: str, fn: Callable[..., Any]) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
     known = EXAMPLES.get(name) or EXAMPLES.get(name.rpartition(".")[2])
     if known:
         return known
@@ -400,7 +405,7 @@ def calls(name: str, fn: Callable[..., Any]) -> list[tuple[tuple[Any, ...], dict
     accepted = 0
     for args in itertools.islice(itertools.product(*guesses), 400):
         try:
-            plain(fn, args, {})
+            plain(fn, copy.deepcopy(args), {})
         except Exception:
             continue
         found.append((args, {}))
@@ -410,7 +415,7 @@ def calls(name: str, fn: Callable[..., Any]) -> list[tuple[tuple[Any, ...], dict
                 continue
             for value in GUESSES.get(parameter.name, [])[:1]:
                 try:
-                    plain(fn, args, {parameter.name: value})
+                    plain(fn, *copy.deepcopy((args, {parameter.name: value})))
                 except Exception:
                     continue
                 found.append((args, {parameter.name: value}))

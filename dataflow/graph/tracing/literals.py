@@ -24,7 +24,7 @@ from typing import Any, Final, cast
 import numpy as np
 
 from dataflow.graph.nodes import Node
-from dataflow.graph.pytree import ATOMS, Kind, Visit, built, is_record, kind_of, leaves, walked
+from dataflow.graph.pytree import ATOMS, Kind, Visit, built, is_model, kind_of, leaves, walked
 from dataflow.graph.templates import Literal, kind_of_result
 
 __all__ = ["Literals", "is_literal"]
@@ -48,7 +48,7 @@ _CHANGEABLE: Final = (list, dict, set, deque, bytearray)
 
 def _looked_into(container: Any) -> bool:
     type_: Any = type(container)
-    return not hasattr(type_, "__dataclass_fields__") or is_record(type_)
+    return not is_model(type_)
 
 
 def is_literal(value: Any) -> bool:
