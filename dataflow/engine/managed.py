@@ -237,10 +237,15 @@ class _Step:
 
 
 def outcome_of(task: asyncio.Task[list[Any]]) -> tuple[bool, Any]:
-    """Whether an async op, or a managed step, succeeded, and its result or its exception. Once."""
-    if task.cancelled():
+    """Whether an async op, or a managed step, succeeded, and its result or its exception. Once.
+
+    A task that was cancelled before its first step keeps the frame of its coroutine, with all arguments, in its
+    CancelledError, until somebody has asked for it.
+    """
+    try:
+        came_to = task.result()
+    except asyncio.CancelledError:
         return False, asyncio.CancelledError()
-    came_to = task.result()
     succeeded, value = came_to
     came_to.clear()
     return succeeded, value

@@ -1063,6 +1063,34 @@ def test_a_task_that_has_failed_keeps_nothing_once_it_is_dropped(run_async: Runn
     run_async(main())
 
 
+def test_an_async_operator_that_is_cancelled_before_its_first_step_leaves_nothing(run_async: Runner) -> None:
+    """A loop that shuts down looks at its tasks once more, and keeps them until the end of that function."""
+
+    @flow.op
+    async def never(x: Any) -> Any:
+        raise AssertionError("cancelled before")
+
+    p = flow.pipeline(lambda x: never(x), name="p")
+    operators: list[asyncio.Task[Any]] = []
+
+    def cancelled_at_once(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        task = asyncio.Task(coroutine, loop=loop, **options)
+        operators.append(task)
+        task.cancel()
+        return task
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(cancelled_at_once)
+        with suppress(asyncio.CancelledError, flow.OperatorError):
+            await p(1)
+        asyncio.get_running_loop().set_task_factory(None)
+        await flow.quiet()
+        assert settles(lambda: alive_runs() == 0)
+        assert [task.cancelled() for task in operators] == [True]
+
+    run_async(main())
+
+
 async def _waits() -> None:
     await asyncio.wait([asyncio.ensure_future(asyncio.Event().wait())])
 
