@@ -21,10 +21,21 @@ else:
     LOOPS["uvloop"] = uvloop.new_event_loop
 
 
-def pytest_collection_finish() -> None:
+def _freeze() -> None:
     """What there is by now stays until the end: tests that collect garbage, and there are many, need not look at it."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_collection_finish() -> None:
+    _freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _frozen_afterwards() -> Iterator[None]:
+    """What a module of tests has imported, and made for good."""
+    yield
+    _freeze()
 
 
 @pytest.fixture(params=LOOPS)

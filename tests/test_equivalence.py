@@ -153,8 +153,8 @@ def test_random_mixed_pipelines(run_async: Runner, loop_name: str, threads: int,
         assert same((x, y), before), f"seed {seed}: an input was changed"
 
     async def main() -> None:
-        seeds = range(200 * number, 200 * (number + 1))
-        for group in range(0, 200, 8):
+        seeds = range(80 * number, 80 * (number + 1))
+        for group in range(0, 80, 8):
             await asyncio.gather(*[compare(seed) for seed in seeds[group : group + 8]])
 
     run_async(main())

@@ -408,7 +408,7 @@ def test_two_that_wait_for_each_other_meet_whoever_is_just_leaving(
         return one, other
 
     async def main() -> None:
-        for _ in range(40):
+        for _ in range(20):
             meeting[:] = [threading.Barrier(2) for _ in range(60)]
             assert await layers() == (59, 59)
 

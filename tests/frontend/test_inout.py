@@ -219,7 +219,7 @@ def slow(gate: threading.Event) -> Any:
     """A reader that lets others go first, if they may."""
 
     def read(x: Any) -> Any:
-        gate.wait(0.05)
+        gate.wait(0.02)
         return float(np.sum(x))
 
     return flow.op(read)
@@ -299,7 +299,7 @@ def test_parts_count_as_what_they_are_a_part_of(run_async: Runner, part: str) ->
 
     @flow.op
     def look(x: Any) -> float:
-        gate.wait(0.02)
+        gate.wait(0.005)
         return number(x)
 
     @flow.op(inout=("out",))

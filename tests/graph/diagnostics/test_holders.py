@@ -29,13 +29,19 @@ total = flow.op(lambda value: 0)
 
 @pytest.fixture(autouse=True)
 def _nothing_kept() -> Iterator[None]:
-    gc.unfreeze()  # what tests/conftest.py has set aside the collector does not see
     yield
-    gc.freeze()
     KEPT.clear()
     MODEL.__dict__.clear()
     VARIABLE.set(None)
     Model.shared = None
+
+
+@pytest.fixture
+def all_seen() -> Iterator[None]:
+    """The collector sees what tests/conftest.py has set aside, too, such as the variables of this module."""
+    gc.unfreeze()
+    yield
+    gc.freeze()
 
 
 KEPT: list[Any] = []
@@ -281,6 +287,7 @@ ELSEWHERE: list[tuple[Callable[[Any], Any], str, str, int]] = [
 ]
 
 
+@pytest.mark.usefixtures("all_seen")
 @pytest.mark.parametrize(("body", "node", "holder", "offset"), ELSEWHERE)
 def test_what_is_kept_elsewhere(body: Callable[[Any], Any], node: str, holder: str, offset: int) -> None:
     sys.modules["test_holders_of_its_own"] = types.ModuleType("test_holders_of_its_own")
@@ -298,6 +305,7 @@ def test_what_is_kept_elsewhere(body: Callable[[Any], Any], node: str, holder: s
     assert "return it from the body" in message
 
 
+@pytest.mark.usefixtures("all_seen")
 def test_the_next_call_traces_anew_and_says_so_again() -> None:
     pipeline = flow.pipeline(kept_in_a_list)
     for _ in range(2):
@@ -437,20 +445,19 @@ ORDINARY = [
 ]
 
 
-@pytest.mark.parametrize("collecting", [True, False])
+@pytest.mark.usefixtures("all_seen", "caplog")
 @pytest.mark.parametrize("body", ORDINARY)
-def test_ordinary_bodies_are_traced(
-    body: Callable[[Any], Any], collecting: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    if not collecting:
-        gc.disable()
-    try:
-        for _ in range(2):
+def test_ordinary_bodies_are_traced(body: Callable[[Any], Any]) -> None:
+    for collecting in (True, False):
+        if not collecting:
+            gc.disable()
+        try:
             assert len(flow.pipeline(body).graph()) > 0
-    finally:
-        gc.enable()
+        finally:
+            gc.enable()
 
 
+@pytest.mark.usefixtures("all_seen")
 def test_a_body_under_a_tracer_that_keeps_its_frames() -> None:
     frames: list[Any] = []
 
