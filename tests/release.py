@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from dataflow.engine.lanes import process_pool
+
 FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
 """Whether this interpreter runs without its lock."""
 
@@ -20,6 +22,16 @@ def let_go() -> bool:
     if FREE_THREADED:
         gc.collect()
     return False
+
+
+def lanes_have_left() -> None:
+    """Wait for lanes that have told of an end and are just about to let go of their run."""
+    pool = process_pool()
+    for _ in range(10_000):
+        if not pool.busy and not pool.resting:
+            return
+        time.sleep(0.001)
+    raise AssertionError(f"lanes are left: {pool!r}")
 
 
 def settles(holds: Callable[[], bool]) -> bool:

@@ -34,11 +34,13 @@ def signature_of(fn: Any) -> inspect.Signature:
 
 def wraps_unseen(fn: Any) -> bool:
     """Whether this is a wrapper that takes anything, so that nobody knows which argument is which."""
+    if not hasattr(fn, "__wrapped__"):
+        return False
     try:
         parameters = signature_of(fn).parameters.values()
     except (TypeError, ValueError):
         return False
-    return hasattr(fn, "__wrapped__") and any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
+    return any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
 
 
 def _passes_on(fn: Any) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from math import isfinite
 from numbers import Real
 from operator import index
-from typing import Any, SupportsIndex, TypeAlias, TypedDict, cast
+from typing import Any, Final, SupportsIndex, TypeAlias, TypedDict, cast
 
 from dataflow.engine.limits import Limit
 from dataflow.graph.nodes import Options
@@ -39,22 +39,31 @@ class Changes(Asked, total=False):
     inout: Iterable[str] | None
 
 
+_NAMES: Final = frozenset(Asked.__annotations__)
+_DEFAULT: Final = Options()
+
+
 def checked(name: str, asked: Asked) -> Options | None:
     """The options of the operator of this name; None if nothing is asked for. TypeError, ValueError."""
-    unknown = asked.keys() - Asked.__annotations__
+    unknown = asked.keys() - _NAMES
     if unknown:
         raise TypeError(f"op {name!r}: there is no option {min(unknown)!r}")
+    timeout, retry_on, backoff = asked.get("timeout"), asked.get("retry_on"), asked.get("backoff")
+    retries, limit = asked.get("retries", 0), asked.get("limit")
+    idle = timeout is None and retry_on is None and backoff is None and limit is None
+    if idle and type(retries) is int and retries == 0:
+        return None
     options = Options(
-        timeout=_timeout(name, asked.get("timeout")),
-        retries=_retries(name, asked.get("retries", 0)),
-        retry_on=_retry_on(name, asked.get("retry_on")),
-        backoff=_backoff(name, asked.get("backoff")),
-        limit=_limit(name, asked.get("limit")),
+        timeout=_timeout(name, timeout),
+        retries=_retries(name, retries),
+        retry_on=_retry_on(name, retry_on),
+        backoff=_backoff(name, backoff),
+        limit=_limit(name, limit),
     )
-    for idle in ("retry_on", "backoff"):
-        if not options.retries and asked.get(idle) is not None:
-            raise ValueError(f"op {name!r}: {idle} does nothing without retries: give retries=1 or more as well")
-    return None if options == Options() else options
+    for without, value in (("retry_on", retry_on), ("backoff", backoff)):
+        if not options.retries and value is not None:
+            raise ValueError(f"op {name!r}: {without} does nothing without retries: give retries=1 or more as well")
+    return None if options == _DEFAULT else options
 
 
 def changed(asked: Asked, changes: Changes) -> Asked:
@@ -95,7 +104,7 @@ def _timeout(name: str, seconds: Any) -> float | None:
 
 def _backoff(name: str, seconds: Any) -> float:
     if seconds is None:
-        return Options().backoff
+        return _DEFAULT.backoff
     found = _seconds(name, "backoff", seconds)
     if not found >= 0 or not isfinite(found):
         raise ValueError(f"op {name!r}: backoff must be 0 seconds or more, not {seconds!r}; 0 is no wait at all")
@@ -120,7 +129,7 @@ def _retries(name: str, retries: Any) -> int:
 
 def _retry_on(name: str, classes: Any) -> tuple[type[Exception], ...]:
     if classes is None:
-        return Options().retry_on
+        return _DEFAULT.retry_on
     found = classes if isinstance(classes, tuple) else (classes,)
     for each in found or (classes,):
         if not isinstance(each, type) or not issubclass(each, BaseException):

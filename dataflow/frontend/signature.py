@@ -24,6 +24,7 @@ from dataflow.graph.tracing.placeholder import Placeholder, shaped
 __all__ = ["Binding", "Parameters", "planted", "tree_of"]
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_NO_NAMES: frozenset[str] = frozenset()
 _ANYTHING = object()
 """Stands for an input that is not given."""
 
@@ -75,6 +76,8 @@ class Parameters:
         """How many there are, if all can be given by position and are inputs unless they are None."""
 
     def _names(self, option: str, given: Iterable[str]) -> frozenset[str]:
+        if given == ():
+            return _NO_NAMES
         name, signature = self._name, self.signature
         if isinstance(given, str):
             raise TypeError(f"pipeline {name!r}: {option} must be a collection of names, e.g. {option}=({given!r},)")

@@ -54,22 +54,22 @@ def make_call(
     fn = spec.fn if fn is None else fn
     if node.nested:
         return _filled(fn, node, slot_of, constant, shared)
-    args, reads = node.args, node.reads
-    if len(args) == len(reads) and not node.kwargs:  # every argument is a value, and no two are the same
+    args, reads, kwargs = node.args, node.reads, node.kwargs
+    if len(args) == len(reads) and not kwargs:  # every argument is a value, and no two are the same
         slots: Sequence[int] = [slot_of[number] for number in reads] if read is None else read
     else:
         slots = [slot_of[argument] if type(argument) is Ref else constant(argument) for argument in args]
-        if not node.kwargs and not spec.writes and not spec.inout and len(set(slots)) < len(slots):
+        if len(set(slots)) < len(slots) and not kwargs and not spec.writes and not spec.inout:
             fn, slots = _each_once(fn, slots)
-    if (usual or is_usual(spec)) and not node.kwargs:
+    if not kwargs and (usual or is_usual(spec)):
         return _usually(fn, slots, shared)
     lone = _at_retries(node)
     way = "b" if spec.kind is Kind.PLUMBING else "h"
     itself = (*spec.writes, *spec.inout)
     ways = ["b" if place in itself else way if shared[slot] else lone for place, slot in enumerate(slots)]
-    if node.kwargs:
+    if kwargs:
         named = []
-        for name, value in node.kwargs.items():
+        for name, value in kwargs.items():
             slot = slot_of[value] if type(value) is Ref else constant(value)
             named.append((name, "b" if name in itself else way if shared[slot] else lone, slot))
         return _with_keywords(fn, list(zip(ways, slots)), named)

@@ -358,6 +358,10 @@ def _settled(
     return settled
 
 
+_EQUAL_BY_VALUE: Final = frozenset({int, str, bool, type(None)})
+"""Types of constants that share a slot where they are equal; 0.0 and -0.0 are equal, and not the same."""
+
+
 class Constants:
     """Gives constants their slots at the end of the template; small equal ones share theirs, and so do the same."""
 
@@ -381,9 +385,9 @@ class Constants:
         """The slot of a constant."""
         kind = type(value)
         if kind in PLAIN_RESULT:
-            key = (kind, value)
-            if kind not in (int, str, bool, type(None)):
+            if kind not in _EQUAL_BY_VALUE:
                 return self._add(value, held=False)
+            key = (kind, value)
             slot = self._small.get(key)
             if slot is None:
                 slot = self._small[key] = self._add(value, held=False)
