@@ -52,7 +52,8 @@ if __name__ == "__main__":
     app, sock = web.Application(), socket.create_server(("127.0.0.1", 0))
     app.add_routes([web.post("/features", answer), web.get("/info", info)])
     app.on_shutdown.append(drain)
-    print(sock.getsockname()[1], flush=True)
+    if "serve" in sys.argv:
+        print(sock.getsockname()[1], flush=True)
     with ThreadPoolExecutor() as pool:
         visitors = None if "serve" in sys.argv else pool.submit(visit, sock.getsockname()[1])
         web.run_app(app, sock=sock, handler_cancellation=True, shutdown_timeout=2, print=None)  # until SIGTERM

@@ -10,7 +10,8 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator
 from math import gcd
-from typing import Any
+from threading import local
+from typing import Any, cast
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -54,8 +55,23 @@ def _as(array: Array, view: Array) -> Array:
     return view.view(array.dtype)
 
 
-def locked_kind(array: Array, handed: Callable[[Any], Any]) -> Array:
-    """A read-only view of the same subclass; its attributes are what `handed` gives for those of the array."""
+class _UnderWay(local):
+    """Of arrays whose attributes or items are looked at in this thread, by id, what they become: arrays may hold each
+    other."""
+
+    def __init__(self) -> None:
+        self.locked: dict[int, Array] = {}
+        self.copied: dict[int, Array] = {}
+
+
+_under_way = _UnderWay()
+
+
+def locked_kind(array: Array, readonly: Callable[[Any], Any]) -> Array:
+    """A read-only view of the same subclass; its attributes are what `readonly` gives for those of the array."""
+    known = _under_way.locked
+    if id(array) in known:
+        return known[id(array)]
     kind: Any = type(array)
     try:
         view: Any = locked(np.ndarray.view(array, np.ndarray)).view(kind)
@@ -63,25 +79,32 @@ def locked_kind(array: Array, handed: Callable[[Any], Any]) -> Array:
         view = array.view()
         view.setflags(write=False)
     view.__array_finalize__(array)
-    _take_attributes(view, array, handed, lambda name: True)
-    locked_view: Array = view
+    known[id(array)] = locked_view = cast(Array, view)
+    try:
+        _take_attributes(view, array, readonly, lambda name: True)
+    finally:
+        del known[id(array)]
     return locked_view
 
 
 def copied_array(array: Array, copied: Callable[[Any], Any]) -> Array:
     """A writable copy in the order of the memory, of the same class. `copied` is asked about items that are objects and
     about attributes."""
-    same: Array = array.copy(order="K") if type(array) is np.ndarray else _copied_kind(array, copied)
-    if array.dtype.kind == "O":
-        _copy_items(same, copied)
-    return same
-
-
-def _copied_kind(array: Array, copied: Callable[[Any], Any]) -> Array:
-    own_copy = type(array).copy not in (np.ndarray.copy, np.ma.MaskedArray.copy)
-    same: Array = array.copy() if own_copy else array.copy(order="K")
-    held = getattr(same, "__dict__", {})
-    _take_attributes(same, array, copied, lambda name: name not in held or held[name] is vars(array)[name])
+    known, plain = _under_way.copied, type(array) is np.ndarray
+    if plain and array.dtype.kind != "O":
+        return array.copy(order="K")
+    if id(array) in known:
+        return known[id(array)]
+    own_copy = not plain and type(array).copy not in (np.ndarray.copy, np.ma.MaskedArray.copy)
+    known[id(array)] = same = array.copy() if own_copy else array.copy(order="K")
+    try:
+        if not plain:
+            held = getattr(same, "__dict__", {})
+            _take_attributes(same, array, copied, lambda name: name not in held or held[name] is vars(array)[name])
+        if array.dtype.kind == "O":
+            _copy_items(same, copied)
+    finally:
+        del known[id(array)]
     return same
 
 
@@ -103,11 +126,15 @@ def _take_attributes(new: Any, old: Any, made: Callable[[Any], Any], wanted: Cal
 
 def memory_of(array: Array) -> Iterator[Array]:
     """The arrays whose memory it is on: itself, and those among the attributes of a subclass, such as a mask."""
-    yield array
-    if type(array) is not np.ndarray:
-        for value in getattr(array, "__dict__", {}).values():
-            if isinstance(value, np.ndarray) and value is not array:
-                yield from memory_of(value)
+    waiting, met = [array], {id(array)}
+    while waiting:
+        array = waiting.pop()
+        yield array
+        if type(array) is not np.ndarray:
+            for value in getattr(array, "__dict__", {}).values():
+                if isinstance(value, np.ndarray) and id(value) not in met:
+                    met.add(id(value))
+                    waiting.append(value)
 
 
 def apart(array: Array, copied: Callable[[Any], Any]) -> Array:

@@ -109,7 +109,7 @@ class ByType:
         known, functions = self._known, self._functions
         function = self._nearest(kind, functions)
         if len(known) >= MOST_KNOWN:
-            known = self._known = {}
+            known.clear()
         known[kind] = function
         return function
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from dataflow.graph.nodes import Kind, Node, OpSpec, Ref
 from dataflow.graph.readonly import Bare, Handed, Held, bare, copied, handed, readonly, renewed, writable
-from dataflow.graph.templates import Builder, Literal, Numbering, builder
+from dataflow.graph.templates import Literal, Numbering, builder
 
 __all__ = ["Caller", "is_usual", "make_call", "retried", "writing"]
 
@@ -72,6 +72,9 @@ def make_call(
         for name, value in kwargs.items():
             slot = slot_of[value] if type(value) is Ref else constant(value)
             named.append((name, "b" if name in itself else way if shared[slot] else lone, slot))
+        given = [*slots, *(slot for _, _, slot in named)]
+        if len(set(given)) < len(given):  # the same object in each place
+            return _filled(fn, node, slot_of, constant, shared)
         return _with_keywords(fn, list(zip(ways, slots)), named)
     return _positional(fn, slots, "".join(ways))
 
@@ -173,48 +176,30 @@ def _filled(
 
     filled = [builder(argument, slot) for argument in node.args]
     names = [(name, builder(argument, slot)) for name, argument in node.kwargs.items()]
-    if node.spec.inout:
-        return _changing(fn, node.spec.inout, filled, names)
-    lone = None if _at_retries(node) == "." else _WAYS[_at_retries(node)]
-    if lone is None and not any(shared[each] for each in fetched):
+    inout, lone = node.spec.inout, _WAYS.get(_at_retries(node))
+    if lone is None and not inout and not any(shared[each] for each in fetched):
         if not names and len(filled) == 1:
             only = filled[0]
             return lambda v: fn(only(v))
         return lambda v: fn(*[get(v) for get in filled], **{name: get(v) for name, get in names})
 
-    def call(v: Any) -> Any:
-        v = Handed(v, lone)
-        return fn(*[get(v) for get in filled], **{name: get(v) for name, get in names})
-
-    return call
-
-
-def _changing(
-    fn: Callable[..., Any], inout: Sequence[int | str], filled: Sequence[Builder], names: Sequence[tuple[str, Builder]]
-) -> Caller:
-    """As `_filled`, where some arguments are the objects themselves."""
     bares = [place in inout for place in range(len(filled))]
     named = [(name, name in inout, get) for name, get in names]
 
     def call(v: Any) -> Any:
-        given: Any = Handed(v), Bare(v)
+        handed_out: Any = Handed(v, lone)
+        bare_ones: Any = Bare(v)
         return fn(
-            *[get(given[itself]) for itself, get in zip(bares, filled)],
-            **{name: get(given[itself]) for name, itself, get in named},
+            *[get(bare_ones if itself else handed_out) for itself, get in zip(bares, filled)],
+            **{name: get(bare_ones if itself else handed_out) for name, itself, get in named},
         )
 
     return call
 
 
-def _given(node: Node) -> dict[int | str, Any]:
-    given: dict[int | str, Any] = dict(enumerate(node.args))
-    given.update(node.kwargs.items())
-    return given
-
-
 def written(node: Node) -> list[int]:
     """The numbers of what a node writes into, where it is the value of another and no argument besides."""
-    given = _given(node)
+    given = node.given
     refs = [argument for argument in given.values() if type(argument) is Ref]
     found = [given[place] for place in node.spec.writes if place in given]
     return [argument for argument in found if type(argument) is Ref and refs.count(argument) == 1]
@@ -223,7 +208,7 @@ def written(node: Node) -> list[int]:
 def writing(node: Node, owned: Callable[[int], bool]) -> Callable[..., Any]:
     """The operator, given copies of what it writes into; but what is `owned`, by its number, is given as it is."""
     fn = node.spec.fn
-    given = _given(node)
+    given = node.given
     alone = written(node)
     copied = {
         place: not (type(given[place]) is Ref and given[place] in alone and owned(given[place]))

@@ -28,7 +28,7 @@ import numpy as np
 
 from dataflow.graph.nodes import Graph, Kind, Node, OpSpec, Ref
 from dataflow.graph.pytree import ATOMS, kind_of, larger_than, leaves, walked
-from dataflow.graph.templates import Literal, renumber
+from dataflow.graph.templates import Literal, rearranged, renumber
 
 __all__ = [
     "Live",
@@ -39,7 +39,6 @@ __all__ = [
     "in_order",
     "keys_of",
     "live",
-    "renumbered",
 ]
 
 MOST_CELLS = 32
@@ -51,19 +50,10 @@ Key = Hashable
 """What stands for a value: its number, or (for a constant) the id of the object that is on its memory."""
 
 
-def given(node: Node) -> dict[int | str, Any]:
-    """The arguments of a node by position and by name."""
-    arguments: dict[int | str, Any] = dict(enumerate(node.args))
-    arguments.update(node.kwargs.items())
-    return arguments
-
-
 def changed_by(node: Node) -> list[Any]:
     """The arguments that a node changes."""
-    if not node.spec.inout:
-        return []
-    arguments = given(node)
-    return [arguments[place] for place in node.spec.inout if place in arguments]
+    given = node.given if node.spec.inout else {}
+    return [given[place] for place in node.spec.inout if place in given]
 
 
 def keys_of(value: Any) -> Iterator[int]:
@@ -198,15 +188,16 @@ class _Order:
     def _touched(self, node: Node) -> frozenset[Key]:
         """The cells that a node reads."""
         cells = self._cells
-        sets = {id(read): read for read in (self.of[number] for number in node.reads) if read}
-        found = frozenset[Key]().union(*sets.values()) if len(sets) != 1 else next(iter(sets.values()))
         constants = [cells.find(key) for key in self._keys(node) if key in cells]
-        return found.union(constants) if constants else found
+        return frozenset(constants).union(*{self.of[number] for number in node.reads})
+
+    def _targets(self) -> set[Key]:
+        """The cells that are changed."""
+        return {self._cells.find(key) for node in self._graph.nodes for key in self._changed(node)}
 
     def edges(self) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
         """What `after` and `waits` of the graph lack."""
-        find, after, waits = self._cells.find, dict[int, list[int]](), dict[int, list[int]]()
-        targets = {find(key) for node in self._graph.nodes for key in self._changed(node)}
+        find, after, waits, targets = self._cells.find, dict[int, list[int]](), dict[int, list[int]](), self._targets()
         last: dict[Key, int] = {}
         """For each cell, the node that changed it last."""
         readers: dict[Key, dict[int, None]] = {cell: {} for cell in targets}
@@ -238,8 +229,7 @@ class _Order:
 
     def live(self) -> Live:
         """See `live`."""
-        find = self._cells.find
-        targets = {find(key) for node in self._graph.nodes for key in self._changed(node)}
+        find, targets = self._cells.find, self._targets()
         parts = [number for number, cells in enumerate(self.of) if any(find(key) in targets for key in cells)]
         names = [key for key in self._cells if find(key) in targets]
         paths = self._paths()
@@ -343,27 +333,6 @@ def at_their_places(graph: Graph, made_at: Mapping[int, int]) -> Graph:
             after = keys[source] if source >= 0 else (0, 0, 0)
             keys.append(max((asked_at, 0, node.number), (*after[:2], node.number)))
     order = [nodes[index] for index in sorted(range(len(nodes)), key=keys.__getitem__)]
-    place = list(range(first + len(nodes)))
-    for number, node in enumerate(order, first):
-        place[node.number] = number
-    at = place.__getitem__
-    return changed(
-        graph,
-        nodes=tuple(renumbered(node, place) for node in order),
-        output=renumber(graph.output, place),
-        after={at(number): tuple(map(at, others)) for number, others in graph.after.items()},
-        waits={at(number): tuple(map(at, others)) for number, others in graph.waits.items()},
-        labels={at(number): label for number, label in graph.labels.items()},
-        scopes={at(number): scope for number, scope in graph.scopes.items()},
-        names={name: at(number) for name, number in graph.names.items()},
-    )
-
-
-def renumbered(node: Node, place: Sequence[int]) -> Node:
-    """The node with other numbers."""
-    return node._replace(
-        number=place[node.number],
-        args=tuple(renumber(argument, place) for argument in node.args),
-        kwargs={name: renumber(argument, place) for name, argument in node.kwargs.items()},
-        reads=tuple(place[number] for number in node.reads),
-    )
+    place = {number: number for number in range(first)}
+    place |= {node.number: number for number, node in enumerate(order, first)}
+    return rearranged(graph, order, place, renumber(graph.output, place))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dataflow.graph.nodes import Graph, Node, Ref
-from dataflow.graph.pytree import kind_of, map_leaves
+from dataflow.graph.pytree import map_leaves
 from dataflow.graph.templates import Literal
 
 __all__ = ["joined"]
@@ -81,8 +81,6 @@ class _Move:
 
     def argument(self, value: Any) -> Any:
         """An argument of a node, or what the body returned."""
-        if kind_of(type(value)) is None:
-            return self._leaf(value)
         return map_leaves(self._leaf, value)
 
     def _leaf(self, leaf: Any) -> Any:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,38 +72,30 @@ _PARTS = ("_ndarray", "_data", "_mask")
 
 def _xarray() -> dict[type, Described]:
     xarray: Any = sys.modules["xarray"]
-
-    def dataset(value: Any) -> Any:
-        new = value.copy(deep=False)
-        _lock_variables(new.variables.values())
-        return new
-
-    def data_array(value: Any) -> Any:
-        new = value.copy(deep=False)
-        _lock_variables([new.variable, *(coordinate.variable for coordinate in new.coords.values())])
-        return new
-
-    def variable(value: Any) -> Any:
-        new = value.copy(deep=False)
-        _lock_variables([new])
-        return new
-
+    dataset = _over(lambda value: value.variables.values())
     described = {
-        xarray.Dataset: Described(dataset, _deep_copy, lambda value: _memory_of_variables(value.variables.values())),
-        xarray.DataArray: Described(
-            data_array,
-            _deep_copy,
-            lambda value: _memory_of_variables([value.variable, *(each.variable for each in value.coords.values())]),
-        ),
-        xarray.Variable: Described(variable, _deep_copy, lambda value: _memory_of_variables([value])),
+        xarray.Dataset: dataset,
+        xarray.DataArray: _over(lambda value: [value.variable, *(each.variable for each in value.coords.values())]),
+        xarray.Variable: _over(lambda value: [value]),
     }
     if hasattr(xarray, "DataTree"):
         described[xarray.DataTree] = Described(
-            lambda value: value.map_over_datasets(dataset),
+            lambda value: value.map_over_datasets(dataset.readonly),
             _deep_copy,
             lambda value: _memory_of_variables(each for node in value.subtree for each in node.variables.values()),
         )
     return described
+
+
+def _over(variables: Callable[[Any], Iterable[Any]]) -> Described:
+    """A type of xarray's, whose values are over these variables."""
+
+    def readonly(value: Any) -> Any:
+        new = value.copy(deep=False)
+        _lock_variables(variables(new))
+        return new
+
+    return Described(readonly, _deep_copy, lambda value: _memory_of_variables(variables(value)))
 
 
 def _lock_variables(variables: Any) -> None:

@@ -129,6 +129,13 @@ class Node(NamedTuple):
         """The user's line that recorded this node, `file:line`."""
         return place_of(self.code, self.lasti)
 
+    @property
+    def given(self) -> dict[int | str, Any]:
+        """The arguments, by position and by name."""
+        given: dict[int | str, Any] = dict(enumerate(self.args))
+        given.update(self.kwargs.items())
+        return given
+
     def __repr__(self) -> str:
         arguments = [repr(a) for a in self.args] + [f"{k}={v!r}" for k, v in self.kwargs.items()]
         return f"<node {self.number}: {self.spec.name}({', '.join(arguments)})>"

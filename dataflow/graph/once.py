@@ -22,6 +22,7 @@ from typing import Any, Final, cast
 import numpy as np
 
 from dataflow.graph.nodes import Declared, Graph, Kind, Node
+from dataflow.graph.pytree import ATOMS
 
 __all__ = [
     "LATER",
@@ -46,10 +47,7 @@ class Later:
     __slots__ = ()
 
 
-ORDINARY: Final[frozenset[type]] = frozenset(
-    {type(None), bool, int, float, complex, str, bytes, np.ndarray}
-    | {np.bool_, np.float64, np.float32, np.int64, np.int32, np.uint8}
-)
+ORDINARY: Final[frozenset[type]] = ATOMS | {np.ndarray}
 """Types of values that need no second look."""
 
 LOOKED_AT: Final = 1000

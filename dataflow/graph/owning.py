@@ -153,15 +153,19 @@ def own(result: Any, given: Given, name: str) -> Any:
         return apart(result, copied) if given.on_memory_of(result) else result
 
     def of_the_user(leaf: Any) -> Any:
-        if isinstance(leaf, np.void):
-            return leaf.copy()  # nobody can tell of which array it is a part
-        if not memory.knows(type(leaf)):
-            return _own_object(leaf, given, name)
-        if any(map(given.on_memory_of, memory(leaf))):
-            return apart(leaf, copied) if isinstance(leaf, np.ndarray) else copied(leaf)
-        return leaf
+        known = memory.knows(type(leaf)) or isinstance(leaf, np.void)
+        return _own_data(leaf, given) if known else _own_object(leaf, given, name)
 
     return map_parts(of_the_user, result)
+
+
+def _own_data(leaf: Any, given: Given) -> Any:
+    """An array or the like, as the user's; an object as it is."""
+    if isinstance(leaf, np.void):
+        return leaf.copy()  # nobody can tell of which array it is a part
+    if any(map(given.on_memory_of, memory(leaf))):
+        return apart(leaf, copied) if isinstance(leaf, np.ndarray) else copied(leaf)
+    return leaf
 
 
 def own_part(part: Any) -> Any:
@@ -191,7 +195,7 @@ def _own_object(value: Any, given: Given, name: str) -> Any:
                 continue
             if copied.knows(type(value)):
                 return copied(value)
-            if not _put(holder, place, own(part, given, name)):
+            if not _put(holder, place, map_parts(lambda leaf: _own_data(leaf, given), part)):
                 _warn(value, name)
                 return value
     return value

@@ -10,10 +10,10 @@ from dataclasses import replace as changed
 from typing import Any
 
 from dataflow.errors import GraphError
-from dataflow.graph.inout import in_order, renumbered
+from dataflow.graph.inout import in_order
 from dataflow.graph.nodes import Graph, Node, OpSpec, Ref
 from dataflow.graph.pytree import map_leaves
-from dataflow.graph.templates import Literal
+from dataflow.graph.templates import Literal, rearranged
 
 __all__ = ["replaced", "selected"]
 
@@ -30,24 +30,11 @@ def selected(graph: Graph, labels: Sequence[str]) -> Graph:
     for node in reversed(graph.nodes):  # readers have greater numbers: one pass finds all ancestors
         if node.number in needed:
             needed.update(node.reads, graph.after.get(node.number, ()))
-    place = list(range(first + len(graph.nodes)))
-    kept: list[Node] = []
-    for node in graph.nodes:
-        if node.number in needed:
-            place[node.number] = first + len(kept)
-            kept.append(renumbered(node, place))
-    numbers = {node.number for node in graph.nodes} & needed
-    return Graph(
-        name=graph.name,
-        inputs=graph.inputs,
-        nodes=tuple(kept),
-        output=Ref(place[wanted[0]]) if len(wanted) == 1 else tuple(Ref(place[number]) for number in wanted),
-        after={place[n]: tuple(place[m] for m in graph.after[n]) for n in numbers if n in graph.after},
-        labels={place[n]: label for n, label in graph.labels.items() if n in numbers},
-        scopes={place[n]: scope for n, scope in graph.scopes.items() if n in numbers},
-        names={name: place[n] for name, n in graph.names.items() if n in numbers},
-        waits={place[n]: tuple(place[m] for m in graph.waits[n] if m in numbers) for n in numbers if n in graph.waits},
-    )
+    kept = [node for node in graph.nodes if node.number in needed]
+    place = {number: number for number in range(first)}
+    place |= {node.number: number for number, node in enumerate(kept, first)}
+    outputs = tuple(Ref(place[number]) for number in wanted)
+    return rearranged(graph, kept, place, outputs[0] if len(wanted) == 1 else outputs)
 
 
 def _labelled(graph: Graph, label: str) -> int:

@@ -409,8 +409,8 @@ class Constants:
             return self._add(Held.live(literal.value), held=True)
         protected = not literal.fresh or any(readonly.knows(type(leaf)) for leaf in leaves(literal.value))
         slot = self._add(Held(literal.value) if protected else literal.value, held=protected)
-        make = literal.builder() if literal.fresh else Outside(literal.value)
-        self._made.append((slot, (lambda _: Held(make(()))) if literal.fresh and protected else make))
+        make = literal.builder() if literal.fresh else (lambda _: literal.value)
+        self._made.append((slot, (lambda _: Held(make(()))) if protected else make))
         return slot
 
     def _is_changed(self, value: Any) -> bool:
@@ -420,23 +420,6 @@ class Constants:
         self._template.append(value)
         self._shared.append(held)
         return len(self._template) - 1
-
-
-class Outside:
-    """Makes, for each run, what is held of a container from outside: what is in it may be something else by now."""
-
-    __slots__ = ("_count", "_held")
-
-    def __init__(self, value: Any) -> None:
-        self._held = Held(value)
-        self._count = -1
-
-    def __call__(self, values: Any) -> Held:
-        value = self._held.value
-        count = len(value) if hasattr(value, "__len__") else -1
-        if not (self._held.passes_on and count == self._count):  # else it would be looked through again
-            self._count, self._held = count, Held(value)
-        return self._held
 
 
 def _last_uses(reads: list[tuple[int, ...]], pinned: frozenset[int], free: int) -> list[tuple[int, ...]]:

@@ -36,7 +36,6 @@ __all__ = [
     "Visit",
     "arranged",
     "built",
-    "is_container",
     "is_model",
     "kind_of",
     "larger_than",
@@ -58,12 +57,22 @@ class Kind(NamedTuple):
 
     items: Callable[[Any], Sequence[Any]]
     """What is in it, in order; may be the container itself."""
-    make: Callable[[Any, Sequence[Any]], Any]
-    """A container as this one, around other items: as many, in the same order."""
+    whole: Callable[[Any, Sequence[Any]], Any] | None = None
+    """Of one that cannot be changed once it is made: `make`."""
     shell: Callable[[Any], Any] | None = None
-    """One as this, yet to be filled by `put`. None: it cannot be changed once it is made."""
+    """Of all others: one as this, yet to be filled by `put`."""
     put: Callable[[Any, Any, Sequence[Any]], object] | None = None
     """`put(shell, like, items)`."""
+
+    def make(self, like: Any, items: Sequence[Any]) -> Any:
+        """A container as this one, around other items: as many, in the same order."""
+        if self.whole is not None:
+            return self.whole(like, items)
+        assert self.shell is not None
+        assert self.put is not None
+        new = self.shell(like)
+        self.put(new, like, items)
+        return new
 
     @property
     def mutable(self) -> bool:
@@ -71,44 +80,35 @@ class Kind(NamedTuple):
         return self.shell is not None
 
 
-def _deque(like: deque[Any], items: Sequence[Any]) -> deque[Any]:
-    return deque(items, like.maxlen)
-
-
 _EXACT: Final[dict[type, Kind]] = {
     list: Kind(
         items=lambda value: value,
-        make=lambda like, items: list(items),
         shell=lambda like: [],
         put=lambda shell, like, items: shell.extend(items),
     ),
-    tuple: Kind(items=lambda value: value, make=lambda like, items: tuple(items)),
+    tuple: Kind(items=lambda value: value, whole=lambda like, items: tuple(items)),
     dict: Kind(
         items=lambda value: list(value.values()),
-        make=lambda like, items: dict(zip(like, items, strict=True)),
         shell=lambda like: {},
         put=lambda shell, like, items: shell.update(zip(like, items, strict=True)),
     ),
     set: Kind(
         items=list,
-        make=lambda like, items: set(items),
         shell=lambda like: set(),
         put=lambda shell, like, items: shell.update(items),
     ),
     bytearray: Kind(  # one whose items nobody asks for
         items=lambda value: (),
-        make=lambda like, items: bytearray(like),
         shell=bytearray,
         put=lambda shell, like, items: None,
     ),
     deque: Kind(
         items=list,
-        make=_deque,
         shell=lambda like: deque(maxlen=like.maxlen),
         put=lambda shell, like, items: shell.extend(items),
     ),
 }
-_NAMEDTUPLE: Final = Kind(items=lambda value: value, make=lambda like, items: type(like)._make(items))
+_NAMEDTUPLE: Final = Kind(items=lambda value: value, whole=lambda like, items: type(like)._make(items))
 
 
 def _set_fields(record: Any, items: Sequence[Any]) -> Any:
@@ -122,7 +122,6 @@ def _set_fields(record: Any, items: Sequence[Any]) -> Any:
 _RECORD: Final = Kind(
     # A field without a value (init=False, not yet set) stays without one.
     items=lambda value: [getattr(value, name) for name in _field_names(type(value)) if hasattr(value, name)],
-    make=lambda like, items: _set_fields(copy.copy(like), items),
     shell=copy.copy,
     put=lambda shell, like, items: _set_fields(shell, items),
 )
@@ -162,11 +161,6 @@ def is_model(type_: Any) -> bool:
     classes: tuple[type, ...] = type_.__mro__
     attributes = (attribute for cls in classes for attribute in vars(cls).values())
     return is_dataclass(type_) and any(isinstance(attribute, Declared) for attribute in attributes)
-
-
-def is_container(value: Any) -> bool:
-    """Whether this is taken apart."""
-    return kind_of(type(value)) is not None
 
 
 _CHUNK: Final = 20_000
@@ -333,19 +327,26 @@ def map_leaves(
     """The same value, with what `function` gives for each leaf that is no atom.
 
     `into` says of each container whether to look into it; one that is not is a leaf. With `always`, every container
-    is a new one, else only those that hold something new. Leaves are visited in order, each place by itself.
+    is a new one, else only those that hold something new. Leaves are visited in order, one that occurs twice once.
     """
     kind = kind_of(type(value))
     if kind is None or (into is not None and not into(value)):
         return value if type(value) in ATOMS else function(value)
+    done: dict[int, tuple[Any, Any]] = {}  # with the leaf: what is alive keeps its id
+
+    def once(leaf: Any) -> Any:
+        if id(leaf) not in done:
+            done[id(leaf)] = leaf, function(leaf)
+        return done[id(leaf)][1]
+
     items = kind.items(value)
     types = types_of(items)
     if types <= ATOMS:
         return kind.make(value, items) if always else value
     if not any(kind_of(each) for each in types):  # flat, as most are
-        new = [item if type(item) in ATOMS else function(item) for item in items]
+        new = [item if type(item) in ATOMS else once(item) for item in items]
         return kind.make(value, new) if always or not all(map(operator.is_, new, items)) else value
-    visits = walked(value, into, function)
+    visits = walked(value, into, once)
     return built(visits, range(len(visits)) if always else _changed(visits))
 
 

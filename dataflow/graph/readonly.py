@@ -32,7 +32,7 @@ import numpy as np
 from dataflow.graph.arrays import Array, copied_array, locked, locked_kind, memory_of
 from dataflow.graph.bytype import ByType
 from dataflow.graph.libraries import LIBRARIES
-from dataflow.graph.pytree import is_model, kind_of, leaves, map_leaves
+from dataflow.graph.pytree import ATOMS, is_model, kind_of, leaves, map_leaves
 
 __all__ = [
     "ANY_RESULT",
@@ -52,9 +52,7 @@ __all__ = [
     "writable",
 ]
 
-PLAIN_RESULT: frozenset[type] = frozenset(
-    [type(None), bool, int, float, complex, str, bytes, np.bool_, np.float64, np.float32, np.int64, np.int32]
-)
+PLAIN_RESULT: frozenset[type] = ATOMS
 """Results that can be neither written to, awaited nor indexed into something that can."""
 ANY_RESULT: frozenset[type] = PLAIN_RESULT | {np.ndarray}
 """Results of a step with one reader that need no second look."""
@@ -102,14 +100,7 @@ def _container_copied(kind: type) -> Callable[[Any], Any] | None:
 
 
 def _copied_container(container: Any) -> Any:
-    done: dict[int, tuple[Any, Any]] = {}  # what occurs twice occurs twice in the copy
-
-    def once(leaf: Any) -> Any:
-        if id(leaf) not in done:
-            done[id(leaf)] = leaf, copied(leaf)
-        return done[id(leaf)][1]
-
-    return map_leaves(once, container, into=_into_copied, always=True)
+    return map_leaves(copied, container, into=_into_copied, always=True)
 
 
 def _into_copied(container: Any) -> bool:
@@ -260,11 +251,6 @@ class Held:
         self.value = value
         self.seed: Any = None
         """What makes the next one quick. Two readers may set it at the same moment: one is as good as the other."""
-
-    @property
-    def passes_on(self) -> bool:
-        """Whether it is known that there is nothing in it to protect."""
-        return self.seed is _PASSED_ON
 
     @classmethod
     def live(cls, value: Any) -> Held:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
 
-from dataflow.graph.nodes import Ref
+from dataflow.graph.nodes import Graph, Node, Ref
 from dataflow.graph.pytree import ATOMS, Kind, Visit, arranged, kind_of, leaves, map_leaves, types_of, walked
 
 __all__ = [
@@ -27,10 +27,11 @@ __all__ = [
     "Template",
     "builder",
     "fill",
-    "holds_ref",
     "kind_of_result",
     "output_template",
+    "rearranged",
     "renumber",
+    "renumbered",
 ]
 
 Known = Mapping[int, Any] | Sequence[Any]
@@ -42,7 +43,6 @@ Builder = Callable[[Sequence[Any]], Any]
 
 _ARRAY: Final = Kind(
     items=lambda value: (),
-    make=lambda like, items: like.copy(order="K"),
     shell=lambda like: like.copy(order="K"),
     put=lambda shell, like, items: None,
 )
@@ -72,7 +72,7 @@ class Literal:
 
     def into(self, container: Any) -> bool:
         """Whether a container in it is made anew."""
-        return self.fresh and id(container) not in self.kept
+        return id(container) not in self.kept
 
     def mapped(self, function: Callable[[Any], Any]) -> Literal:
         """The same around other leaves; itself if they are the same."""
@@ -91,18 +91,37 @@ class Literal:
         return repr(self.value)
 
 
-def holds_ref(template: Any) -> bool:
-    """Whether a value of the run belongs into it."""
-    return any(type(leaf) is Ref for leaf in leaves(template))
-
-
 def renumber(template: Any, slot_of: Numbering) -> Any:
     """The template with slots instead of the graph's numbers."""
-    if type(template) is Ref:
-        return Ref(slot_of[template])
-    if kind_of(type(template)) is None:
-        return template
     return map_leaves(lambda leaf: Ref(slot_of[leaf]) if type(leaf) is Ref else leaf, template)
+
+
+def renumbered(node: Node, place: Numbering) -> Node:
+    """The node with other numbers."""
+    return node._replace(
+        number=place[node.number],
+        args=tuple(renumber(argument, place) for argument in node.args),
+        kwargs={name: renumber(argument, place) for name, argument in node.kwargs.items()},
+        reads=tuple(place[number] for number in node.reads),
+    )
+
+
+def rearranged(graph: Graph, nodes: Iterable[Node], place: Mapping[int, int], output: Any) -> Graph:
+    """These nodes of a graph as one, in this order; `place` has their new numbers, and those of the inputs."""
+
+    def edges(known: Mapping[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
+        return {place[n]: tuple(place[m] for m in known[n] if m in place) for n in known if n in place}
+
+    return replace(
+        graph,
+        nodes=tuple(renumbered(node, place) for node in nodes),
+        output=output,
+        after=edges(graph.after),
+        waits=edges(graph.waits),
+        labels={place[n]: label for n, label in graph.labels.items() if n in place},
+        scopes={place[n]: scope for n, scope in graph.scopes.items() if n in place},
+        names={name: place[n] for name, n in graph.names.items() if n in place},
+    )
 
 
 def fill(template: Any, known: Known, *, literals: bool = True) -> Any:
@@ -116,7 +135,7 @@ def fill(template: Any, known: Known, *, literals: bool = True) -> Any:
             return known[leaf]
         return leaf.make() if literals and type(leaf) is Literal else leaf
 
-    return value_of(template) if kind_of(type(template)) is None else map_leaves(value_of, template, always=True)
+    return map_leaves(value_of, template, always=True)
 
 
 # ------------------------------------------------------------------------------------------------ the way back

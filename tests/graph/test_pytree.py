@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataflow.graph.pytree import is_container, larger_than, leaves, map_leaves, types_of
+from dataflow.graph.pytree import kind_of, larger_than, leaves, map_leaves, types_of
 
 
 class Pair(NamedTuple):
@@ -63,7 +63,7 @@ CONTAINERS = [
 
 @pytest.mark.parametrize(("value", "wanted"), CONTAINERS, ids=repr)
 def test_the_same_container_around_other_leaves(value: Any, wanted: Any) -> None:
-    assert is_container(value)
+    assert kind_of(type(value)) is not None
     shown = repr(value)
     found = map_leaves(marked, value)
     assert found == wanted
@@ -101,7 +101,7 @@ KINDS = [
 
 @pytest.mark.parametrize("kind", KINDS, ids=repr)
 def test_a_kind_of_container_is_a_leaf(kind: Any) -> None:
-    assert not is_container(kind)
+    assert kind_of(type(kind)) is None
     assert list(leaves(kind)) == [kind]
     assert map_leaves(lambda leaf: B if leaf is kind else leaf, [kind]) == [B]
 
@@ -118,7 +118,7 @@ def test_a_dataclass_lacks_what_it_lacked_and_keeps_what_is_no_field() -> None:
 def test_leaves_are_visited_in_order_and_atoms_are_not() -> None:
     seen: list[Any] = []
     map_leaves(seen.append, [A, (1, B, [2.0, A]), {"x": B, "y": None}, "text", b"", True, ...])
-    assert seen == [A, B, A, B]
+    assert seen == [A, B]
     assert Counter(leaves([A, (1, B, [2.0, A]), {"x": B}])) == {A: 2, B: 2}
 
 

@@ -52,7 +52,7 @@ LEAVES: Final[frozenset[Any]] = frozenset(
 
 _NOT_REBUILT: tuple[type, ...] = (set, frozenset, deque, type({}.keys()), type({}.values()), type({}.items()))
 _REMEDY_CONTAINER = (
-    "a placeholder may stand in tuples, lists, dicts (as a value) and dataclasses; put it into one of these, or pass it"
+    "a placeholder may stand in tuples, lists, deques, dicts (as a value) and dataclasses; put it into one, or pass it"
     " as an argument of its own"
 )
 CLOSED_OVER: Final = (
@@ -86,10 +86,7 @@ class Scan:
 
     def _whole(self, value: Any) -> Any:
         if kind_of(type(value)) is None:
-            frozen = self._freeze(value)
-            if self._spec is None and type(frozen) is np.ndarray:
-                return self._literal(frozen)
-            return frozen
+            return self._constant(self._freeze(value))
         if type(value) is tuple and LEAVES.issuperset(map(type, value)):
             return value
         met: dict[int, Any] = {}
@@ -206,7 +203,7 @@ class Scan:
             raise self._hidden(holder)
 
     def _hidden(self, holder: object) -> TraceError:
-        return self._error(f"holds a placeholder inside a {type(holder).__name__}", _REMEDY_CONTAINER)
+        return self._error(f"holds a placeholder inside an object of type {type(holder).__name__}", _REMEDY_CONTAINER)
 
     def _no_value(self, value: Any, has: str) -> TraceError:
         """For what is to be awaited first, and for what the first run would use up."""

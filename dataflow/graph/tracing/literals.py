@@ -31,7 +31,7 @@ __all__ = ["Literals", "is_literal"]
 
 
 _LIST: Final = cast(Kind, kind_of(list))
-_THING: Final = Kind(items=lambda value: (), make=lambda like, items: like)
+_THING: Final = Kind(items=lambda value: (), whole=lambda like, items: like)
 
 
 def _kind_of_changed(type_: type) -> Kind | None:
@@ -57,8 +57,6 @@ def is_literal(value: Any) -> bool:
         return False
     if type(value) in _CHANGEABLE:
         return True
-    if type(value) is tuple and ATOMS.issuperset(map(type, value)):
-        return False
     return any(_changeable(visit) for visit in walked(value, _looked_into))
 
 
@@ -183,15 +181,10 @@ def _arguments(nodes: Iterable[Node], output: list[Any]) -> list[int]:
     """The ids of all that nodes are given, or that is returned; a function of its own, whose variables are gone when
     others count."""
     values = [value for node in nodes for value in (*node.args, *node.kwargs.values())] + output
-    containers = [id(value) for value in values if kind_of(type(value)) is not None]
-    return [id(leaf) for value in values for leaf in leaves(value)] + containers
-
-
-def _bases(nodes: Iterable[Node], output: list[Any]) -> list[int]:
-    """The ids of the arrays of which others among these are views, once for each view."""
-    values = [value for node in nodes for value in (*node.args, *node.kwargs.values())]
-    arrays = (leaf for value in (*values, *output) for leaf in leaves(value) if isinstance(leaf, np.ndarray))
-    return list({id(array): id(array.base) for array in arrays}.values())
+    containers = [value for value in values if kind_of(type(value)) is not None]
+    given = [leaf for value in values for leaf in leaves(value)]
+    bases = {id(leaf): id(leaf.base) for leaf in given if isinstance(leaf, np.ndarray)}
+    return [*map(id, containers), *map(id, given), *bases.values()]
 
 
 def _outside(everything: list[_Kept], nodes: Iterable[Node], output: list[Any]) -> set[int]:
@@ -216,7 +209,6 @@ def _outside(everything: list[_Kept], nodes: Iterable[Node], output: list[Any]) 
             ours[id(visit.items[place])] += 2  # in the visit's items, and its own
     if any(kind_of(type(visit.like)) is None for visit in now.values()):  # of containers, nodes hold literals
         ours.update(_arguments(nodes, output))
-        ours.update(_bases(nodes, output))
     alone = Visit([], _LIST)
     once = sys.getrefcount(alone.like) - 1
     outside = {key for key, each in now.items() if sys.getrefcount(each.like) - once > ours[key]}

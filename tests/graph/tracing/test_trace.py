@@ -680,7 +680,7 @@ def test_a_placeholder_left_on_the_owner_is_refused() -> None:
         model.cache = placeholders[1]  # type: ignore[attr-defined]
         return op(model)
 
-    with pytest.raises(TraceError, match="inside a Model"):
+    with pytest.raises(TraceError, match="inside an object of type Model"):
         trace("forward", ("self", "x"), body, owner=model)
 
 
@@ -805,19 +805,19 @@ REFUSALS: list[tuple[Callable[[Any], Any], str, str]] = [
     (lambda x: x.__class__ is float, "isinstance() or the class of", "static="),
     (lambda x: functools.singledispatch(len)(x), "isinstance() or the class of", "inside an op"),
     (lambda x: np.isscalar(x), "isinstance() or the class of", "inside an op"),
-    (lambda x: op(OrderedDict(a=x)), "holds a placeholder inside a OrderedDict", "tuples, lists"),
-    (lambda x: op([defaultdict(list, a=x)]), "holds a placeholder inside a defaultdict", "tuples, lists"),
-    (lambda x: op({"a": x}.values()), "holds a placeholder inside a dict_values", "tuples, lists"),
-    (lambda x: op(k=Holder(x)), "holds a placeholder inside a Holder", "tuples, lists"),
-    (lambda x: op(SlotHolder(x)), "holds a placeholder inside a SlotHolder", "tuples, lists"),
+    (lambda x: op(OrderedDict(a=x)), "inside an object of type OrderedDict", "tuples, lists"),
+    (lambda x: op([defaultdict(list, a=x)]), "inside an object of type defaultdict", "tuples, lists"),
+    (lambda x: op({"a": x}.values()), "inside an object of type dict_values", "tuples, lists"),
+    (lambda x: op(k=Holder(x)), "inside an object of type Holder", "tuples, lists"),
+    (lambda x: op(SlotHolder(x)), "inside an object of type SlotHolder", "tuples, lists"),
     (lambda x: op(lambda y: y + x), "<lambda>, which uses a placeholder from outside", "as an argument"),
     (lambda x: op([lambda y=[x]: y]), "<lambda>, which uses a placeholder from outside", "as an argument"),
-    (lambda x: op([x.__next__]), "holds a placeholder inside a method", "tuples, lists"),
-    (lambda x: op(partial(len, x)), "holds a placeholder inside a partial", "tuples, lists"),
-    (lambda x: op(partial(len, k=x)), "holds a placeholder inside a partial", "tuples, lists"),
-    (lambda x: op(Pair([x])), "holds a placeholder inside a Pair", "tuples, lists"),
-    (lambda x: op(object_array(x)), "holds a placeholder inside a ndarray", "tuples, lists"),
-    (lambda x: Holder(x), "what the body of 'edges' returned holds a placeholder inside a Holder", "tuples, lists"),
+    (lambda x: op([x.__next__]), "inside an object of type method", "tuples, lists"),
+    (lambda x: op(partial(len, x)), "inside an object of type partial", "tuples, lists"),
+    (lambda x: op(partial(len, k=x)), "inside an object of type partial", "tuples, lists"),
+    (lambda x: op(Pair([x])), "inside an object of type Pair", "tuples, lists"),
+    (lambda x: op(object_array(x)), "inside an object of type ndarray", "tuples, lists"),
+    (lambda x: Holder(x), "returned holds a placeholder inside an object of type Holder", "tuples, lists"),
 ]
 
 
