@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,30 @@ def test_an_array_that_is_an_item_of_its_own() -> None:
 
     assert flow.pipeline(lambda x: (change(x), flow.op(len)(x))).run(x) == (True, 2)
     assert x[1] == 1
+
+
+@dataclass
+class Record:
+    x: Any
+
+    def __post_init__(self) -> None:
+        self.same, self.twice = self.x, self.x * 2
+
+
+@flow.op
+def of_a_record(record: Record) -> Any:
+    return record.same is record.x, record.same.flags.writeable, record.twice.sum()
+
+
+def test_attributes_of_a_dataclass_that_are_no_fields() -> None:
+    p = flow.pipeline(lambda record: (of_a_record(record), of_a_record(record)))
+    assert p.run(Record(np.ones(3))) == ((True, False, 6.0),) * 2
+    assert flow.pipeline(lambda x: of_a_record(Record(x))).run(np.ones(3)) == (True, True, 6.0)
+    x = np.ones(3)
+    result = flow.pipeline(lambda x: flow.op(lambda x: Record(x))(x)).run(x)
+    assert result.same is result.x
+    assert result.x.flags.writeable
+    assert not np.shares_memory(result.x, x)
 
 
 class Node:

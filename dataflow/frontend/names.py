@@ -53,11 +53,16 @@ _Known = tuple[Callable[[Any], tuple[Any, ...]], Any, tuple[Any, ...], bool]
 _Absent = tuple[frozenset[str], Any]
 """Builtins that a body names, and the globals in which there was none of these names."""
 
-_content = attrgetter("cell_contents")
+_content, _code = attrgetter("cell_contents"), attrgetter("__code__")
 
 
 def _contents(cells: tuple[CellType, ...]) -> tuple[Any, ...]:
     return tuple(map(_content, cells))
+
+
+def _codes(functions: tuple[FunctionType, ...]) -> tuple[Any, ...]:
+    """Of functions that may be given other code, as IPython's `%autoreload` does."""
+    return tuple(map(_code, functions))
 
 
 class Names:
@@ -144,6 +149,8 @@ class _Look:
             for names, objects, weak in _groups(list(named.items())):
                 twice = 2 if len(names) == 1 else 1  # of one name, itemgetter gives no tuple
                 yield itemgetter(*names * twice), space, objects * twice, weak
+        if functions := tuple(self.functions.values()):
+            yield _codes, functions, _codes(functions), False
         for cells, objects, weak in _groups(list(self._cells.values())):
             yield _contents, cells, objects, weak
 

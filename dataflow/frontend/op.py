@@ -40,7 +40,7 @@ from dataflow.graph.plan import Plan, make_plan
 from dataflow.graph.tracing.capture import CLOSED_OVER, closes_over
 from dataflow.graph.tracing.placeholder import record
 from dataflow.graph.tracing.trace import trace
-from dataflow.graph.tracing.tracer import NO_KWARGS, current, refusal, trace_of_context
+from dataflow.graph.tracing.tracer import NO_KWARGS, current, refusal, trace_of_context, user_line
 
 __all__ = ["Call", "Op", "op"]
 
@@ -97,8 +97,10 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
             raise TypeError(f"op: expected a function, got {type(fn).__name__}")
         if name is not None and not isinstance(name, str):
             raise TypeError(f"op: name must be a str, got {type(name).__name__}")
-        if isinstance(fn, FunctionType) and current() is not None and closes_over(fn):
-            raise refusal(f"the operator {_name_of(fn)!r} uses a placeholder from outside", CLOSED_OVER)
+        if isinstance(fn, FunctionType) and fn.__closure__ is not None and (recording := current()) is not None:
+            if closes_over(fn):
+                raise refusal(f"the operator {_name_of(fn)!r} uses a placeholder from outside", CLOSED_OVER)
+            recording.closures.watch(fn, user_line())
         update_wrapper(self, fn)  # first: it copies the attributes of what may be an operator itself, `@wraps`-ed
         self.__dict__.pop("__signature__", None)  # the wrapped function's, which has it still
         self._of = self._owner = None
@@ -245,6 +247,11 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
     def is_managed(self) -> bool:
         """Whether it has a timeout, retries or a limit."""
         return self._spec.options is not None
+
+    @property
+    def is_managed_or_run(self) -> bool:
+        """Whether a plain call would leave out what it is declared with, or give a coroutine."""
+        return self.is_async or self.is_managed or bool(self._writes or self._inout)
 
     @property
     def _gives_coroutine(self) -> bool:

@@ -42,6 +42,11 @@ class Declared:
     _body: Any = None
     """Of a pipeline, the function that a trace runs."""
 
+    @property
+    def is_managed_or_run(self) -> bool:
+        """Whether a run is needed to call it as it is declared: a plain call would not do."""
+        return True
+
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """On an instance: bound to it. On the class, or bound already: itself."""
         raise NotImplementedError

@@ -111,17 +111,22 @@ _EXACT: Final[dict[type, Kind]] = {
 _NAMEDTUPLE: Final = Kind(items=lambda value: value, whole=lambda like, items: type(like)._make(items))
 
 
+def _names_held(record: Any) -> list[str]:
+    """Its fields, and what attributes it has besides. A field without a value (not yet set) stays without one."""
+    names = [name for name in _field_names(type(record)) if hasattr(record, name)]
+    others: dict[str, Any] = getattr(record, "__dict__", {})
+    return names + [name for name in others if name not in names] if len(others) > len(names) else names
+
+
 def _set_fields(record: Any, items: Sequence[Any]) -> Any:
-    held = [name for name in _field_names(type(record)) if hasattr(record, name)]
-    for name, item in zip(held, items, strict=True):
+    for name, item in zip(_names_held(record), items, strict=True):
         if getattr(record, name) is not item:
             object.__setattr__(record, name, item)  # also of a frozen one
     return record
 
 
 _RECORD: Final = Kind(
-    # A field without a value (init=False, not yet set) stays without one.
-    items=lambda value: [getattr(value, name) for name in _field_names(type(value)) if hasattr(value, name)],
+    items=lambda value: [getattr(value, name) for name in _names_held(value)],
     shell=copy.copy,
     put=lambda shell, like, items: _set_fields(shell, items),
 )

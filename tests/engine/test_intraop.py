@@ -21,6 +21,7 @@ from dataflow.threads import intraop
 from dataflow.threads.blas import Blas, Library, Reach
 from dataflow.threads.intraop import process_intraop
 from dataflow.threads.settings import process_settings
+from tests.release import settles
 
 Runner = Callable[[Any], Any]
 
@@ -194,7 +195,7 @@ def test_whoever_awaits_a_kernel_that_fails_finds_it_as_it_was(
         for _ in range(200):
             with pytest.raises(ZeroDivisionError):
                 await failing(0)
-            assert blas.count() == 3
+            assert settles(lambda: blas.count() == 3)  # another lane may just be about to leave
 
     run_async(main())
     assert set(counts) <= {1, 2}

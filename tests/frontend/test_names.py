@@ -57,6 +57,18 @@ def p(x): return g(x)
 REBOUND: dict[str, tuple[tuple[str, ...], str, Any, Any]] = {
     "an operator": ((G, P), G_AGAIN, 2, 100),
     "a plain function": (("def g(x): return x * 2", P), "def g(x): return x * 100", 2, 100),
+    "the code of a function": (
+        ("def g(x): return x * 2\ndef other(x): return x * 100", P),
+        "g.__code__ = other.__code__",
+        2,
+        100,
+    ),
+    "the code of the body": (
+        ("def body(x): return x * 2\ndef other(x): return x * 100\np = flow.pipeline(body)",),
+        "body.__code__ = other.__code__",
+        2,
+        100,
+    ),
     "a number": (("N = 2\n@flow.pipeline\ndef p(x): return x * N",), "N = 100", 2, 100),
     "a number of another type": (
         ("N = 2\n@flow.pipeline\ndef p(x): return x * N, repr(N)",),

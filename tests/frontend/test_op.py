@@ -10,13 +10,18 @@ import inspect
 import unittest.mock
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import dataflow as flow
+from dataflow.frontend.op import _arity
 
 Runner = Callable[[Any], Any]
 
@@ -494,3 +499,28 @@ def test_a_signature_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read.count(plain) == 1
     shown = [(node.args, dict(node.kwargs)) for node in graph.nodes]
     assert shown == [((0,), {}), ((0,), {"c": 5}), ((0, 2, 1), {}), ((0, 1, 0), {}), ((1, 0), {})]
+
+
+@given(st.data())
+def test_the_arity_read_from_code_is_that_of_the_signature(data: st.DataObject) -> None:
+    counts = [data.draw(st.integers(0, 2)) for _ in range(6)]
+    names = iter("abcdefghijklmnop")
+    by_position = [next(names) for _ in range(counts[0])]
+    both = [next(names) for _ in range(counts[1])] + [f"{next(names)}=1" for _ in range(counts[2])]
+    by_name = [next(names) for _ in range(counts[3])] + [f"{next(names)}=1" for _ in range(counts[4])]
+    parts = [*by_position, "/"] if by_position else []
+    parts += both
+    variadic = counts[5] == 1
+    if variadic or by_name:
+        parts.append("*rest" if variadic else "*")
+    parts += by_name
+    if data.draw(st.booleans()):
+        parts.append("**others")
+    function = eval(f"lambda {', '.join(parts)}: None")
+    like = partial(function)
+    assert _arity(function) == _arity(like)
+    for positional in range(5):
+        with suppress(TypeError):
+            function(*range(positional))
+            least, most, _ = _arity(function)
+            assert least <= positional <= most

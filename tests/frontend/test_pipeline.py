@@ -666,6 +666,7 @@ def test_the_body_is_traced_in_the_callers_context(run_async: Runner) -> None:
         return add(x, variable.get())
 
     token = variable.set(5)
-    assert run_async(pipeline(1)) == 6
+    with pytest.warns(flow.TraceWarning, match=r"variable\.get\(\) at .* is called once, when the body is traced"):
+        assert run_async(pipeline(1)) == 6
     variable.reset(token)
     assert run_async(pipeline(1)) == 6  # frozen

@@ -29,6 +29,7 @@ __all__ = [
     "EARLY",
     "FORMATS_NOTHING",
     "NOT_ADDED_TO",
+    "NOT_ASKED",
     "NOT_BY_METHOD",
     "NOT_IN_PLACE",
     "NOT_KEPT",
@@ -37,6 +38,7 @@ __all__ = [
     "NO_COPY",
     "NO_ITEMS",
     "NO_KEY",
+    "NO_NAME",
     "NO_WITH",
     "as_array",
     "as_index",
@@ -59,6 +61,13 @@ COMPARED: Final = (
     "which of the two is on the left decides, and Python does not tell; make it an array (np.asarray) or bytes before,"
     " or compare inside an op"
 )
+NOT_ASKED: Final = (
+    "its value is not known yet; ask inside an op: flow.op(operator.contains)(node, item); for arrays also np.isin"
+)
+NO_NAME: Final = (
+    "a placeholder has no names that begin with an underscore; call what has one inside an op"
+    " (flow.op(lambda value: ...)(node))"
+)
 _INDEX_IT: Final = (
     "how many items it has is not known yet; index it (node[0], node[1]), unpack it into names (a, b = node), or pass"
     " how many as a static= argument"
@@ -66,7 +75,8 @@ _INDEX_IT: Final = (
 ASK_NOT: Final = "its value is not known yet; make the call inside an op, or name the argument in static="
 AS_TEXT: Final = "its value is not known yet; repr() shows the placeholder, and an op can print the value"
 NO_COPY: Final = (
-    "it only stands for a value of the graph; use it as it is, or record a copy of the value with node.copy()"
+    "it only stands for a value of the graph; use it as it is, or copy the value inside an op"
+    " (flow.op(copy.deepcopy)(node))"
 )
 NO_AWAIT: Final = "async ops are called without await in a body; whoever runs the pipeline awaits it"
 NO_WITH: Final = "its value is not known yet; enter it inside an op"
@@ -126,10 +136,13 @@ _COUNT: Final = (
     "its value is not known yet; name the argument in static=, or the array whose shape it is in shapes=, or count"
     " inside an op"
 )
-_LENGTH: Final = "its length is not known yet; name the argument in shapes=, or use the node node.shape[0]"
+_LENGTH: Final = (
+    "its length is not known yet; name the argument in shapes= (of an array), use the node node.shape[0], or"
+    " flow.op(len)(node)"
+)
 _TAKE: Final = (
-    "its value is not known yet; use np.take(E, ids, axis=0) for E[ids], index inside an op, or name the argument in"
-    " static="
+    "its value is not known yet; index inside an op (flow.op(operator.getitem)(E, ids) for E[ids]), or name the"
+    " argument in static="
 )
 _FILL: Final = (
     "its value is not known yet; use np.where(mask, new, old) for a masked write, np.stack(rows) for an array that is"

@@ -1,7 +1,8 @@
-"""What a body asks once that it would ask anew in every run on values: the time, and random numbers.
+"""What a body asks once that it would ask anew in every run on values: the time, random numbers, who calls.
 
     noise = np.random.normal(size=3)       every run adds the same three numbers
     started = time.time()                  every run has started then
+    who = user.get()                       a context variable: every run is that of the first caller
 
 Found in the code of the body and of the plain functions that it calls; what an operator does is done in every run.
 """
@@ -12,6 +13,7 @@ import inspect
 import random
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from datetime import date
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -112,6 +114,8 @@ def _may_be_asked(value: Any) -> bool:
     kind = type(value)
     if kind is ModuleType:
         return value.__name__ in _MODULES
+    if kind is ContextVar:
+        return True
     if kind is MethodType:
         return _draws((value.__self__,))
     if kind is type:
@@ -174,7 +178,7 @@ def _attribute(value: Any, name: str) -> Any:
     kind = type(value)
     if issubclass(kind, ModuleType):
         return vars(value).get(name, _NOTHING)
-    if issubclass(kind, _generators()) or (issubclass(kind, type) and issubclass(value, date)):
+    if kind is ContextVar or issubclass(kind, _generators()) or (issubclass(kind, type) and issubclass(value, date)):
         return getattr(value, name, _NOTHING)
     if issubclass(kind, type):
         return inspect.getattr_static(value, name, _NOTHING)
@@ -189,6 +193,8 @@ def _asks(value: Any, *, bare: bool) -> bool:
     if kind not in _CALLABLE and kind.__name__ != "cython_function_or_method":
         return False
     name, module, of = value.__name__, str(getattr(value, "__module__", "")), getattr(value, "__self__", None)
+    if type(of) is ContextVar:
+        return bool(name == "get")
     if issubclass(type(of), _generators()):
         return name not in _TAKES_NO_NUMBERS
     if issubclass(type(of), type) and issubclass(cast(type, of), date):

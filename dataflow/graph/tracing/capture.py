@@ -134,6 +134,8 @@ class Scan:
             return self._bound(value)
         if kind is Literal:
             return value
+        if issubclass(kind, (partial, Declared)):
+            self._trace.closures.watch(value, user_line())
         if is_later(kind) or is_once(value):
             raise self._no_value(value, "is")
         self._refuse_hidden(_contents(value), value)
@@ -184,6 +186,8 @@ class Scan:
     def _function(self, value: FunctionType) -> Any:
         if closes_over(value):
             raise self._error(f"is {value.__qualname__}, which uses a placeholder from outside", CLOSED_OVER)
+        if value.__closure__ is not None:
+            self._trace.closures.watch(value, user_line())
         return value
 
     def _made_by(self, spec: OpSpec, parts: tuple[Any, ...]) -> Ref:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from dataflow.graph.nodes import Kind, OpSpec
+from dataflow.graph.nodes import Declared, Kind, OpSpec
 from dataflow.graph.readonly import copied
 from dataflow.graph.tracing.tracer import Traced
 
@@ -54,7 +54,18 @@ def recorded(fn: Callable[..., Any], name: str) -> OpSpec:
     return OpSpec(fn, name, Kind.RECORDED)
 
 
-CALL: Final = recorded(operator.call, "call")
+def call_of_value(called: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Call what only the run knows. TypeError for an operator or pipeline that is more than its function."""
+    if isinstance(called, Declared) and called.is_managed_or_run:
+        name = getattr(called, "name", "?")
+        raise TypeError(
+            f"{name!r} is reached by way of an argument, where it would be called as a plain function, without its "
+            "options and not as a part of the graph; name that argument in static=, or give the object as a constant"
+        )
+    return called(*args, **kwargs)
+
+
+CALL: Final = recorded(call_of_value, "call")
 GETITEM: Final = recorded(operator.getitem, "getitem")
 CONSTANT_GETITEM: Final = OpSpec(operator.getitem, "getitem", Kind.PLUMBING)
 POWER: Final = recorded(pow, "power")
@@ -75,7 +86,7 @@ class Method:
             raise TypeError(
                 f".{self.name}() would change a {type(target).__name__} that other nodes may read; {CHANGED_BY_AN_OP}"
             )
-        return getattr(target, self.name)(*args, **kwargs)
+        return call_of_value(getattr(target, self.name), *args, **kwargs)
 
     def __repr__(self) -> str:
         return f"Method({self.name!r})"

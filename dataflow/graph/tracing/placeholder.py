@@ -336,7 +336,7 @@ class Placeholder(Traced):
         if name[:1] == "_" or "." in name:
             if name == "_mask" and frame.f_code.co_filename.startswith(NUMPY):
                 raise self._refuse_mask()
-            raise AttributeError(f"{name!r}: a placeholder has no names that begin with an underscore")
+            raise AttributeError(f"{name!r}: {advice.NO_NAME}")
         return _pending(self, attribute(name), (), frame)
 
     def __getitem__(self, key: Any) -> Placeholder:
@@ -450,7 +450,7 @@ class Placeholder(Traced):
     __next__ = _refused("next() of {!r}", advice.as_items)
     __reversed__ = _refused("reversed() of {!r}", "its length is not known yet; index it: node[::-1]")
     __len__ = _refuse_length = _refused("len() of {!r}", advice.as_length)
-    __contains__ = _refused("`in` {!r}", "its value is not known yet; use (node == item).any(), or np.isin")
+    __contains__ = _refused("`in` {!r}", advice.NOT_ASKED)
     __float__ = _refused("float() of {!r}", advice.convert)
     __int__ = _refused("int() of {!r}", advice.convert)
     __complex__ = _refused("complex() of {!r}", advice.convert)

@@ -34,6 +34,7 @@ from dataflow.graph.inout import at_their_places, in_order
 from dataflow.graph.nodes import Graph
 from dataflow.graph.tracing.capture import Scan
 from dataflow.graph.tracing.changed import Changed
+from dataflow.graph.tracing.closures import Closures
 from dataflow.graph.tracing.constants import Constants
 from dataflow.graph.tracing.placeholder import (
     PendingPlaceholder,
@@ -50,6 +51,7 @@ from dataflow.graph.tracing.tracer import (
     current,
     refusal,
     trace_of_context,
+    variable_rebound,
 )
 
 __all__ = ["Placeholder", "Trace", "current", "is_placeholder", "record", "trace"]
@@ -93,7 +95,9 @@ def _recorded(recording: Trace, body: Callable[[list[Placeholder]], Any]) -> tup
         del returned
         if written := recording.constants.changed():
             raise array_changed(written)
-        recording.constants = Constants()
+        if rebound := recording.closures.rebound():
+            raise variable_rebound(rebound)
+        recording.constants, recording.closures = Constants(), Closures()
         inout = Changed(recording) if recording.changing else None
         if changed := recording.literals.settle(recording.nodes, output):
             raise container_changed(changed)

@@ -20,8 +20,9 @@ import numpy as np
 
 from dataflow import errors
 from dataflow.errors import TraceError
-from dataflow.graph.diagnostics.bytecode import instruction_at
+from dataflow.graph.diagnostics.bytecode import instruction_at, place_of
 from dataflow.graph.nodes import Kind, Node, OpSpec, Ref
+from dataflow.graph.tracing.closures import Closures, Rebound
 from dataflow.graph.tracing.constants import Constants
 from dataflow.graph.tracing.literals import Literals
 
@@ -45,6 +46,7 @@ __all__ = [
     "stranger",
     "trace_of_context",
     "user_line",
+    "variable_rebound",
 ]
 
 trace_of_context: Final[ContextVar[Trace | None]] = ContextVar("dataflow.trace", default=None)
@@ -63,6 +65,7 @@ class Trace:
         "after",
         "afters",
         "changing",
+        "closures",
         "constants",
         "dispatches",
         "dispatching",
@@ -99,6 +102,7 @@ class Trace:
         self.nodes: list[Node] = []
         self.constants = Constants()
         self.literals = Literals()
+        self.closures = Closures()
         self.changing = False
         """Whether some node changes what it is given."""
         self.late: dict[int, int] = {}
@@ -166,7 +170,7 @@ class Trace:
         """Let go of everything: a placeholder that outlives its trace keeps neither nodes nor owner alive."""
         self.thread = 0
         self.nodes = []
-        self.constants, self.literals = Constants(), Literals()
+        self.constants, self.literals, self.closures = Constants(), Literals(), Closures()
         self.afters, self.labels, self.names, self.scopes, self.late = {}, {}, {}, {}, {}
         self.owner = None
         self.latest, self.lines = None, Lines()
@@ -335,6 +339,18 @@ def array_changed(where: str) -> TraceError:
         "an array was written to after a node was recorded that reads it",
         "every node reads the array as it is in the end; give each its own (array.copy()), or write inside an op",
         where,
+    )
+
+
+def variable_rebound(rebound: Rebound) -> TraceError:
+    """A variable of a closure that a node was given was bound to something else."""
+    function, variable, at = rebound
+    shown = "a lambda" if function == "<lambda>" else function
+    return refusal(
+        f"the variable {variable!r} of {shown} was bound to something else after a node was recorded that calls it",
+        f"it is called when the body is over, and would find the last value; give it this one as a default"
+        f" ({variable}={variable}), by functools.partial, or as an argument",
+        place_of(*at),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import random
 import secrets
@@ -59,6 +60,8 @@ class Sensor:
 
 sensor = Sensor()
 
+tenant = contextvars.ContextVar("tenant", default="nobody")
+
 ASKED: dict[str, Any] = {
     "random.random": lambda x: x + random.random(),
     "random.randint": lambda x: x + random.randint(1, 6),
@@ -81,6 +84,7 @@ ASKED: dict[str, Any] = {
     "secrets.token_hex": lambda x: (x, secrets.token_hex(3)),
     "secrets.choice": lambda x: (x, secrets.choice([1, 2])),
     "os.urandom": lambda x: (x, os.urandom(1)),
+    "tenant.get": lambda x: (x, tenant.get()),
     "sensor.rng.normal": lambda x: x + sensor.rng.normal(),
 }
 

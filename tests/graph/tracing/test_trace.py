@@ -750,11 +750,11 @@ REFUSALS: list[tuple[Callable[[Any], Any], str, str]] = [
     (lambda x: complex(x), "complex() of", "inside an op"),
     (lambda x: operator.index(x), "as an index or a count", "count inside an op"),
     (lambda x: range(x), "as an index or a count", "name the argument in static="),
-    (lambda x: [1, 2][x], "as an index or a count", "np.take(E, ids, axis=0)"),
+    (lambda x: [1, 2][x], "as an index or a count", "flow.op(operator.getitem)(E, ids)"),
     (lambda x: A[0:x], "as an index or a count", "index inside an op"),
     (lambda x: math.sqrt(x), "float() of", "inside an op"),
-    (lambda x: A[x], "<placeholder 0: x>", "np.take(E, ids, axis=0) for E[ids]"),
-    (lambda x: A[0, x], "<placeholder 0: x>", "np.take(E, ids, axis=0) for E[ids]"),
+    (lambda x: A[x], "<placeholder 0: x>", "flow.op(operator.getitem)(E, ids) for E[ids]"),
+    (lambda x: A[0, x], "<placeholder 0: x>", "flow.op(operator.getitem)(E, ids) for E[ids]"),
     (lambda x: np.take(A, x), "conversion of", "inside an op"),
     (lambda x: np.asarray(x), "conversion of <placeholder 0: x> to an array", "np.stack"),
     (lambda x: np.array([x, x]), "conversion of", "np.stack"),
@@ -768,9 +768,9 @@ REFUSALS: list[tuple[Callable[[Any], Any], str, str]] = [
     (lambda x: f"{x}", "format() of", "{node!r}"),
     (lambda x: "{:.2f}".format(x), "format() of", "repr()"),  # noqa: UP032
     (lambda x: "%s" % x, "str() of", "repr()"),  # noqa: UP031
-    (lambda x: pickle.dumps(x), "pickling of", "node.copy()"),
-    (lambda x: copy.copy(x), "copying of", "node.copy()"),
-    (lambda x: copy.deepcopy([x]), "copying of", "node.copy()"),
+    (lambda x: pickle.dumps(x), "pickling of", "flow.op(copy.deepcopy)(node)"),
+    (lambda x: copy.copy(x), "copying of", "flow.op(copy.deepcopy)(node)"),
+    (lambda x: copy.deepcopy([x]), "copying of", "flow.op(copy.deepcopy)(node)"),
     (lambda x: x.__await__(), "await of", "without await"),
     (lambda x: x.__enter__(), "`with`", "inside an op"),
     (lambda x: np.add(x, 1, out=np.ones(3)), "numpy.add writes into an array", "np.where"),
@@ -817,7 +817,7 @@ REFUSALS: list[tuple[Callable[[Any], Any], str, str]] = [
     (lambda x: op(partial(len, k=x)), "inside an object of type partial", "tuples, lists"),
     (lambda x: op(Pair([x])), "inside an object of type Pair", "tuples, lists"),
     (lambda x: op(object_array(x)), "inside an object of type ndarray", "tuples, lists"),
-    (lambda x: Holder(x), "returned holds a placeholder inside an object of type Holder", "tuples, lists"),
+    (lambda x: Holder(x), "what the body of 'edges' returned holds a placeholder inside", "tuples, lists"),
 ]
 
 
