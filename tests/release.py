@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from dataflow.engine.lanes import process_pool
+from dataflow.engine.pool import process_pool
 
 FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
 """Whether this interpreter runs without its lock."""
@@ -24,24 +24,24 @@ def let_go() -> bool:
     return False
 
 
-def lanes_have_left() -> None:
-    """Wait for lanes that have told of an end and are just about to let go of their run."""
+def workers_have_left() -> None:
+    """Wait for workers that have told of an end and are just about to let go of their run."""
     pool = process_pool()
     for _ in range(10_000):
-        if not pool.busy and not pool.resting:
+        if not pool.busy and not pool.parked:
             return
         time.sleep(0.001)
-    raise AssertionError(f"lanes are left: {pool!r}")
+    raise AssertionError(f"workers are left: {pool!r}")
 
 
 def settles(holds: Callable[[], bool]) -> bool:
     """Whether it holds; on a free-threaded build, after some collections and seconds at most.
 
-    There, a lane goes on beside whoever it has told of an end, until it lets go of its last references.
+    There, a worker goes on beside whoever it has told of an end, until it lets go of its last references.
     """
     if FREE_THREADED:
         for _ in range(10_000):
             if holds():
                 return True
-            time.sleep(0.001)  # the lane's turn, not a length of time that anything depends on
+            time.sleep(0.001)  # the worker's turn, not a length of time that anything depends on
     return holds()

@@ -44,7 +44,7 @@ STRANGERS = {"graph", "threads", "events"}
 ASYNCIO = {"asyncio", "uvloop"}
 ASYNCIO_LAYERS = {2, 3, 4}
 CORE = f"{PACKAGE}.engine.scheduler"
-STARTERS = {f"{PACKAGE}.engine.executors", f"{PACKAGE}.engine.watcher"}
+STARTERS = {f"{PACKAGE}.engine.executors", f"{PACKAGE}.engine.monitor"}
 CORE_REFUSES = {"_thread", "asyncio", "concurrent", "logging", "numpy", "os", "threading", "time", "uvloop"}
 
 CIRCLES_OF_TYPES = {
@@ -93,7 +93,7 @@ class Module:
 
     @property
     def part(self) -> str:
-        """The part of the house that it belongs to: "engine" for dataflow.engine.lanes, "" for dataflow itself."""
+        """The part of the house that it belongs to: "engine" for dataflow.engine.pool, "" for dataflow itself."""
         return self.name.partition(".")[2].partition(".")[0]
 
     def at(self, line: int, complaint: str) -> str:
@@ -281,7 +281,7 @@ def the_core_is_pure(house: House) -> list[str]:
     ]
 
 
-def only_executors_and_the_watcher_start_threads(house: House) -> list[str]:
+def only_executors_and_the_monitor_start_threads(house: House) -> list[str]:
     """A mention is enough (a base class, a factory passed on); annotations are free."""
     return [
         module.at(line, f"starts threads: {name}")
@@ -311,7 +311,7 @@ RULES: list[Rule] = [
     importing_the_package_imports_no_extra,
     asyncio_only_where_it_is_driven,
     the_core_is_pure,
-    only_executors_and_the_watcher_start_threads,
+    only_executors_and_the_monitor_start_threads,
     only_threads_reads_the_environment,
 ]
 
@@ -358,8 +358,8 @@ SOUND: dict[str, str] = {
     "engine/__init__.py": "",
     "engine/scheduler.py": "import heapq\nfrom dataflow.errors import InternalError",
     "engine/executors.py": "from concurrent.futures import ThreadPoolExecutor\nThreadPoolExecutor(1)",
-    "engine/lanes.py": "import threading\nfrom .executors import Executors",
-    "engine/runtime.py": "import asyncio\nfrom . import lanes, scheduler\nfrom ..events import Event",
+    "engine/pool.py": "import threading\nfrom .executors import Executors",
+    "engine/runtime.py": "import asyncio\nfrom . import pool, scheduler\nfrom ..events import Event",
     "graph/__init__.py": "",
     "graph/nodes.py": "import threading as t\nlock = t.Lock()\ndef f(a: t.Thread) -> t.Thread: ...",
     "graph/trace.py": "from dataflow.graph.nodes import Graph\nfrom dataflow import errors",
@@ -386,8 +386,8 @@ PLANTED: dict[Rule, list[tuple[str, str, str]]] = {
     ],
     imports_go_down: [
         ("engine/runtime.py", "import dataflow.frontend.op", ":1 imports dataflow.frontend.op, which is above it"),
-        ("graph/trace.py", "from ..engine.lanes import x", ":1 imports dataflow.engine.lanes, which is above it"),
-        ("graph/__init__.py", "from ..engine import lanes", ":1 imports dataflow.engine.lanes, which is above it"),
+        ("graph/trace.py", "from ..engine.pool import x", ":1 imports dataflow.engine.pool, which is above it"),
+        ("graph/__init__.py", "from ..engine import pool", ":1 imports dataflow.engine.pool, which is above it"),
         (
             "graph/nodes.py",
             f"{FOR_TYPES}from dataflow.frontend import op",
@@ -405,7 +405,7 @@ PLANTED: dict[Rule, list[tuple[str, str, str]]] = {
         ("events.py", "from dataflow import threads", ":1 imports dataflow.threads, which is beside it"),
     ],
     no_cycles: [
-        ("engine/lanes.py", "from . import runtime", " imports dataflow.engine.runtime imports dataflow.engine.lanes"),
+        ("engine/pool.py", "from . import runtime", " imports dataflow.engine.runtime imports dataflow.engine.pool"),
         ("graph/nodes.py", f"{FOR_TYPES}0\nelse:\n    from . import trace", ".trace imports dataflow.graph.nodes"),
         ("graph/nodes.py", f"{FOR_TYPES}from .trace import trace", ".trace imports dataflow.graph.nodes"),
     ],
@@ -433,7 +433,7 @@ PLANTED: dict[Rule, list[tuple[str, str, str]]] = {
         ("engine/scheduler.py", "import numpy as np", ":1 imports numpy"),
         ("engine/scheduler.py", "import concurrent.futures", ":1 imports concurrent.futures"),
     ],
-    only_executors_and_the_watcher_start_threads: [
+    only_executors_and_the_monitor_start_threads: [
         ("engine/runtime.py", "import threading as t\nt.Thread(target=f)", ":2 starts threads: threading.Thread"),
         ("op.py", "from threading import Timer as T\nclass A(T): ...", ":2 starts threads: threading.Timer"),
         ("op.py", "import _thread\n_thread.start_new_thread(f, ())", ":2 starts threads: _thread.start_new_thread"),
@@ -450,7 +450,7 @@ PLANTED: dict[Rule, list[tuple[str, str, str]]] = {
         ),
     ],
     only_threads_reads_the_environment: [
-        ("engine/lanes.py", "import os as system\nsystem.environ['A']", ":2 uses os.environ"),
+        ("engine/pool.py", "import os as system\nsystem.environ['A']", ":2 uses os.environ"),
         ("tools/profile.py", "from os import getenv\ngetenv('A')", ":2 uses os.getenv"),
     ],
 }

@@ -1,1 +1,1 @@
-"""HOW it runs: the scheduler core, the lanes, and the asyncio driver around them."""
+"""HOW it runs: the scheduler core, the pool and its workers, and the asyncio driver around them."""

@@ -1,7 +1,7 @@
 """One attempt at a managed kernel: a run of one step, whose outcome is told on the loop of the run it is made for.
 
     loop     offer ──────────────────────── time is up ─▶ stop: a stray, if the kernel has begun
-    lane             begin ─▶ kernel ────────────────────────────────▶ end: the permit goes back
+    worker           begin ─▶ kernel ────────────────────────────────▶ end: the permit goes back
 
 Rules:
 
@@ -24,10 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 from dataflow.engine.clock import Clock, Timer
 from dataflow.engine.failure import timed_out
-from dataflow.engine.lanes import process_pool
 from dataflow.engine.limits import Permit
-from dataflow.engine.run import Run, here
-from dataflow.engine.segment import Segment
+from dataflow.engine.pool import process_pool
+from dataflow.engine.run import Run, Serving, here
 from dataflow.engine.steps import Phase
 from dataflow.engine.telling import operator_ended, tell, tell_late
 from dataflow.events import OperatorEnded, observed
@@ -94,7 +93,7 @@ class Attempt(Run):
     # On the loop.
 
     def go(self) -> None:
-        """Have a lane execute it, from now on."""
+        """Have a worker execute it, from now on."""
         self.begin()
         if self.timeout is not None:
             self._timer = self._clock.call_later(self.loop, self.timeout, self._look)
@@ -130,7 +129,7 @@ class Attempt(Run):
             succeeded = self.core.phase is Phase.OPEN
             value = self.values[0] if succeeded else error
             self._drop_values()
-            trash = self._take_trash()
+            trash = self.take_trash()
         del trash
         return succeeded, asyncio.CancelledError() if not succeeded and value is None else value
 
@@ -173,21 +172,21 @@ class Attempt(Run):
 
     # What is other than with other runs.
 
-    def failed(self, step: int, exc: BaseException, segment: Segment | None = None) -> None:
+    def failed(self, step: int, exc: BaseException, worker: Serving | None = None) -> None:
         """As `Run.failed`, but what it keeps is the exception as it was raised."""
         with self.lock:
             first = not self.core.stopped
             if first:
-                self._error, self._failing = exc, segment
-                self._fail(step, segment)
-                self._reap_all()
-                trash = self._take_trash()
+                self._error, self._failing = exc, worker
+                self._fail(step, worker)
+                self._stop_all()
+                trash = self.take_trash()
         if not first:
-            super().failed(step, exc, segment)
+            super().failed(step, exc, worker)
             return
         del trash
         self._stopped()
-        self._tell_of(segment)
+        self._tell_of(worker)
 
     def crash(self, error: BaseException) -> None:
         """As `Run.crash`; it is for the outer run to crash with it, and no failure of the operator."""
@@ -219,7 +218,7 @@ class Attempt(Run):
         """As a failure of the run that it was made for."""
         tell_late(self.of, self.plan.graph.name, self.context, node, error)
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
         if self.core.over:
             self._post(self._tell)
 
@@ -244,7 +243,7 @@ class Turns:
 
     def look(self) -> None:
         """Give turns for attempts that are no longer in the queue."""
-        most = 2 * process_pool().limit  # so many that no lane waits for the loop
+        most = 2 * process_pool().limit  # so many that no worker waits for the loop
         self._offered = [attempt for attempt in self._offered if attempt.began is None and not attempt.core.over]
         while self.waiting and len(self._offered) < most:
             attempt, turn = self.waiting.popleft()

@@ -1,7 +1,7 @@
-"""The executors of a pool: a bounded one, and one more for lanes on slots that kernels have lent.
+"""The executors of a pool: a bounded one, and one more for workers on slots that kernels have lent.
 
-A kernel that waits for its inner run keeps its thread. So while slots are lent there may be more lanes than the bounded
-executor has threads, and those beyond find theirs in the *spare* one.
+A kernel that waits for its inner run keeps its thread. So while slots are lent there may be more workers than the
+bounded executor has threads, and those beyond find theirs in the *spare* one.
 
 Threads outlive the run for which they are started. They start in an empty context: on builds where a thread inherits
 the context of who starts it (`sys.flags.thread_inherit_context`, the default of free-threaded ones), they would keep
@@ -43,10 +43,10 @@ class Executors:
         """Whether its threads have a future: it is one of these, and not one that was retired."""
         return executor is not None and executor in (self._bounded, self._spare)
 
-    def for_one_more(self, *, lanes: int, limit: int, slots: int) -> ThreadPoolExecutor:
-        """Where the last of so many lanes finds a thread; `slots` is the limit, and what was lent."""
-        if lanes > limit:
-            # As many threads as there are slots, since by now all lanes may be here; and some more, lest it be
+    def for_one_more(self, *, workers: int, limit: int, slots: int) -> ThreadPoolExecutor:
+        """Where the last of so many workers finds a thread; `slots` is the limit, and what was lent."""
+        if workers > limit:
+            # As many threads as there are slots, since by now all workers may be here; and some more, lest it be
             # replaced for each slot that is lent.
             if self._spare is None or self.spares < slots:
                 if self._spare is not None:

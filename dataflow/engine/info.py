@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dataflow.engine.executors import THREAD_NAME
-from dataflow.engine.lanes import process_pool
+from dataflow.engine.pool import process_pool
 from dataflow.engine.strays import strays
 from dataflow.engine.tally import tally
 from dataflow.threads import cpus

@@ -160,7 +160,7 @@ class StreamRun(HostedRun):
         """The loop's thread is where this run begins: no need to post."""
         self._on_loop()
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
         self._post()
 
     def _tell(self) -> None:

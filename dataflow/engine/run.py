@@ -1,54 +1,46 @@
-"""One execution of a plan: the core's state, the values, and the segments that lanes have taken of it.
+"""One execution of a plan: the scheduler's state, the values, and who works on it.
 
-    bind ─▶ begin ─▶ claim ─▶ execute ─▶ report ─▶ … ─▶ outcome
-                       ▲  (a lane)         │
-                       └───────────────────┘
+    bind ─▶ begin ─▶ take ─▶ execute ─▶ report ─▶ … ─▶ outcome
+                      ▲  (a worker)       │
+                      └───────────────────┘
 
 Rules:
 
-1. What says how far the run is (the core, the segments, what is due, the error) is changed only under `lock`, which
-   is never held while user code runs (so what is released there is dropped only after it), nor while anything waits.
+1. What says how far the run is (the core, who works on it, what is due, the error) is changed only under the engine's
+   lock, which is never held while user code runs (so what is released under it is dropped only after it), nor while
+   anything waits.
 2. `values` needs no lock: a slot is written by the one who runs its step, before the step is reported, and read by
-   steps that were claimed after that; it is emptied by the one whom the core told to release it. Once the run is
+   steps that were taken after that; it is emptied by the one whom the core told to release it. Once the run is
    stopped, all are emptied but those that a step in flight reads or makes.
-3. A *segment* is what a lane has claimed, and `todo` what it has not started of it. Steps are popped from `todo` one
-   by one; popping is atomic, and that pop is what starts a step. So whoever holds the lock may take from a segment at
-   any moment (`_reap`, `split`: a stop, a shrinking pool, a lane that is stuck in a kernel, one that has nothing to
-   do), and report what is done. The lane pops the next step and whoever reaps the last one, so what the
-   lane has started is a beginning of what was claimed, and all of that but its last step is done: nothing has to be
-   noted for each step. When the lane pops `END`, the last one is done as well.
-   A lane keeps its segment as long as it serves the run; `proceed` reports it and fills it anew, in calm `go_on`;
-   `depart` gives it up.
-4. After a stop no step starts, because every `todo` is emptied under the lock; a kernel that still runs keeps the
-   run *stray* until it returns, and its result is dropped.
-5. A run that was not stopped is settled when all lanes have left it, and so have put in order what its kernels had,
-   such as BLAS threads; one that has failed, when the lane of the kernel that failed has; one that was stopped
+3. After a stop no step starts: the core gives out nothing, and what a worker has of a batch is taken from it. A kernel
+   that still runs keeps the run *stray* until it returns, and its result is dropped.
+4. A run that was not stopped is settled when all workers have left it, and so have put in order what its kernels had,
+   such as BLAS threads; one that has failed, when all have left that are in no kernel of it; one that was stopped
    otherwise, at once.
-6. Nobody keeps a run alive but its awaiter and the lanes that work on it: no cycle, no registry.
+5. Nobody keeps a run alive but its awaiter and the workers that work on it: no cycle, no registry.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from contextvars import Context, ContextVar
 from itertools import count
-from threading import Lock, local
+from threading import local
 from time import time_ns
-from typing import Any
+from typing import Any, Protocol
 
 from numpy import ndarray
 
 from dataflow.engine.failure import NO_RUN, also_failed, arrive, delivered, wrong_result
+from dataflow.engine.lock import engine_lock
 from dataflow.engine.scheduler import Scheduler
-from dataflow.engine.segment import END, Segment, Weight
 from dataflow.engine.steps import Phase
 from dataflow.engine.strays import strays
 from dataflow.engine.tally import tally
 from dataflow.engine.telling import operator_ended, tell, tell_late, told_started
+from dataflow.engine.turns import TURN
 from dataflow.errors import InternalError, RuntimeClosed
 from dataflow.events import OperatorEnded, RunEnded, RunStarted, observed
-from dataflow.graph.costs import UNKNOWN
 from dataflow.graph.inout import changed_by
 from dataflow.graph.nodes import Node, Ref
 from dataflow.graph.owning import Given, own, own_part
@@ -57,13 +49,13 @@ from dataflow.graph.pytree import leaves
 from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT, Held, bare, copied
 from dataflow.graph.templates import Literal
 
-__all__ = ["Run", "checkpoint", "here", "within"]
+__all__ = ["Run", "Serving", "checkpoint", "here", "within"]
 
 _numbers = count(1)
 
 
 class Here(local):
-    """What this thread executes at the moment: set by lanes, so that kernels can be asked about their run."""
+    """What this thread executes at the moment: set by workers, so that kernels can be asked about their run."""
 
     run: Run | None = None
 
@@ -71,7 +63,7 @@ class Here(local):
 here = Here()
 
 within: ContextVar[int] = ContextVar("dataflow_within", default=NO_RUN)
-"""The number of the run whose async operator, or whose `debug`, has this context. In lanes `here` says it."""
+"""The number of the run whose async operator, or whose `debug`, has this context. In workers `here` says it."""
 
 
 def checkpoint() -> None:
@@ -82,13 +74,20 @@ def checkpoint() -> None:
     """
     run = here.run
     if run is not None and run.core.stopped:
-        with run.lock:  # whoever stops it has yet to take what has not started: our lane must not be quicker
+        with run.lock:  # whoever stops it has yet to take what has not started: our worker must not be quicker
             pass
         raise asyncio.CancelledError("the run of this kernel is over")
 
 
+class Serving(Protocol):
+    """What a run knows of a worker."""
+
+    news: bool
+    """Whether whoever waits for the run has yet to hear of a failure."""
+
+
 class Run:
-    """One run. Subclasses say how whoever waits for it is told (`_changed`)."""
+    """One run. Subclasses say how whoever waits for it is told (`changed`)."""
 
     __slots__ = (
         "_also",
@@ -99,13 +98,14 @@ class Run:
         "_failed_node",
         "_failing",
         "_late",
-        "_segments",
         "_trash",
         "apart",
         "children",
         "context",
         "core",
+        "crew",
         "driven",
+        "level",
         "lock",
         "loop_steps",
         "number",
@@ -113,6 +113,9 @@ class Run:
         "over_at",
         "plan",
         "queued",
+        "rises_at",
+        "serial",
+        "service",
         "values",
         "__weakref__",
     )
@@ -125,9 +128,9 @@ class Run:
         self.context = context
         """What each kernel and async op gets a copy of; from `begin` on that in which observers were told of it."""
         self.apart: bool | None = None
-        """Whether each kernel needs a copy of `context` to itself; None until a lane has looked."""
-        self.core = Scheduler(plan, plan.costs.border)
-        self.lock = Lock()
+        """Whether each kernel needs a copy of `context` to itself; None until a worker has looked."""
+        self.core = Scheduler(plan)
+        self.lock = engine_lock()
         self.values = values = plan.template.copy()
         for slot, value in zip(plan.input_slots, inputs, strict=True):
             if slot >= 0:
@@ -141,12 +144,13 @@ class Run:
         self._late: list[int] = []
         """The slots of outputs that are made the user's in the end: what they are a part of may yet be changed."""
         self._trash: list[Any] = []
-        """What was let go of under the lock, by which it is replaced, too; see `_take_trash`."""
-        self._segments: list[Segment] = []
-        self._failing: Segment | None = None
-        """That of the lane whose kernel has failed and so stopped the run, until it departs."""
+        """What was let go of under the lock, by which it is replaced, too; see `take_trash`."""
+        self.crew: set[Serving] = set()
+        """The workers that are here."""
+        self._failing: Serving | None = None
+        """The one whose kernel has failed and so stopped the run, until it departs."""
         self._astray = False
-        """Whether the run was stopped while lanes were in its kernels, and they still are."""
+        """Whether the run was stopped while workers were in its kernels, and they still are."""
         self._due: list[int] = []
         self.loop_steps = 0
         """How many steps are with the loop, begun or not."""
@@ -157,8 +161,12 @@ class Run:
         """Whether a kernel's thread waits for this run and helps with it: it must hear of kernels that are ready."""
         self.children: list[Run] = []
         """Runs that kernels of this one wait for: a stop goes on to them."""
+        self.serial = plan.shown.light
+        """Whether one worker is enough, since kernels are so light that several would only be in each other's way."""
         self.queued = False
-        """Whether the pool has this run in its queue; the pool's, under the pool's lock."""
+        """Whether it waits in the pool for workers."""
+        self.level, self.service, self.rises_at = 0, 0.0, TURN
+        """See `turns`: seconds for which workers have served it, and at how many it rises to the next level."""
         self.over_at: int | None = None
         """When it was over, by the wall clock, if that is known and not when its outcome is asked for."""
 
@@ -171,158 +179,79 @@ class Run:
         """Start the core: sources become ready or due."""
         self.tell_started()
         with self.lock:
-            self._hand_over(self.core.start())
+            self.core.start()
+            self.hand_over()
 
-    def claim(self, *, light: bool, lanes: int) -> Segment | None:
-        """A lane comes to this run, which it shares with `lanes` in all: its first segment, or nothing."""
-        segment = Segment()
+    def depart(self, worker: Serving) -> None:
+        """A worker leaves this run, with nothing of it begun. The last one tells whoever waits of the end."""
         with self.lock:
-            if not self._fill(segment, light, lanes):
-                return None
-            self._segments.append(segment)
-        return segment
-
-    def proceed(self, segment: Segment, *, light: bool, lanes: int, again: bool) -> bool:
-        """A lane has worked off its segment: report it, and fill it anew if `again`.
-
-        False: the lane leaves the run, and has to `depart` as soon as it has put in order what its kernels had.
-        """
-        with self.lock:
-            done = segment.claimed
-            changed = (bool(done) and self._complete(done)) | segment.news
-            segment.cold = False
-            if not (again and self._fill(segment, light, lanes)):
-                segment.claimed, segment.todo, segment.news = (), [END], changed
-                return False
-            segment.news = False
-            if self.driven and self.core.ready:
-                changed = True
-            trash = self._take_trash()
-        del trash
-        if changed:
-            self._changed()
-        return True
-
-    def depart(self, segment: Segment) -> None:
-        """A lane leaves this run, with nothing of it begun. The last one tells whoever waits of the end."""
-        with self.lock:
-            self._segments.remove(segment)
-            core = self.core
-            if segment is self._failing:
+            crew, core = self.crew, self.core
+            crew.discard(worker)
+            if worker is self._failing:
                 self._failing = None
             if core.over and not core.stopped:
-                changed = not self._segments
+                changed = not crew
+                self.plan.shown.light = self.serial
             else:
-                changed = segment.news or (self.driven and core.ready > 0)
-            back = self._astray and not self._segments
+                # Of one that has failed, whoever waits is told when the last one has gone that is in no kernel.
+                changed = worker.news or core.phase is Phase.FAILED or (self.driven and core.startable > 0)
+            worker.news = False
+            back = self._astray and not crew
             if back:
                 self._astray = False
-            trash = self._take_trash()
+            trash = self.take_trash()
         del trash
         try:
             if changed:
-                self._changed()
+                self.changed()
         finally:
             if back:  # last: whoever waits for it finds everything gone
                 strays.leave()
 
-    def go_on(self, segment: Segment) -> int:
-        """As `proceed`, for a lane in calm that has executed its segment: reports it, and fills it anew.
-
-        Returns the first step of what it has now, which is started by that. `END`: there is nothing, and if anybody has
-        to hear of that, `proceed` or `depart` tells.
-        """
-        with self.lock:
-            core = self.core
-            steps, released, due = core.exchange(segment.claimed, segment.most, segment.among, lonely=segment.lonely)
-            if steps and not segment.calm and core.ready:  # perhaps nobody is there for what it would leave
-                core.give_back(steps)
-                steps = ()
-            segment.claimed = steps
-            segment.todo += (END, *steps[::-1])
-            changed = self.driven and core.ready > 0
-            if due or not steps:
-                changed |= self._let_go(released, due)
-                released = ()
-            # If the lane leaves, it empties this when it has left: whoever waits for the run should not wait for that.
-            trash = self._take_trash() if steps and self._trash else None
-        if released:  # which needs no lock: nobody reads these slots any more
-            values = self.values
-            for slot in released:
-                values[slot] = None
-        del trash
-        if not steps:
-            segment.news |= changed
-        elif changed:
-            self._changed()
-        return segment.todo.pop()  # last: what was released may have taken its time, and the run may be over by now
-
-    def relieve(self, segment: Segment, *, stuck: bool = False, but_first: bool = False) -> None:
-        """Take from a lane whatever it has claimed and not started, or done and not told.
-
-        With `but_first` it keeps the first step, if it has yet to start that.
-        """
-        with self.lock:
-            segment.stuck = stuck and segment.weight is Weight.LIGHT
-            changed = segment in self._segments and self._reap(segment, but_first=but_first)
-            trash = self._take_trash()
-        del trash
-        if changed:
-            self._changed()
-
-    def split(self, segment: Segment) -> bool:
-        """Take half of what a lane has claimed and not started, for a lane that has nothing. Returns whether it did."""
-        with self.lock:
-            if segment not in self._segments or segment.sweep or self.core.is_ahead(segment.claimed[-1:]):
-                return False  # a chain has but one next step
-            taken = segment.take((segment.unstarted + 1) // 2)
-            if not taken:
-                return False
-            segment.relieved = True
-            self.core.give_back(taken)
-        return True
-
-    def reconsider(self) -> None:
-        """What steps are expected to cost has changed."""
-        with self.lock:
-            self.core.reconsider(self.plan.costs.border)
+    def served(self, seconds: float) -> None:
+        """Under the lock: a worker has served it for so long."""
+        service = self.service = self.service + seconds
+        while service > self.rises_at:
+            self.level += 1
+            self.rises_at *= 2
 
     def completed(self, step: int) -> None:
         """A step on the loop is done; its value is stored."""
         with self.lock:
             self.loop_steps -= 1
-            changed = self._complete((step,)) or self.driven
-            trash = self._take_trash()
+            self.core.complete(step)
+            changed = self.let_go() or self.driven
+            trash = self.take_trash()
         del trash
         if changed:
-            self._changed()
+            self.changed()
 
-    def failed(self, step: int, exc: BaseException, segment: Segment | None = None) -> None:
-        """A step (of a segment, or on the loop) failed: the run ends with this, or, if it is over, tells the log."""
+    def failed(self, step: int, exc: BaseException, worker: Serving | None = None) -> None:
+        """A step (of a worker's, or on the loop) failed: the run ends with this, or, if it is over, tells the log."""
         if isinstance(exc, asyncio.CancelledError) and self.core.stopped:
             with self.lock:  # it saw that it was no longer wanted
-                self._fail(step, segment)
-                trash = self._take_trash()
+                self._fail(step, worker)
+                trash = self.take_trash()
             del trash
-            self._tell_of(segment)
+            self._tell_of(worker)
             return
         node = self.blamed(step)
         error = self.arrived(step, exc, node)
         with self.lock:
-            stops = self._fail(step, segment)
+            stops = self._fail(step, worker)
             late = not stops and (self._error is None)
             if stops:
-                self._error, self._failed_node, self._failing = error, node, segment
-                self._reap_all()
+                self._error, self._failed_node, self._failing = error, node, worker
+                self._stop_all()
             elif not late:
                 self._also.append((node, error))
-            trash = self._take_trash()
+            trash = self.take_trash()
         del trash
         if late:
             self.told_late(node, error)
         if stops:
             self._stopped()
-        self._tell_of(segment)
+        self._tell_of(worker)
 
     def crash(self, error: BaseException) -> None:
         """What should not happen did, outside any operator: the run ends with this error, and does not hang."""
@@ -330,10 +259,10 @@ class Run:
             stops = self.core.cancel()
             if stops:
                 self._error = error
-                self._reap_all()
+                self._stop_all()
         if stops:
             self._stopped()
-            self._changed()
+            self.changed()
         else:
             self.told_late(None, error)
 
@@ -346,13 +275,13 @@ class Run:
             stops = self.core.cancel()
             if stops:
                 self._error = error
-                self._reap_all()
+                self._stop_all()
                 self._drop_values()
-            trash = self._take_trash()
+            trash = self.take_trash()
         del trash
         if stops:
             self._stopped()
-            self._changed()
+            self.changed()
 
     # For the awaiter, once the run is over.
 
@@ -376,7 +305,7 @@ class Run:
             return result
         with self.lock:
             self._drop_values()
-            trash = self._take_trash()
+            trash = self.take_trash()
         del trash
         if error is None:
             raise asyncio.CancelledError(f"the run of {self.plan.graph.name!r} was cancelled")
@@ -397,14 +326,6 @@ class Run:
             self.told_late(node, other)
         self.tell_ended(Phase.CANCELLED.value)
 
-    # For the lane that is about to start a kernel.
-
-    def startable(self, segment: Segment) -> int:
-        """How many kernels could start beside this lane's: heavy ones that are ready, and what others have claimed."""
-        with self.lock:
-            claimed = [other.unstarted for other in self._segments if other is not segment]
-            return self.core.heavy + sum(claimed)
-
     # For a host that is about to leave.
 
     @property
@@ -415,7 +336,7 @@ class Run:
     def still_running(self) -> tuple[str, ...]:
         """Of a stopped run, the operators that have not returned yet."""
         with self.lock:
-            steps = sorted(self.core.in_flight) if self.core.stopped else []
+            steps = sorted(self.core.running) if self.core.stopped else []
         return tuple(self.plan.nodes[step].spec.name for step in steps)
 
     # What observers, the counters and the log are told.
@@ -446,7 +367,7 @@ class Run:
         """A failure that no awaiter can be told goes to the log and to the observers."""
         tell_late(self.number, self.plan.graph.name, self.context, node, error)
 
-    # What a lane does with a result that needs a second look.
+    # What a worker does with a result that needs a second look.
 
     def settle(self, step: int, result: Any) -> Any:
         """Hold a result that is shared, evaluate its plumbing, refuse what is no value; returns what to store."""
@@ -520,31 +441,7 @@ class Run:
 
     # Under the lock.
 
-    def _fill(self, segment: Segment, light: bool, lanes: int) -> bool:
-        core, costs = self.core, self.plan.costs
-        if core.light_below != costs.border:  # another run of the plan has moved it
-            core.reconsider(costs.border)
-        steps = core.claim(light=light, lanes=lanes)
-        if not steps:
-            return False
-        seconds = costs.seconds[steps[0]]
-        weight = Weight.HEAVY if seconds != UNKNOWN else Weight.UNKNOWN
-        if core.sweeping or seconds < core.light_below:
-            weight = Weight.LIGHT
-        segment.fill(steps, weight, sweep=core.sweeping)
-        return True
-
-    def _reap(self, segment: Segment, failed: int = END, *, but_first: bool = False) -> bool:
-        """Give back what was not started, report what was done; returns whether anybody has to know."""
-        most = segment.unstarted
-        unstarted = segment.take(most - 1 if but_first and most == len(segment.claimed) else most)
-        if unstarted:
-            self.core.give_back(unstarted)
-        done = segment.take_done(failed)
-        segment.relieved = segment.relieved or bool(unstarted or done)
-        return bool(unstarted) | (bool(done) and self._complete(done))
-
-    def _take_trash(self) -> list[Any]:
+    def take_trash(self) -> list[Any]:
         """What was let go of, for the caller to drop after the lock: freeing values may call user code.
 
         The list is replaced, never emptied, and under the lock: another thread may be extending it otherwise, and then
@@ -555,68 +452,71 @@ class Run:
             self._trash = []
         return trash
 
-    def _reap_all(self) -> None:
+    def _stop_all(self) -> None:
         """The run was stopped just now: nothing of it may start."""
-        if self._segments:
+        if self.crew:
             self._astray = True
             strays.enter()
-        for segment in self._segments:
-            self._reap(segment)
-        self.core.give_back(self._due)
+        for step in self._due:
+            self.core.give_back(step)
         self.loop_steps -= len(self._due)
         self._due = []
 
-    def _hand_over(self, due: Sequence[int]) -> None:
-        """These steps are the loop's from now on."""
-        if due:
-            self._due += due
-            self.loop_steps += len(due)
+    def hand_over(self) -> bool:
+        """What has become due is the loop's from now on; returns whether anything has."""
+        due = self.core.due
+        if not due:
+            return False
+        self.core.due = []
+        self._due += due
+        self.loop_steps += len(due)
+        return True
 
-    def _fail(self, step: int, segment: Segment | None) -> bool:
-        if segment is None:
+    def _fail(self, step: int, worker: Serving | None) -> bool:
+        core = self.core
+        if worker is None:
             self.loop_steps -= 1
-        stops = self.core.fail(step)
-        if segment is not None:
-            self._reap(segment, step)
+        elif step not in core.running:  # it stands in a batch
+            core.step_by_step()
+        stops = core.fail(step)
         if not stops:
             self._drop_values()
         return stops
 
-    def _complete(self, steps: Sequence[int]) -> bool:
-        return self._let_go(*self.core.complete(steps))
-
-    def _let_go(self, released: Sequence[int], due: Sequence[int]) -> bool:
+    def let_go(self) -> bool:
         """After the core was told: what comes of it; returns whether whoever waits for the run has to know."""
         core, values = self.core, self.values
-        for slot in released:
-            self._trash.append(values[slot])
-            values[slot] = None
+        released = core.released
+        if released:
+            core.released = []
+            for slot in released:
+                self._trash.append(values[slot])
+                values[slot] = None
         if core.stopped:
             self._drop_values()
             return True
-        self._hand_over(due)
-        return bool(due) or core.done == core.size
+        return self.hand_over() or core.done == core.size
 
     def _drop_values(self) -> None:
-        """Let go of everything this run holds, but what a lane may be about to hand to a kernel it has started."""
+        """Let go of everything this run holds, but what a worker may be about to hand to a kernel it has started."""
         values, plan = self.values, self.plan
         if not values:
             return
         kept: set[int] = set()
-        for step in self.core.in_flight:
+        for step in self.core.running:
             kept.update(plan.reads[step], (step,), (slot for slot, *_ in plan.plumbing.get(step, ())))
         self._trash += values
         begin = 0
-        for slot in (*sorted(kept), plan.constants_from):  # never emptied and put back: lanes read without the lock
+        for slot in (*sorted(kept), plan.constants_from):  # never emptied and put back: workers read without the lock
             values[begin:slot] = [None] * (slot - begin)
             begin = slot + 1
 
-    def _tell_of(self, segment: Segment | None) -> None:
-        """A step has failed; not under the lock. If a lane had claimed it, it tells as it departs: see rule 5."""
-        if segment is None:
-            self._changed()
+    def _tell_of(self, worker: Serving | None) -> None:
+        """A step has failed; not under the lock. If a worker had taken it, it tells as it departs: see rule 4."""
+        if worker is None:
+            self.changed()
         else:
-            segment.news = True
+            worker.news = True
 
     # Hooks.
 
@@ -648,14 +548,18 @@ class Run:
 
     @property
     def settled(self) -> bool:
-        """Whether the outcome stands, nothing of this run is left on the loop, and lanes have left; see rule 5."""
-        return self.concluded and (self._failing is None if self.core.stopped else not self._segments)
+        """Whether the outcome stands, nothing of this run is left on the loop, and workers have left; see rule 4."""
+        if not self.concluded:
+            return False
+        if self.core.phase is Phase.FAILED:
+            return self._failing is None and len(self.crew) <= len(self.core.running)
+        return self.core.stopped or not self.crew
 
     @property
     def concluded(self) -> bool:
-        """The same, wherever lanes are: who was cancelled waits for no more."""
+        """The same, wherever workers are: who was cancelled waits for no more."""
         return self.core.over and not self.loop_steps
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
         """Something happened that whoever waits for this run must know: steps due, a stop, the end."""
         raise InternalError(f"{type(self).__name__} does not say whom to tell")

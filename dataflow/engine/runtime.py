@@ -2,14 +2,14 @@
 
     await p(x)       LoopRun   the loop hears of it when async ops are due and when it is over, never in between
     p.run(x)         in a script: the same on a private loop
-    p.run(x)         in a kernel: NestedRun, worked off by the kernel's own thread beside free lanes
+    p.run(x)         in a kernel: NestedRun, worked off by the kernel's own thread beside free workers
     p.debug(x)       every step in the calling thread, in the order of the body; exceptions keep their whole traceback
 
 Rules:
 
 1. A run belongs to one loop, whose thread alone touches its `tasks`. Other threads reach it by
    `call_soon_threadsafe`, once for any number of news.
-2. The awaiter is released when the run is settled: its outcome stands, none of its async ops is left, and lanes have
+2. The awaiter is released when the run is settled: its outcome stands, none of its async ops is left, and workers have
    left it as rule 5 of `run` says. Kernels of a run that was stopped, and that still run, are not waited for.
 3. No future ever holds an operator's exception: the waiter is only a signal, so no cycle keeps a traceback alive.
 """
@@ -26,10 +26,10 @@ from typing import Any, Final, TypeVar
 
 from dataflow.engine.attempts import Attempt
 from dataflow.engine.failure import annotate, attempted, trimmed
-from dataflow.engine.lanes import process_pool
 from dataflow.engine.loop import loop_runs_here, running_loop
 from dataflow.engine.managed import Managed, awaited, outcome_of
 from dataflow.engine.places import StillRunning, current_place, outlived
+from dataflow.engine.pool import process_pool
 from dataflow.engine.run import Run, here, within
 from dataflow.engine.steps import Phase
 from dataflow.engine.strays import strays
@@ -111,7 +111,7 @@ class HostedRun(Run):
 
     def news(self) -> None:
         """See to what `begin` has brought about."""
-        self._changed()
+        self.changed()
 
     def _on_loop(self) -> None:
         """In the loop's thread: begin what is due, cancel what is no longer wanted, tell whoever waits."""
@@ -130,7 +130,7 @@ class HostedRun(Run):
     def _start_task(self, step: int) -> None:
         if self.core.stopped:
             with self.lock:
-                self.core.give_back((step,))
+                self.core.give_back(step)
                 self.loop_steps -= 1
             return
         spec = self.plan.nodes[step].spec
@@ -178,7 +178,7 @@ class HostedRun(Run):
                 succeeded, value = False, exc
         if succeeded:
             self.completed(step)
-            if self.core.ready:
+            if self.core.startable:
                 process_pool().offer(self)
         else:
             self.failed(step, value)
@@ -231,7 +231,7 @@ class LoopRun(HostedRun):
         """The loop's thread is where this run begins: no need to post."""
         self._on_loop()
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
         self._post()
 
     def _tell(self) -> None:
@@ -306,7 +306,7 @@ class NestedRun(HostedRun):
         super()._loop_gone()
         self.bell.set()
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
         if self.loop_steps:
             self._post()
         self.bell.set()
@@ -378,7 +378,7 @@ class Driver:
             del run, runner, main
 
     def drive(self, plan: Plan, inputs: list[Any], context: Context, kind: type[NestedRun] = NestedRun) -> Any:
-        """In a kernel: run a plan in this thread, beside free lanes, and return its result.
+        """In a kernel: run a plan in this thread, beside free workers, and return its result.
 
         If the outer run is stopped this one is too, and CancelledError is raised in the kernel that waits.
         """
@@ -493,7 +493,7 @@ def begin(run: HostedRun) -> None:
     run.begin()
     if run.place is not None and run.place.expelled:  # between its admission and now: who expelled it saw no run
         run.stop(run.place.expulsion())
-    if run.core.ready:
+    if run.core.startable:
         process_pool().offer(run)
     if run.loop_steps or run.settled:
         run.news()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Protocol
 
-__all__ = ["Expected", "Phase", "State", "Steps"]
+__all__ = ["Phase", "State", "Steps"]
 
 
 class State(Enum):
@@ -28,18 +28,6 @@ class Phase(Enum):
     OPEN = "open"
     FAILED = "failed"
     CANCELLED = "cancelled"
-
-
-class Expected(Protocol):
-    """What steps are expected to cost; it may change at any time, and any value is right."""
-
-    @property
-    def seconds(self) -> list[float]:
-        """For each step; infinity as long as nobody knows."""
-
-    @property
-    def sweep_from(self) -> int:
-        """The first step from which on all steps are light kernels."""
 
 
 class Steps(Protocol):
@@ -62,10 +50,6 @@ class Steps(Protocol):
         """For each slot, how many steps read it, plus one that never reports if it is an output."""
 
     @property
-    def releases(self) -> list[tuple[int, ...]]:
-        """For each step, the slots that it reads last if the steps run in order."""
-
-    @property
     def numbers(self) -> list[int]:
         """The steps in order."""
 
@@ -76,7 +60,3 @@ class Steps(Protocol):
     @property
     def sources(self) -> list[int]:
         """The steps that depend on none, in order."""
-
-    @property
-    def costs(self) -> Expected:
-        """What the steps are expected to cost."""

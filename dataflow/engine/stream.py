@@ -6,7 +6,7 @@
 
 The *feeder* is the one task of a stream. It pulls the source while fewer than `in_flight` items are *undelivered*, that
 is pulled and not yet handed to the consumer, and begins a run for each. Runs report to the stream from the loop; they
-have no task. That items overlap in the graph needs nothing more: lanes take turns between runs.
+have no task. That items overlap in the graph needs nothing more: workers take turns between runs.
 
 Rules:
 

@@ -111,7 +111,7 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
         """Run the pipeline and return its result; blocks.
 
         In a script: on an event loop of its own (uvloop where installed). In a kernel: on that kernel's thread and
-        on free lanes. On a thread with a running event loop: RuntimeError, since it would block the loop.
+        on free workers. On a thread with a running event loop: RuntimeError, since it would block the loop.
         """
         self._refuse_trace("run")
         plan, inputs = self.prepare(args, kwargs)

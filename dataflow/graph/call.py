@@ -1,6 +1,6 @@
 """How a step is called: one function of the run's values, made once for each node.
 
-A lane calls `call(values)` and nothing else. A function that fetches its arguments by number costs least, 0.11
+A worker calls `call(values)` and nothing else. A function that fetches its arguments by number costs least, 0.11
 microseconds for five arguments; unpacking what an `itemgetter` gathers costs 0.17, and what a list comprehension does,
 0.35 (Python 3.11; 0.14, 0.17 and 0.24 on 3.13). So for each *way* in which up to eight arguments are fetched, such a
 function is compiled, once in a process.

@@ -77,7 +77,7 @@ def replaced(
         kwargs = {name: _swapped(arg, swap, called) for name, arg in node.kwargs.items()}
         spec = functions.get(id(node.spec.fn), node.spec)
         if (node.spec.options is not None or node.spec.inout) and id(node.spec.fn) in plain:
-            if node.spec not in managed:  # one for each, as before: costs are learned by it
+            if node.spec not in managed:  # one for each, as before
                 managed[node.spec] = changed(spec, options=node.spec.options, inout=node.spec.inout)
             spec = managed[node.spec]
         nodes.append(node._replace(spec=spec, args=args, kwargs=kwargs))

@@ -16,8 +16,8 @@ Rules:
 3. A slot is released after its last reader. A result that nobody reads counts itself as its reader.
 4. A result that several readers see is *shared*, and so are inputs, parts of inputs and constants: these are held in
    their slots, and each reader makes its own of them (see `dataflow.graph.readonly`).
-5. `costs` changes later: what the lanes learn, and any value in it is right. So do `attempts` and what `disorder` has
-   found, which are filled when they are needed. Nothing else does.
+5. `shown` changes later: what workers have found in runs, and any value in it is right. So do `attempts` and what
+   `disorder` has found, which are filled when they are needed. Nothing else does.
 
 The order of the steps is that of `dataflow.graph.order`.
 """
@@ -29,13 +29,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from dataflow.graph.call import Caller, is_usual, make_call, retried, writing, written
-from dataflow.graph.costs import Costs
 from dataflow.graph.inout import Live, alike, constants_of, in_order, keys_of, live
 from dataflow.graph.nodes import Graph, Kind, Node, OpSpec
 from dataflow.graph.once import out_of_order
 from dataflow.graph.order import priority_order
 from dataflow.graph.pytree import leaves
 from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT, Held, readonly
+from dataflow.graph.shown import Shown
 from dataflow.graph.templates import Builder, Literal, Template, output_template
 
 __all__ = ["NONE", "SEVERAL", "Constants", "Plan", "make_plan"]
@@ -50,7 +50,7 @@ Plumbing = tuple[int, int, Caller]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """A graph made ready to run. Frozen, and shared by all runs; only `costs` learns."""
+    """A graph made ready to run. Frozen, and shared by all runs; only `shown` learns."""
 
     graph: Graph
 
@@ -64,10 +64,10 @@ class Plan:
     releases: list[tuple[int, ...]]
     """For each step, the slots that it reads last if the steps run in order."""
     numbers: list[int]
-    """The steps in order: what a sweep takes slices of, since making ints costs more than running through them."""
-    costs: Costs
+    """The steps in order: what a batch takes slices of, since making ints costs more than running through them."""
+    shown: Shown
 
-    # What a lane reads.
+    # What a worker reads.
     last_read: list[int]
     """`releases` made quick to ask: the one slot, or `NONE`, or `SEVERAL` (also for a step that nobody reads)."""
     calls: list[Caller]
@@ -225,7 +225,7 @@ def make_plan(graph: Graph, same: Iterable[Sequence[Hashable]] = ()) -> Plan:
             NONE if not slots else slots[0] if len(slots) == 1 and slots[0] != step else SEVERAL
             for step, slots in enumerate(releases)
         ],
-        costs=Costs([node.spec for node in steps], on_loop),
+        shown=Shown(size),
         calls=calls,
         settled=_settled(shared[:size], plumbing, output_slots),
         usual=[None] * size,
@@ -282,7 +282,7 @@ def _roots(graph: Graph) -> list[int]:
 
 
 def _is_kernel(spec: OpSpec) -> bool:
-    """Whether a lane executes it as a step of its own."""
+    """Whether a worker executes it as a step of its own."""
     return spec.kind in (Kind.KERNEL, Kind.RECORDED) and spec.options is None
 
 

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 from dataflow.graph.call import Caller, make_call, retried, writing
-from dataflow.graph.costs import Costs
 from dataflow.graph.nodes import Ref
 from dataflow.graph.plan import NONE, SEVERAL, Constants, Plan
 from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT
+from dataflow.graph.shown import Shown
 from dataflow.graph.templates import output_template
 
 __all__ = ["one_step", "read_by"]
@@ -56,7 +56,7 @@ def one_step(plan: Plan, step: int, around: Callable[[Caller], Caller]) -> Plan:
         sources=[0],
         releases=[slots],
         numbers=[0],
-        costs=Costs([node.spec], b"\0"),
+        shown=Shown(1),
         last_read=[NONE if not slots else slots[0] if count == 1 else SEVERAL],
         calls=[call],
         settled=[PLAIN_RESULT if is_output else ANY_RESULT],

@@ -2,6 +2,6 @@
 
 `settings` holds the numbers that users set, `cpus` finds the defaults. `blas` finds the BLAS libraries, `budget`
 decides how many threads they may use now, and `intraop` puts that in force while kernels run. Nothing here starts a
-thread: that is for `engine.lanes`, which subscribes to the settings. This is the only package that reads the
+thread: that is for `engine.pool`, which subscribes to the settings. This is the only package that reads the
 environment.
 """

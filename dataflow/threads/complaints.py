@@ -40,5 +40,5 @@ def warn(complaint: str) -> None:
     try:
         warnings.warn(complaint, RuntimeWarning, stacklevel=4)
     except RuntimeWarning:
-        # Warnings are errors here, and this thread may be a lane, whose run has done nothing wrong.
+        # Warnings are errors here, and this thread may be a worker, whose run has done nothing wrong.
         logger.warning("%s", complaint)

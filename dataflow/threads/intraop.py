@@ -1,24 +1,22 @@
 """The intra-op control: puts what the budget decides in force in the BLAS libraries, while kernels run.
 
-    lane ── come, small, start, end, go ──▶ IntraOp ──▶ Budget      decides
+    worker ── come, small, start, end, go ──▶ IntraOp ──▶ Budget      decides
                                                └──────▶ Library     obeys: set, and read back
 
 Outside of kernels nothing is touched: what a library was found to use when the first kernel started is put back
 when the last one has ended, whatever became of it. Each change is made before the call that caused it returns.
 
-What lanes call, never under a lock of theirs (these take a lock, may wait for another kernel, and may warn):
+What workers call, never under a lock of theirs (these take a lock, and may warn):
 
-    member = come()                     a lane begins to serve a run; None: nothing is managed, and no calls follow
-    small(member)                       before small kernels, unless the member's last call was this
-    start(member, seconds=…, …)         before a kernel expected to take BIG seconds or more, or of unknown cost; may
-                                        hold it back for a while, see rule 4 of the budget
-    end(member) -> Sample | None        after it, in any case; what was learned, if anything was
-    go(member)                          the lane leaves the run, in any case
-    rest(member)                        the lane waits within the run, for what is not its to execute
-    pause() / resume(member)            around a kernel's waiting for an inner run, in its thread
+    member = come()          a worker begins to serve a run; None: nothing is managed, and no calls follow
+    small(member)            before small kernels, unless the member's last call was this
+    start(member, ready=…)   before a kernel that took `LONG` seconds or more the last time
+    end(member)              after it, in any case
+    go(member)               the worker leaves the run, in any case
+    rest(member)             the worker waits within the run, for what is not its to execute
+    pause() / resume(member) around a kernel's waiting for an inner run, in its thread
 
-A small kernel costs nothing here, a big one 7 to 9 µs (and 15 or more as long as nobody knows what BLAS threads do for
-it), a lane that comes and goes 6 (one of two CPUs busy otherwise).
+A small kernel costs nothing here, a long one some microseconds, and a worker that comes and goes as many.
 
 Forks. A fork while OpenBLAS workers are in a call hangs the parent, whose fork waits for them to end, or the child,
 whose first product waits for workers that are not there: 3 children and the parent within 7 forks, in the first try. So
@@ -31,10 +29,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
-from math import inf
 from time import perf_counter
 from typing import Any
 
@@ -42,43 +37,17 @@ from dataflow.threads.blas import Blas, Library, Reach, spin_seconds
 from dataflow.threads.budget import Budget, Member, State
 from dataflow.threads.complaints import of_flaw, of_refusal, warn
 from dataflow.threads.settings import Settings, process_settings
-from dataflow.threads.workers import SEEN, wait_for_workers, workers_awake
+from dataflow.threads.workers import wait_for_workers, workers_awake
 
-__all__ = ["BIG", "IntraOp", "Sample", "manage_blas", "process_intraop"]
+__all__ = ["LONG", "IntraOp", "manage_blas", "process_intraop"]
 
-BIG = 200e-6
+LONG = 200e-6
 """Seconds from which on a kernel is worth these calls: below that they would cost more than four parts in a hundred."""
 FORK_PATIENCE = 10.0
 """Seconds for which a fork waits at the most for a BLAS call of a kernel, and a fifth of it for any other thread."""
 
 MANAGE_VARIABLE = "DATAFLOW_MANAGE_BLAS"
 _SAYS = {"0": False, "false": False, "no": False, "off": False, "1": True, "true": True, "yes": True, "on": True}
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What a kernel took, all of it with the same number of BLAS threads: one, or more."""
-
-    seconds: float
-    several: bool
-    alone: bool
-    """Whether no other kernel was executed meanwhile."""
-    warm: bool
-    """Whether BLAS workers were awake when it started."""
-    helped: bool
-    """Whether any of them may have been at work: they were awake when it was over, or nobody has looked."""
-
-
-class _Waiter:
-    """A member that is held back."""
-
-    __slots__ = ("bell", "gain", "member", "ready", "seconds", "started")
-
-    def __init__(self, member: Member, seconds: float, gain: float | None, ready: int) -> None:
-        self.member, self.seconds, self.gain, self.ready = member, seconds, gain, ready
-        self.started = False
-        self.bell = threading.Lock()
-        self.bell.acquire()
 
 
 class _Here(threading.local):
@@ -99,10 +68,9 @@ class IntraOp:
         self._managed: bool | None = None
         """What `manage` said; None: nobody has asked for it nor looked into the environment."""
         self._budget: Budget | None = None
-        """Made when the first lane comes, since it takes the number of CPUs."""
+        """Made when the first worker comes, since it takes the number of CPUs."""
         self._found: dict[str, int] | None = None
         """How many threads each library had when the first kernel started; None: no kernel runs."""
-        self._waiters: deque[_Waiter] = deque()
         self._told: set[tuple[str, str]] = set()
         """What has been warned of."""
         self._forking = 0
@@ -140,10 +108,10 @@ class IntraOp:
             self._blas.refresh()
             return list(self._blas.libraries)
 
-    # What lanes call.
+    # What workers call.
 
     def come(self) -> Member | None:
-        """A lane begins to serve a run. None: BLAS is not managed, or the environment leaves nothing to manage."""
+        """A worker begins to serve a run. None: BLAS is not managed, or the environment leaves nothing to manage."""
         if not self.managing:
             return None
         if self._budget is None:
@@ -164,58 +132,25 @@ class IntraOp:
             complaints = self._enforce()
         _warn_of(complaints)
 
-    def start(self, member: Member, *, seconds: float = inf, gain: float | None = None, ready: int = 0) -> None:
-        """It is about to execute a kernel; returns when it may. See `Budget.start`."""
-        now = perf_counter()
+    def start(self, member: Member, *, ready: int = 0) -> None:
+        """It is about to execute a long kernel, while `ready` others could be started as well."""
         with self._lock:
-            if self._waiters:
-                self._needed.pause(member)
-                self._hand_over(now)
-            until = self._needed.start(member, now, seconds=seconds, gain=gain, ready=ready)
-            if until is not None:
-                waiter = _Waiter(member, seconds, gain, ready)
-                self._waiters.append(waiter)
+            self._needed.start(member, ready=ready)
             complaints = self._enforce()
-        if until is not None:
-            if not waiter.bell.acquire(timeout=max(0.0, until - now)):
-                with self._lock:
-                    if not waiter.started:
-                        self._waiters.remove(waiter)
-                        self._needed.start(member, perf_counter(), seconds=seconds, gain=gain, waited=True)
-            with self._lock:
-                complaints += self._enforce()  # OpenMP's number is each thread's own
         _warn_of(complaints)
 
-    def end(self, member: Member) -> Sample | None:
+    def end(self, member: Member) -> None:
         """Its kernel is over, in whatever way."""
-        now = perf_counter()
-        looks = member.gained == inf  # only where nobody knows: a look takes 15 microseconds and more
-        helped = not looks or not SEEN or workers_awake()
         with self._lock:
-            budget = self._needed
-            sample = None
-            # Beside more kernels than there are CPUs, what it takes says nothing.
-            if member.steady and budget.fixed is None and budget.executing <= budget.cpus:
-                sample = Sample(
-                    now - member.began,
-                    several=member.threads > 1,
-                    alone=member.alone,
-                    warm=member.warm,
-                    helped=helped,
-                )
-            budget.end(member, now, hot=looks and helped)
-            # If somebody waits, the lane's next call decides: small kernels of its go first.
-            complaints = self._enforce() if not self._waiters else []
+            self._needed.end(member, perf_counter())
+            complaints = self._enforce()
         _warn_of(complaints)
-        return sample
 
     def go(self, member: Member) -> None:
-        """The lane leaves the run."""
-        now = perf_counter()
+        """The worker leaves the run."""
         with self._lock:
             self._here.member = None
-            self._needed.go(member, now)
-            self._hand_over(now)
+            self._needed.go(member)
             complaints = self._enforce()
         _warn_of(complaints)
 
@@ -223,16 +158,14 @@ class IntraOp:
         """The kernel of this thread waits for an inner run, and executes nothing itself; what to `resume` with."""
         member = self._here.member
         if member is not None and member.state is not State.IDLE:
-            member.steady = False
             self.rest(member)
             return member
         return None
 
     def rest(self, member: Member) -> None:
-        """Its lane waits for something, and executes nothing until it says what it does next."""
+        """Its worker waits for something, and executes nothing until it says what it does next."""
         with self._lock:
             self._needed.pause(member)
-            self._hand_over(perf_counter())
             complaints = self._enforce()
         _warn_of(complaints)
 
@@ -251,17 +184,6 @@ class IntraOp:
     def _needed(self) -> Budget:
         assert self._budget is not None
         return self._budget
-
-    def _hand_over(self, now: float) -> None:
-        """The next member held back starts at once, in the name of its thread; or else who has ended comes first."""
-        while self._waiters:
-            waiter = self._waiters[0]
-            again = self._needed.start(waiter.member, now, seconds=waiter.seconds, gain=waiter.gain, ready=waiter.ready)
-            if again is not None:
-                return
-            self._waiters.popleft()
-            waiter.started = True
-            waiter.bell.release()
 
     def _enforce(self) -> list[str]:
         """Have the libraries do what the budget says; returns what is to be warned of."""
@@ -359,7 +281,7 @@ class IntraOp:
             several = any((library.count() or 1) > 1 for library in ours)
             for library in ours:
                 library.put(1)
-            kernels = [member for member in self._needed.members if member.threads > 1 and member.state is State.BIG]
+            kernels = [member for member in self._needed.members if member.threads > 1 and member.state is State.LONG]
             recent = self._needed.hot(perf_counter())
         finally:
             if locked:
@@ -380,7 +302,6 @@ class IntraOp:
         """No kernel runs here, and no thread exists that could hold the lock."""
         self._lock = threading.Lock()
         self._here = _Here()
-        self._waiters.clear()
         if self._budget is not None:
             self._budget.members.clear()
         if self._forking:

@@ -5,7 +5,7 @@ are two, inter-op and intra-op, behind one lock, since the default of either dep
 was given, the other is max(1, CPUs // given), so that the product fits the machine. It follows whenever the given one
 changes. The environment and the CPUs are looked at when a number is first asked for, so that importing reads nothing.
 
-*Subscribers* are the parts of this package that obey the numbers (the lanes, the intra-op control). Each is told the
+*Subscribers* are the parts of this package that obey the numbers (the pool, the intra-op control). Each is told the
 number as soon as there is one, and again at every set, always under the lock: the last number told is the last one
 set. What a subscriber does about it may take longer and call user code: it returns that as a function, called
 without the lock.

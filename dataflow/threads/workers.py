@@ -7,10 +7,7 @@ import threading
 import time
 from time import perf_counter
 
-__all__ = ["SEEN", "wait_for_workers", "workers_awake"]
-
-SEEN = os.path.isdir("/proc/self/task")
-"""Whether threads that Python did not start can be seen here: on Linux."""
+__all__ = ["wait_for_workers", "workers_awake"]
 
 
 def wait_for_workers(patience: float) -> None:

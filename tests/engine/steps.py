@@ -1,43 +1,23 @@
-"""Hand-made plans for the core, and an honest driver of it: what lanes do, one event at a time."""
+"""Hand-made plans for the core, and an honest driver of it: what workers and the loop do, one event at a time.
+
+The driver has its own story of the run, told without any counting: a step can start when all that it depends on was
+reported, a slot is released when all its readers were. After each event it compares the core with that.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations, product
 
-from dataflow.engine.scheduler import Scheduler
-from dataflow.engine.steps import State
-
-LIGHT = 10e-6
-"""What the tests call light; the core takes the border as an argument."""
-MOST = 50e-6
-"""What is expected to take so long is claimed with care."""
-SECONDS = {"l": 1e-6, "s": 10e-6, "m": 30e-6, "c": 45e-6, "b": 60e-6, "h": float("inf"), "a": float("inf")}
-
-
-@dataclass
-class FakeCosts:
-    """Expected seconds, given by hand."""
-
-    seconds: list[float]
-    on_loop: bytes
-
-    @property
-    def sweep_from(self) -> int:
-        step = len(self.seconds)
-        while step and self.seconds[step - 1] < LIGHT and not self.on_loop[step - 1]:
-            step -= 1
-        return step
+from dataflow.engine.scheduler import END, Batch, Scheduler
+from dataflow.engine.steps import Phase, State
 
 
 @dataclass
 class FakeSteps:
-    """A graph on numbered steps; `edges` are (from, to).
-
-    `kinds` has a letter for each: l (light), s, m, c, b (heavy, of known costs), h (of unknown cost), a (async).
-    """
+    """A graph on numbered steps; `edges` are (from, to), `kinds` has a letter for each: k (kernel), a (on the loop)."""
 
     kinds: str
     edges: tuple[tuple[int, int], ...]
@@ -46,34 +26,44 @@ class FakeSteps:
     successors: list[tuple[int, ...]] = field(init=False)
     reads: list[tuple[int, ...]] = field(init=False)
     readers: list[int] = field(init=False)
-    releases: list[tuple[int, ...]] = field(init=False)
+    numbers: list[int] = field(init=False)
     on_loop: bytes = field(init=False)
     sources: list[int] = field(init=False)
-    costs: FakeCosts = field(init=False)
-    numbers: list[int] = field(init=False)
+    releases: list[tuple[int, ...]] = field(init=False)
+    """For each step, the slots that it reads last if the steps run in order."""
+    needs: list[tuple[int, ...]] = field(init=False)
+    """For each step, the ones that it depends on."""
 
     def __post_init__(self) -> None:
         size = len(self.kinds)
-        self.numbers = list(range(size))
-        reads = [[a for a, b in self.edges if b == step] for step in range(size)]
-        read = {a for a, _ in self.edges} | self.outputs
-        for step in range(size):
-            if step not in read:
-                reads[step].append(step)
-        self.reads = [tuple(r) for r in reads]
-        self.counts = [sum(b == step for _, b in self.edges) for step in range(size)]
-        self.successors = [tuple(b for a, b in self.edges if a == step) for step in range(size)]
-        self.readers = [sum(step in r for r in reads) + (step in self.outputs) for step in range(size)]
-        last = {slot: max(s for s in range(size) if slot in reads[s]) for slot in range(size) if self.has_readers(slot)}
-        self.releases = [
-            tuple(slot for slot, step in last.items() if step == s and slot not in self.outputs) for s in range(size)
+        needs: list[list[int]] = [[] for _ in range(size)]
+        successors: list[list[int]] = [[] for _ in range(size)]
+        for first, then in self.edges:
+            needs[then].append(first)
+            successors[first].append(then)
+        self.needs = [tuple(found) for found in needs]
+        self.successors = [tuple(found) for found in successors]
+        self.counts = [len(found) for found in needs]
+        # A result that nobody reads counts its own step as its reader.
+        self.reads = [
+            needed if self.successors[step] or step in self.outputs else (*needed, step)
+            for step, needed in enumerate(self.needs)
         ]
+        self.readers = [0] * size
+        last: dict[int, int] = {}
+        for step, slots in enumerate(self.reads):
+            for slot in slots:
+                self.readers[slot] += 1
+                last[slot] = step
+        for slot in self.outputs:
+            self.readers[slot] += 1
+        self.releases = [
+            tuple(slot for slot in slots if last[slot] == step and slot not in self.outputs)
+            for step, slots in enumerate(self.reads)
+        ]
+        self.numbers = list(range(size))
         self.on_loop = bytes(kind == "a" for kind in self.kinds)
         self.sources = [step for step in range(size) if not self.counts[step]]
-        self.costs = FakeCosts([SECONDS[kind] for kind in self.kinds], self.on_loop)
-
-    def has_readers(self, slot: int) -> bool:
-        return any(slot in r for r in self.reads)
 
 
 def all_graphs(size: int) -> Iterator[tuple[tuple[int, int], ...]]:
@@ -83,193 +73,358 @@ def all_graphs(size: int) -> Iterator[tuple[tuple[int, int], ...]]:
         yield tuple(edge for edge, there in zip(edges, chosen, strict=True) if there)
 
 
-class Driver:
-    """Drives a core as lanes and the loop do, and checks the whole story from outside, by its own bookkeeping."""
+@dataclass
+class InOrder:
+    """A worker with a batch, and the step that it is in."""
 
-    def __init__(self, steps: FakeSteps, share: int = 1) -> None:
+    batch: Batch
+    step: int = END
+
+
+class Driver:
+    """Drives a core as workers and the loop do, and checks the whole story from outside, by its own bookkeeping."""
+
+    def __init__(self, steps: FakeSteps, workers: int = 2) -> None:
         self.steps = steps
-        self.share = share
-        self.core = Scheduler(steps, LIGHT)
-        self.lanes: list[list[int]] = []  # claimed, in order; the first one of each is in its kernel
-        self.sweeps: list[bool] = []
+        self.most_workers = workers
+        self.core = Scheduler(steps)
+        self.workers: list[int] = []
+        """The steps that workers have taken one by one, or still have of a batch that was revoked."""
         self.loop: list[int] = []
-        self.started: list[int] = []
+        """The steps that the loop has."""
+        self.holders: list[InOrder] = []
+        """Workers with a batch; one of them at most has a batch that was not revoked."""
+        self.started: set[int] = set()
         self.ended: set[int] = set()
-        self.released: list[int] = []
-        self.finished: dict[int, list[int]] = {}  # what each lane has done of its batch, and not reported
-        self.stopped = False
+        """The steps of which the kernel has returned."""
+        self.reported: set[int] = set()
+        """The steps of which the core was told, or can tell, that they are done."""
+        self.failed: set[int] = set()
+        self.by_core: set[int] = set()
+        """The slots released step by step, and below in order."""
+        self.by_plan: set[int] = set()
+        self.twice: set[int] = set()
+        """The slots that may be released by both: what the step reads last that a worker was in at a revocation."""
+        self.in_order = False
+        self.phase = Phase.OPEN
 
     def copy(self) -> Driver:
         """This situation once more, to go on from in another way. The plan is nobody's to change, so all share it."""
         other = object.__new__(Driver)
-        other.steps, other.share, other.stopped = self.steps, self.share, self.stopped
-        other.core = object.__new__(Scheduler)
+        batches = {id(holder.batch): holder.batch for holder in self.holders}
+        for key, batch in batches.items():
+            twin = batches[key] = object.__new__(Batch)
+            twin.steps, twin.todo, twin.last = batch.steps, batch.todo.copy(), batch.last
+        for name, value in vars(self).items():
+            setattr(other, name, value.copy() if isinstance(value, (list, set)) else value)
+        other.holders = [InOrder(batches[id(holder.batch)], holder.step) for holder in self.holders]
+        core = other.core = object.__new__(Scheduler)
         for name in Scheduler.__slots__:
             value = getattr(self.core, name)
-            own = type(value) in (list, set, deque) and name not in ("seconds", "_reads", "_successors")
-            setattr(other.core, name, value.copy() if own else value)
-        other.lanes = [claimed.copy() for claimed in self.lanes]
-        other.sweeps, other.loop = self.sweeps.copy(), self.loop.copy()
-        other.started, other.ended, other.released = self.started.copy(), self.ended.copy(), self.released.copy()
-        other.finished = {lane: done.copy() for lane, done in self.finished.items()}
+            owned = type(value) in (list, set, deque) and name not in ("_reads", "_successors")
+            setattr(core, name, value.copy() if owned else value)
+        if core.batch is not None:
+            core.batch = batches[id(core.batch)]
         return other
 
-    def start(self) -> None:
-        self._due(self.core.start())
-        self.core.check()
+    def situation(self) -> Hashable:
+        """What decides how it can go on; all that the core has, and all of our own story."""
+        core = self.core
+        return (
+            tuple(core._counts),
+            tuple(core._readers),
+            (core.done, core._booked, core._cursor, core._loop_left, core.in_order, core.phase),
+            (tuple(core.ready), frozenset(core.running), frozenset(core._late), frozenset(core._failed)),
+            tuple(
+                (holder.batch is core.batch, holder.batch.steps[0], len(holder.batch.steps), holder.step)
+                for holder in self.holders
+            ),
+            (tuple(sorted(self.workers)), tuple(sorted(self.loop)), frozenset(self.ended), frozenset(self.reported)),
+            (frozenset(self.by_core), frozenset(self.by_plan)),
+        )
 
-    def moves(self, lanes: int) -> list[tuple[str, int]]:
+    # What can happen.
+
+    def moves(self) -> list[tuple[str, int]]:
         """Everything that could happen next."""
-        found = [("complete", lane) for lane in range(len(self.lanes))]
-        found += [("fail", lane) for lane in range(len(self.lanes))]
-        last = [lane for lane, claimed in enumerate(self.lanes) if len(claimed) == 1]
-        found += [(what, lane) for lane in last for what in ("exchange", "exchange_lonely")]
-        found += [("relieve", lane) for lane, claimed in enumerate(self.lanes) if len(claimed) > 1]
-        found += [("resume", step) for step in self.loop] + [("throw", step) for step in self.loop]
-        if len(self.lanes) < lanes and self.core.ready:
-            found.append(("claim", 0))
+        found = [(what, step) for what in ("complete", "advance", "fail", "give_back") for step in self.workers]
+        found += [(what, step) for what in ("complete", "fail") for step in self.loop]
+        if self.stopped:
+            found += [("give_back", step) for step in self.loop]
+        if len(self.workers) + len(self.holders) < self.most_workers:
+            if self.core.ready:
+                found.append(("take", 0))
+            if self.may_go_in_order():
+                found += [("claim", most) for most in range(1, self.core.size - len(self.reported) + 1)]
+        for number, holder in enumerate(self.holders):
+            found.append(("pop", number) if holder.batch.todo else ("report", number))
+            if holder.step != END:
+                found.append(("fail_in_batch", number))
+        if self.in_order:
+            found.append(("step_by_step", 0))
         if not self.stopped:
             found.append(("cancel", 0))
         return found
 
+    def progress(self) -> list[tuple[str, int]]:
+        """Those that bring the run nearer to its end by themselves; where there are none, it has come to its end."""
+        return [move for move in self.moves() if move[0] in ("complete", "advance", "take", "claim", "pop", "report")]
+
+    def start(self) -> None:
+        """The run begins."""
+        self.core.start()
+        self._compare(done=None)
+
     def move(self, what: str, which: int) -> None:
+        """Let it happen, and compare everything."""
         getattr(self, what)(which)
-        self.core.check()
 
-    def claim(self, _: int) -> None:
-        claimed = self.core.claim(lanes=self.share)
-        if not claimed:
-            return
-        assert not self.stopped, "nothing starts after a stop"
-        self.lanes.append(list(claimed))
-        self.sweeps.append(self.core.sweeping)
-        self._begin(claimed[0])
+    def take(self, _: int) -> None:
+        ready = [] if self.in_order else self._ready()
+        step = self.core.take()
+        assert step == (min(ready) if ready else END)
+        if step != END:
+            self._begin(step)
+            self.workers.append(step)
+        self._compare(done=None)
 
-    def complete(self, lane: int) -> None:
-        """The lane's kernel returns; it starts the next of its batch, or reports the whole batch."""
-        claimed = self.lanes[lane]
-        done = claimed.pop(0)
-        self._end(done)
-        if self.sweeps[lane]:
-            self.released += self.steps.releases[done]
-        self.finished.setdefault(lane, []).append(done)
-        if claimed:
-            self._begin(claimed[0])
-            return
-        reported = self.finished.pop(lane)
-        self._leave(lane)
-        self._report(reported)
+    def complete(self, step: int) -> None:
+        where = self.workers if step in self.workers else self.loop
+        where.remove(step)
+        self.ended.add(step)
+        self.reported.add(step)
+        self.core.complete(step)
+        self._compare(done=step)
 
-    def exchange(self, lane: int, *, lonely: bool = False) -> None:
-        """The lane's kernel returns, the last that it had claimed, and it goes on with the next."""
-        (last,) = self.lanes[lane]
-        self._end(last)
-        if self.sweeps[lane]:
-            self.released += self.steps.releases[last]
-        done = [*self.finished.pop(lane, []), last]
-        following, released, due = self.core.exchange(done, MOST, self.share, lonely=lonely)
-        self.released += released
-        if not following:
-            self._leave(lane)
-        else:
-            assert not self.stopped, "nothing starts after a stop"
-            assert all(SECONDS[self.steps.kinds[step]] < MOST for step in following)
-            assert not (lonely and self.core.ready), "nothing is left ready by one who is alone"
-            self.lanes[lane], self.sweeps[lane] = list(following), False
-            self._begin(following[0])
-        self._due(due)
+    def advance(self, step: int) -> None:
+        self.workers.remove(step)
+        self.ended.add(step)
+        self.reported.add(step)
+        ready = self._ready()
+        following = self.core.advance(step)
+        assert following == (min(ready) if ready else END)
+        if following != END:
+            self._begin(following)
+            self.workers.append(following)
+        self._compare(done=step)
 
-    def exchange_lonely(self, lane: int) -> None:
-        self.exchange(lane, lonely=True)
+    def fail(self, step: int) -> None:
+        where = self.workers if step in self.workers else self.loop
+        where.remove(step)
+        self._fails(step)
 
-    def relieve(self, lane: int) -> None:
-        """The lane is stuck in its kernel: the rest is taken from it, and what is done is reported for it."""
-        claimed = self.lanes[lane]
-        rest = claimed[1:]
-        del claimed[1:]
-        self.core.give_back(rest)
-        done = self.finished.pop(lane, [])
-        if done:
-            self._report(done)
-
-    def fail(self, lane: int) -> None:
-        claimed = self.lanes[lane]
-        failed, rest = claimed[0], claimed[1:]
-        first = self.core.fail(failed)
-        assert first == (not self.stopped)
-        self.stopped = True
-        del claimed[1:]
-        self._stop_others(lane)
-        if rest:
-            self.core.give_back(rest)
-        done = self.finished.pop(lane, [])
-        if done:
-            self._report(done)
-        self._leave(lane)
+    def give_back(self, step: int) -> None:
+        """It was taken, and has not begun after all."""
+        where = self.workers if step in self.workers else self.loop
+        where.remove(step)
+        self.started.remove(step)
+        self.core.give_back(step)
+        self._compare(done=None)
 
     def cancel(self, _: int) -> None:
-        if self.core.cancel():
-            self.stopped = True
-            self._stop_others(-1)
+        stops = self.core.cancel()
+        assert stops == (not self.stopped and len(self.reported) < self.core.size)
+        if stops:
+            self._revoked()
+            self.phase = Phase.CANCELLED
+        self._compare(done=None)
+
+    def claim(self, most: int) -> None:
+        first = len(self.reported)
+        batch = self.core.claim(most)
+        assert batch.steps == list(range(first, min(first + most, self.core.size))) == list(batch.todo)
+        assert self.core.batch is batch
+        self.in_order = True
+        self.holders.append(InOrder(batch))
+        self._compare(done=None)
+
+    def pop(self, number: int) -> None:
+        """The worker's kernel, if it was in one, returns, and it goes on with the next of its batch."""
+        holder = self.holders[number]
+        self._returned(holder)
+        holder.step = holder.batch.todo.popleft()
+        assert not self.stopped, "nothing starts after a stop"
+        self._begin(holder.step)
+        self._compare(done=None)
+
+    def report(self, number: int) -> None:
+        """Nothing is left of the batch; the worker reports it, or its last step if it was revoked."""
+        holder = self.holders.pop(number)
+        batch, ours = holder.batch, holder.batch is self.core.batch
+        self._returned(holder)
+        assert self.core.complete_batch(batch) is ours
+        if ours:
+            self.reported.update(batch.steps)
+            assert batch.last == END
         else:
-            assert self.core.done == self.core.size
+            assert batch.last == holder.step, "whoever revoked it knows how far its worker was"
+            if batch.last != END:
+                self.reported.add(batch.last)
+                self.core.complete(batch.last)
+                self._compare(done=batch.last)
+                return
+        self._compare(done=None)
 
-    def resume(self, step: int) -> None:
-        self.loop.remove(step)
-        self._end(step)
-        self._report([step])
+    def fail_in_batch(self, number: int) -> None:
+        """The worker's kernel fails: what is left of the batch is taken back, and it reports as for any other step."""
+        holder = self.holders[number]
+        if holder.step not in self.core.running:
+            self.core.step_by_step()
+            self._revoked()
+            self._compare(done=None)
+        self.holders.remove(holder)
+        assert holder.batch.last == holder.step
+        self._fails(holder.step)
 
-    def throw(self, step: int) -> None:
-        self.loop.remove(step)
-        assert self.core.fail(step) == (not self.stopped)
-        self.stopped = True
-        self._stop_others(-1)
+    def step_by_step(self, _: int) -> None:
+        self.core.step_by_step()
+        self._revoked()
+        self._compare(done=None)
 
     # The story from outside.
 
-    def _stop_others(self, but: int) -> None:
-        for lane, claimed in enumerate(self.lanes):
-            rest = claimed[1:]
-            if lane != but and rest:
-                del claimed[1:]
-                self.core.give_back(rest)
+    @property
+    def stopped(self) -> bool:
+        return self.phase is not Phase.OPEN
 
-    def _leave(self, lane: int) -> None:
-        del self.lanes[lane], self.sweeps[lane]
-        self.finished = {n - (n > lane): done for n, done in self.finished.items()}
+    def may_go_in_order(self) -> bool:
+        """Whether one worker alone could go on in the order of the numbers."""
+        if self.stopped or len(self.reported) == self.core.size:
+            return False
+        if self.in_order:
+            return not any(holder.batch is self.core.batch for holder in self.holders)
+        on_loop = self.steps.on_loop
+        nothing_on_loop = all(step in self.reported for step in range(self.core.size) if on_loop[step])
+        exactly_those_below = self.reported == set(range(len(self.reported)))
+        return nothing_on_loop and exactly_those_below and not self._running()
+
+    def _running(self) -> set[int]:
+        """What is running one by one."""
+        revoked = {holder.step for holder in self.holders if holder.batch is not self.core.batch}
+        return {*self.workers, *self.loop, *revoked} - {END}
+
+    def _free(self) -> list[int]:
+        """What waits for nothing any more, and was not begun."""
+        if self.stopped:
+            return []
+        reported, needs = self.reported, self.steps.needs
+        taken = self._running() | self.failed
+        return [
+            step
+            for step in range(self.core.size)
+            if step not in reported and step not in taken and reported.issuperset(needs[step])
+        ]
+
+    def _ready(self) -> list[int]:
+        return [step for step in self._free() if not self.steps.on_loop[step]]
 
     def _begin(self, step: int) -> None:
         assert step not in self.started, "a step starts once"
-        assert all(a in self.ended for a, b in self.steps.edges if b == step), "its dependencies are done"
-        self.started.append(step)
+        assert self.ended.issuperset(self.steps.needs[step]), "all that it depends on is done"
+        assert not self.stopped, "nothing starts after a stop"
+        self.started.add(step)
 
-    def _end(self, step: int) -> None:
-        self.ended.add(step)
+    def _returned(self, holder: InOrder) -> None:
+        """It is done, and what it reads last is released by the plan's rule, told or not."""
+        if holder.step == END:
+            return
+        self.ended.add(holder.step)
+        slots = set(self.steps.releases[holder.step])
+        assert not slots & (self.by_plan | self.by_core), "a slot is released once"
+        self._may_release(slots)
+        self.by_plan |= slots
+        if holder.batch is not self.core.batch:
+            self.twice |= slots
 
-    def _report(self, steps: Iterable[int]) -> None:
-        released, due = self.core.complete(list(steps))
-        self.released += released
-        self._due(due)
+    def _revoked(self) -> None:
+        """Going in order has ended just now: all before the step that the worker is in is done, and that one runs."""
+        self.in_order = False
+        assert self.core.batch is None
+        for holder in self.holders:
+            assert not holder.batch.todo, "nothing is left to a worker whose batch was revoked"
+            if holder.batch.last == END:
+                assert holder.step == END
+            else:
+                assert holder.batch.last == holder.step
+                self.reported.update(range(holder.batch.steps[0], holder.step))
 
-    def _due(self, due: Iterable[int]) -> None:
+    def _fails(self, step: int) -> None:
+        assert self.core.fail(step) == (not self.stopped)
+        if not self.stopped:
+            self._revoked()
+            self.phase = Phase.FAILED
+        self.failed.add(step)
+        self._compare(done=None)
+
+    def _may_release(self, slots: set[int]) -> None:
+        for slot in slots:
+            assert slot not in self.steps.outputs
+            for step in {slot, *self.steps.successors[slot]}:
+                assert step in self.ended, "a slot is released after its last reader"
+
+    def _compare(self, done: int | None) -> None:
+        """After each event, what the core says with what we know; `done` is the step that was reported, if any."""
+        core, size = self.core, self.core.size
+        due = [] if self.in_order else [step for step in self._free() if self.steps.on_loop[step]]
+        assert sorted(core.due) == due
+        core.due = []
         for step in due:
-            assert not self.stopped
             self._begin(step)
             self.loop.append(step)
+        released, core.released = core.released, []
+        expected: set[int] = set()
+        if done is not None and not self.stopped:
+            expected = {
+                slot
+                for slot in self.steps.reads[done]
+                if slot not in self.steps.outputs and self.reported.issuperset(self.steps.successors[slot])
+            }
+        assert sorted(released) == sorted(expected)
+        assert not expected & self.by_core
+        assert expected & self.by_plan <= self.twice, "a slot is released once"
+        self._may_release(expected)
+        self.by_core |= expected
+
+        assert core.phase is self.phase
+        assert core.stopped is self.stopped
+        assert core.in_order is self.in_order
+        assert core.done == len(self.reported)
+        assert core.over == (self.stopped or len(self.reported) == size)
+        assert core.running == self._running()
+        if self.in_order:
+            assert core.take() == END
+            assert core.startable == (1 if core.batch is None and len(self.reported) < size else 0)
+        else:
+            assert sorted(core.ready) == self._ready()
+            assert core.startable == len(core.ready)
+        assert core.may_go_in_order() == self.may_go_in_order()
+        assert [core.state(step) for step in range(size)] == [self._state(step) for step in range(size)]
+        core.check()
+
+    def _state(self, step: int) -> State:
+        batch = self.core.batch
+        if step in self._running() or (batch is not None and step in batch.steps):
+            return State.RUNNING
+        if step in self.failed:
+            return State.FAILED
+        if step in self.reported:
+            return State.DONE
+        if self.stopped:
+            return State.CANCELLED
+        if self.in_order:
+            return State.READY if batch is None and step == len(self.reported) else State.WAITING
+        return State.READY if self.reported.issuperset(self.steps.needs[step]) else State.WAITING
 
     def check_end(self) -> None:
         """Nothing can happen any more: compare the whole answer."""
-        size = self.core.size
-        assert self.core.over
-        assert len(self.released) == len(set(self.released)), "a slot is released once"
-        for slot in self.released:
-            assert slot not in self.steps.outputs
-            assert all(step in self.ended for step in range(size) if slot in self.steps.reads[step])
-        if not self.stopped:
-            assert sorted(self.started) == list(range(size)) == sorted(self.ended)
-            assert set(self.released) == {s for s in range(size) if s not in self.steps.outputs}
-            assert all(self.core.state(step) is State.DONE for step in range(size))
-        else:
-            for step in range(size):
-                if step not in self.started:
-                    assert self.core.state(step) is State.CANCELLED
+        size, core = self.core.size, self.core
+        assert core.over
+        assert not core.running
+        assert core.batch is None
+        assert not self.started - self.ended - self.failed
+        if self.stopped:
+            assert not core.ready
+            return
+        assert self.started == set(range(size)) == self.ended
+        assert self.by_core | self.by_plan == set(range(size)) - self.steps.outputs
+        assert self.by_core & self.by_plan <= self.twice

@@ -464,7 +464,7 @@ async def cancel_at(diamond: AnyDiamond, ended: tuple[str, ...], threads: int) -
     with pytest.raises(asyncio.CancelledError):
         await task
     assert set(started) - set(diamond.ended) == in_kernels, "async ops have ended, kernels have not"
-    if in_kernels:  # else a kernel may have ended whose lane has still to report it
+    if in_kernels:  # else a kernel may have ended whose worker has still to report it
         assert flow.parallel_info()["interop_threads"]["overrunning"] == 1
     await diamond.reset()
     assert diamond.started == started, "nothing starts afterwards"

@@ -69,7 +69,7 @@ def test_a_request_dies_with_its_run_and_is_not_seen_by_later_ones(options: list
 WATCHED = textwrap.dedent("""
     import contextvars, gc, threading, time, weakref
     import dataflow as flow
-    from dataflow.engine.watcher import Watcher
+    from dataflow.engine.monitor import Monitor, View
 
     request = contextvars.ContextVar("request")
 
@@ -77,24 +77,29 @@ WATCHED = textwrap.dedent("""
         pass
 
     looked = threading.Event()
-    watcher = Watcher(threading.Lock(), lambda late: (looked.set(), watcher.sleep())[1])
+
+    def look():
+        looked.set()
+        return View.NOTHING
+
+    monitor = Monitor(threading.Lock(), look)
 
     def first():
         mine = Request()
         request.set(mine)
-        watcher.wake()
+        monitor.wake()
         return weakref.ref(mine)
 
     left = contextvars.copy_context().run(first)
     assert looked.wait(20)
     gc.collect()
-    assert left() is None, "the watcher keeps the first caller's context"
+    assert left() is None, "the monitor keeps the first caller's context"
     print("ok")
 """)
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_the_watcher_keeps_no_context_either(options: list[str]) -> None:
+def test_the_monitor_keeps_no_context_either(options: list[str]) -> None:
     is_ok(WATCHED, options)
 
 

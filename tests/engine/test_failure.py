@@ -95,7 +95,8 @@ def test_the_traceback_begins_in_the_users_function(run_async: Runner) -> None:
     names = run_async(main())
     assert names[0] == "main"
     assert names[-1] == "broken"
-    assert not {"_work", "_serve", "execute_segment", "<lambda>"} & set(names)
+    ours = {"_work", "_serve", "serve", "_step_by_step", "_batches", "_in_order", "_watched", "<lambda>"}
+    assert not ours & set(names)
 
 
 @pytest.mark.parametrize("kind", [StopIteration, asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit])
@@ -554,7 +555,7 @@ def test_an_exception_that_cannot_be_printed_arrives_as_it_is(run_async: Runner,
             else:
                 pytest.fail("nothing was raised")
         assert await flow.pipeline(lambda x: double(x))(1) == 2
-        await flow.quiet()  # a lane that has told of a failure may be on its way out
+        await flow.quiet()  # a worker that has told of a failure may be on its way out
 
     run_async(main())
     assert flow.parallel_info()["interop_threads"]["overrunning"] == 0

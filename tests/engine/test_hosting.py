@@ -596,7 +596,7 @@ def test_a_task_that_outlives_an_inner_run_is_still_inside_the_outer_one(run_asy
 
 
 def test_contexts_of_runs_still_share_what_they_may(run_async: Runner) -> None:
-    """The place in a context must not make the lanes copy it for each kernel: it compares by identity."""
+    """The place in a context must not make the workers copy it for each kernel: it compares by identity."""
     variable = contextvars.ContextVar("variable", default="unset")
     seen: list[Any] = []
 
@@ -1247,7 +1247,7 @@ def test_a_runtime_that_nobody_uses_any_more_is_gone(run_async: Runner) -> None:
     gone = weakref.ref(rt)
     del rt, hosted
     deadline = time.monotonic() + 20
-    while gone() is not None and time.monotonic() < deadline:  # the lane that ended its run may still be at it
+    while gone() is not None and time.monotonic() < deadline:  # the worker that ended its run may still be at it
         gc.collect()
     assert gone() is None
 

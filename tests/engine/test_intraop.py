@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import dataflow as flow
-from dataflow.engine import lanes
+from dataflow.engine import worker
 from dataflow.threads import intraop
 from dataflow.threads.blas import Blas, Library, Reach
 from dataflow.threads.intraop import process_intraop
@@ -146,8 +146,8 @@ def test_when_a_chain_is_over_it_is_as_it_was(blas: Library, run_async: Runner) 
 def test_whoever_awaits_small_kernels_finds_it_as_it_was(
     width: int, blas: Library, run_async: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where another lane than the one that did the last of them has had some."""
-    monkeypatch.setattr(lanes, "BIG", 10.0)
+    """Also where another worker than the one that did the last of them has had some."""
+    monkeypatch.setattr(worker, "LONG", 10.0)
     counts = []
 
     @flow.op
@@ -176,7 +176,7 @@ def test_whoever_awaits_small_kernels_finds_it_as_it_was(
 def test_whoever_awaits_a_kernel_that_fails_finds_it_as_it_was(
     big: float, blas: Library, run_async: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "BIG", big)
+    monkeypatch.setattr(worker, "LONG", big)
     counts = []
 
     @flow.op
@@ -195,7 +195,7 @@ def test_whoever_awaits_a_kernel_that_fails_finds_it_as_it_was(
         for _ in range(200):
             with pytest.raises(ZeroDivisionError):
                 await failing(0)
-            assert settles(lambda: blas.count() == 3)  # another lane may just be about to leave
+            assert settles(lambda: blas.count() == 3)  # another worker may just be about to leave
 
     run_async(main())
     assert set(counts) <= {1, 2}
@@ -354,39 +354,3 @@ def test_with_affinity_to_one_cpu_the_defaults_are_one() -> None:
         check=False,
     )
     assert (done.stdout, done.stderr) == ("1 1 [1, 1, 1]\n", "")
-
-
-def test_a_kernel_that_waits_for_its_blas_threads_stays_with_its_lane(
-    run_async: Runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flow.set_num_interop_threads(2)
-    held, gate = threading.Event(), threading.Event()
-    asked: list[int] = []
-    usual = process_intraop.start
-
-    def start(member: Any, **what: Any) -> None:
-        asked.append(threading.get_ident())
-        if len(asked) == 2:
-            held.set()
-            assert gate.wait(20)
-        usual(member, **what)
-
-    monkeypatch.setattr(process_intraop, "start", start)
-
-    def kernel() -> int:
-        assert len(asked) > 1 or held.wait(20)  # the first one to start ends when the other one is held
-        return threading.get_ident()
-
-    async def main() -> None:
-        running = asyncio.create_task(pipeline_of(kernel, kernel)())
-        assert await asyncio.to_thread(held.wait, 20)
-        pool = lanes.process_pool()
-        while len(pool._lanes) > 1:  # the other lane finds nothing that it could take
-            await asyncio.sleep(0)
-        for _ in range(5):  # nor does the watcher
-            pool._watch(0.0)
-            await asyncio.sleep(1e-3)
-        gate.set()
-        assert sorted(await running) == sorted(asked)
-
-    run_async(main())

@@ -17,11 +17,10 @@ import numpy as np
 import pytest
 
 import dataflow as flow
-from dataflow.engine.lane import Lane
-from dataflow.engine.lanes import process_pool
+from dataflow.engine.pool import process_pool
 from dataflow.engine.run import Run
-from dataflow.engine.scheduler import Scheduler
-from dataflow.engine.segment import Segment
+from dataflow.engine.scheduler import Batch, Scheduler
+from dataflow.engine.worker import Worker
 from tests.release import FREE_THREADED, let_go, settles
 
 Runner = Callable[[Any], Any]
@@ -184,7 +183,7 @@ def test_an_intermediate_goes_right_after_its_last_use(run_async: Runner) -> Non
         return x
 
     async def main() -> None:
-        for _ in range(3):  # measured, learned, swept
+        for _ in range(3):  # step by step, and in order
             seen.clear()
             watched.peak = 0
             await chain()
@@ -410,8 +409,8 @@ async def eventually(gates: Gates, *names: str) -> None:
 
 
 def busy() -> bool:
-    """Whether any lane has not ended: they do a moment after the runs that they served."""
-    return bool(process_pool().busy or process_pool().resting)
+    """Whether any worker has not ended: they do a moment after the runs that they served."""
+    return bool(process_pool().busy or process_pool().parked)
 
 
 @pytest.mark.parametrize("kinds", ["kkkk", "aaaa", "kaka", "akak"])
@@ -493,7 +492,7 @@ def test_a_result_that_nobody_reads_is_gone_when_the_next_kernel_runs(run_async:
         for n in range(50):
             make(n)
 
-    for _ in range(4):  # measured, learned, swept
+    for _ in range(4):  # step by step, and in order
         run_async(p())
     assert FREE_THREADED or set(seen) == {0}
 
@@ -753,7 +752,7 @@ def test_failures_that_come_late_or_together_hold_nothing_once_told(
             go.clear()
             with suppress(ValueError):
                 await p(watched(np.zeros(10)))
-            await until(lambda: watched.alive == 1)  # the lane that has told of the failure lets go a moment later
+            await until(lambda: watched.alive == 1)  # the worker that has told of the failure lets go a moment later
             assert settles(lambda: watched.alive == 1)
             go.set()
             await flow.quiet()
@@ -791,7 +790,7 @@ def census() -> Counter[str]:
     counted: Counter[str] = Counter()
     let_go()
     for item in gc.get_objects():
-        if isinstance(item, (Run, Segment, Lane, Scheduler, asyncio.Future)):
+        if isinstance(item, (Run, Batch, Worker, Scheduler, asyncio.Future)):
             counted[type(item).__name__] += 1
     return counted
 
@@ -865,7 +864,7 @@ def test_a_thousand_runs_leave_no_growth(run_async: Runner, threads: int) -> Non
                 await task
             del task
         await flow.quiet()
-        await until(lambda: not busy())  # lanes end a moment after the runs that they served
+        await until(lambda: not busy())  # workers end a moment after the runs that they served
         await asyncio.sleep(0)  # the loop holds what woke us until we wait again
 
     async def main() -> None:
@@ -874,7 +873,7 @@ def test_a_thousand_runs_leave_no_growth(run_async: Runner, threads: int) -> Non
         for _ in range(10):
             await hundred()
         pool = process_pool()
-        # Those of the pool, those for the slots that kernels with inner runs lend, the loop's own and the watcher.
+        # Those of the pool, those for the slots that kernels with inner runs lend, the loop's own and the monitor.
         await until(lambda: threading.active_count() <= threads + pool._executors.spares + 2)
         assert pool._executors.spares <= 4 * threads
         assert settles(lambda: not census() - before)
@@ -988,7 +987,7 @@ def test_one_run_leaves_none_of_its_objects(run_async: Runner) -> None:
 
     run_async(main())
     assert settles(
-        lambda: let_go() or not any(isinstance(x, (Run, Segment, Scheduler, Lane)) for x in gc.get_objects())
+        lambda: let_go() or not any(isinstance(x, (Run, Batch, Scheduler, Worker)) for x in gc.get_objects())
     )
 
 
@@ -1018,11 +1017,11 @@ def test_the_pool_lets_go_of_a_run_before_it_serves_the_next(run_async: Runner) 
     p = flow.pipeline(lambda x: flow.op(lambda x: seen.append(alive_runs()) or x)(x))
 
     async def main() -> None:
-        for _ in range(20):  # at once: the lane has hardly left the one before
+        for _ in range(20):  # at once: the worker has hardly left the one before
             await p(1)
 
     run_async(main())
-    # The run, and its core; now and then another lane, which has told the loop of an end, has yet to return from that.
+    # The run, and its core; now and then another worker, which has told the loop of an end, has yet to return from it.
     assert FREE_THREADED or (set(seen) <= {2, 4} and seen.count(2) >= 10)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import dataflow as flow
 from dataflow.engine import managed
-from dataflow.engine.lanes import process_pool
+from dataflow.engine.pool import process_pool
 from dataflow.engine.strays import strays
 from dataflow.events import Event, LateFailure, OperatorEnded, Retrying, RunEnded, RunStarted
 from tests.engine.clock import FakeClock, failure, until
@@ -414,7 +414,7 @@ def test_a_kernel_that_takes_too_long_fails_the_run_at_once(run_async: Runner, c
         for part in ("'slow'", "node 1", "'p'", "5 s", "flow.checkpoint()", "longer timeout"):
             assert part in str(error)
         assert "float64[3]" in error.__notes__[0]
-        await until(lambda: process_pool().busy == 1)  # other lanes have found nothing to do
+        await until(lambda: process_pool().busy == 1)  # other workers have found nothing to do
         info = flow.parallel_info()["interop_threads"]
         assert (info["overrunning"], info["busy"], gate.left) == (1, 1, 0), "it keeps its slot"
         gate.opened.set()
@@ -1077,7 +1077,7 @@ def test_a_task_factory_that_fails_fails_the_run() -> None:
 def test_a_pool_that_cannot_start_a_thread_ends_the_run_without_trying_again(
     run_async: Runner, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flow.set_num_interop_threads(7)  # a fresh executor, and no lane that rests
+    flow.set_num_interop_threads(7)  # a fresh executor, and no worker that is parked
 
     class Refusing:
         def __init__(self, *args: Any, **kwargs: Any) -> None: ...
@@ -1136,7 +1136,7 @@ def test_nothing_is_kept_alive(run_async: Runner, clock: FakeClock) -> None:
             await p("fails")  # not as a task, which would keep it
         except ValueError:
             pass
-        await flow.quiet()  # its lane lets go of it
+        await flow.quiet()  # its worker lets go of it
         assert settles(lambda: not alive())
         done.set()
         await passing

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 import dataflow as flow
-from dataflow.engine import lanes
-from dataflow.engine.lanes import process_pool
+from dataflow.engine import pool as engine
+from dataflow.engine.pool import process_pool
+from tests.engine.light import taken_for_light
 
 Runner = Callable[[Any], Any]
 
@@ -194,9 +195,9 @@ def test_kernels_of_an_inner_run_meet(run_async: Runner) -> None:
         return nested(x)
 
     async def main() -> None:
-        for _ in range(30):  # learned as light
-            assert await p(1) == (1, 1)
+        assert await p(1) == (1, 1)
         for _ in range(10):
+            taken_for_light(pair, 1)
             barrier[0] = threading.Barrier(2)
             assert await p(1) == (1, 1)
 
@@ -877,14 +878,14 @@ def test_a_run_elsewhere_goes_on_while_a_kernel_waits_for_an_async_op(run_async:
 
 
 def test_a_bug_while_an_inner_run_is_worked_off(run_async: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, broken = lanes.execute, True
+    real, broken = engine.serve, True
 
-    def execute(run: Any, segment: Any) -> float:
+    def serve(pool: Any, worker: Any, run: Any) -> None:
         if broken and run.plan.graph.name == "inner":
             raise ZeroDivisionError("a bug of ours")
-        return real(run, segment)
+        real(pool, worker, run)
 
-    monkeypatch.setattr(lanes, "execute", execute)
+    monkeypatch.setattr(engine, "serve", serve)
     flow.set_num_interop_threads(1)
     with pytest.raises(ZeroDivisionError, match="a bug of ours"):
         run_async(middle(1))

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 import dataflow as flow
-from dataflow.engine import lanes
 from dataflow.engine.executors import THREAD_NAME
+from dataflow.engine.pool import process_pool
+from tests.engine.light import taken_for_light
 
 Runner = Callable[[Any], Any]
 
@@ -103,7 +104,7 @@ def test_growing_from_within_a_kernel(run_async: Runner) -> None:
 
 
 def test_growing_frees_what_is_claimed_behind_a_kernel_that_waits_for_it(run_async: Runner) -> None:
-    """One lane has both kernels, learned to be light, in one batch; the first waits for the second."""
+    """One worker has both kernels, found to be light, in one batch; the first waits for the second."""
     flow.set_num_interop_threads(1)
     second_ran = threading.Event()
     inside = threading.Event()
@@ -128,8 +129,8 @@ def test_growing_frees_what_is_claimed_behind_a_kernel_that_waits_for_it(run_asy
 
     async def main() -> None:
         nonlocal waits
-        for _ in range(50):
-            await both(1)
+        await both(1)
+        taken_for_light(both, 1)
         waits = True
         running = asyncio.create_task(both(1))
         await asyncio.to_thread(inside.wait, 20)
@@ -154,7 +155,7 @@ def test_growing_is_for_all_runs_that_wait(run_async: Runner, gate: Gate) -> Non
     async def main() -> None:
         runs = [asyncio.create_task(lone(i)) for i in range(6)]
         await gate.until(lambda: gate.started == 1)
-        await gate.until(lambda: lanes.process_pool().queued == 5)
+        await gate.until(lambda: process_pool().queued == 5)
         flow.set_num_interop_threads(4)
         await gate.until(lambda: gate.started == 4)
         gate.let_go(6)
@@ -166,7 +167,7 @@ def test_growing_is_for_all_runs_that_wait(run_async: Runner, gate: Gate) -> Non
 
 def test_after_shrinking_nothing_starts_until_fewer_than_that_run(run_async: Runner, gate: Gate, wide: Any) -> None:
     flow.set_num_interop_threads(4)
-    pool = lanes.process_pool()
+    pool = process_pool()
 
     async def main() -> None:
         running = asyncio.create_task(wide())
@@ -174,7 +175,7 @@ def test_after_shrinking_nothing_starts_until_fewer_than_that_run(run_async: Run
         flow.set_num_interop_threads(1)
         for left in (3, 2, 1):
             gate.let_go(1)
-            await gate.until(lambda left=left: pool.busy == left)  # its lane came to the end, and took nothing
+            await gate.until(lambda left=left: pool.busy == left)  # its worker came to the end, and took nothing
             assert gate.started == 4
         gate.peak = 0
         gate.let_go(9)
@@ -184,10 +185,10 @@ def test_after_shrinking_nothing_starts_until_fewer_than_that_run(run_async: Run
     assert (gate.peak, gate.started) == (1, 12)
 
 
-def test_after_shrinking_no_lane_goes_on_with_its_batch(run_async: Runner, gate: Gate) -> None:
-    """Kernels learned to be light, of which lanes have claimed many at once when the limit falls to one."""
+def test_after_shrinking_no_worker_goes_on_with_its_batch(run_async: Runner, gate: Gate) -> None:
+    """Kernels found to be light, of which a worker has claimed many at once when the limit falls to one."""
     flow.set_num_interop_threads(2)
-    pool = lanes.process_pool()
+    pool = process_pool()
     gated = False
 
     @flow.op
@@ -202,8 +203,8 @@ def test_after_shrinking_no_lane_goes_on_with_its_batch(run_async: Runner, gate:
 
     async def main() -> None:
         nonlocal gated
-        for _ in range(5):
-            await pipeline(1)
+        await pipeline(1)
+        taken_for_light(pipeline, 1)
         gated = True
         running = asyncio.create_task(pipeline(1))
         await gate.until(lambda: gate.started == 2)
@@ -291,7 +292,7 @@ def test_a_thousand_random_resizes_lose_and_repeat_nothing(run_async: Runner) ->
     run_async(main())
     assert set(started) == set(range(2_000))
     assert set(started.values()) == {runs}
-    assert lanes.process_pool().limit == flow.get_num_interop_threads()
+    assert process_pool().limit == flow.get_num_interop_threads()
 
 
 def test_threads_of_retired_executors_end(run_async: Runner) -> None:

@@ -1,49 +1,46 @@
-"""The core: every small graph and every order of events; random ones; illegal moves; sweeping."""
+"""The core: every small graph and every order of events; random ones; illegal events; going in order."""
 
 from __future__ import annotations
 
 import random
 import re
+import threading
+from collections.abc import Callable
 from itertools import product
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow.engine.scheduler import BATCH_SECONDS, BATCH_STEPS, EXCHANGED, FINE, FINE_STEPS, Scheduler
+from dataflow.engine.scheduler import END, LOG_EVENTS, Batch, Scheduler
 from dataflow.engine.steps import Phase, State
 from dataflow.errors import InternalError
-from tests.engine.steps import LIGHT, MOST, SECONDS, Driver, FakeSteps, all_graphs
+from tests.engine.steps import Driver, FakeSteps, all_graphs
+
+STOPS = frozenset(["cancel", "fail", "fail_in_batch"])
 
 
-def explore(steps: FakeSteps, lanes: int) -> int:
-    """Every order of events from the start to every end; equal situations are explored once."""
-    first = Driver(steps, share=lanes)
+def explore(steps: FakeSteps, without: frozenset[str] = frozenset(), batches: tuple[int, ...] | None = None) -> int:
+    """Every order of events from the start to every end; equal situations are explored once.
+
+    But those `without`, and only with `batches` of so many steps, if given.
+    """
+    first = Driver(steps, workers=2)
     first.start()
     seen = set()
     waiting = [first]
     ends = 0
     while waiting:
         driver = waiting.pop()
-        moves = [m for m in driver.moves(lanes) if m != ("cancel", 0) or driver.core.done < driver.core.size]
-        if not [m for m in moves if m[0] != "cancel"]:
+        if not driver.progress():
             driver.check_end()
             ends += 1
-        for what, which in moves:
+        for what, which in driver.moves():
+            if what in without or (what == "claim" and batches is not None and which not in batches):
+                continue
             later = driver.copy()
             later.move(what, which)
-            situation = repr(
-                (later.lanes, later.sweeps, later.loop, later.stopped, sorted(later.ended), later.finished)
-            )
-            situation += repr(
-                (
-                    sorted(later.released),
-                    later.core,
-                    later.core._plain,
-                    [later.core.state(s) for s in range(later.core.size)],
-                )
-            )
+            situation = later.situation()
             if situation not in seen:
                 seen.add(situation)
                 waiting.append(later)
@@ -52,27 +49,29 @@ def explore(steps: FakeSteps, lanes: int) -> int:
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3])
 def test_every_graph_of_up_to_three_steps_in_every_order(size: int) -> None:
-    ends = 0
     for edges in all_graphs(size):
-        for kinds in product("lmha", repeat=size):
-            ends += explore(FakeSteps("".join(kinds), edges, frozenset([size - 1] if size else [])), lanes=2)
-    assert ends
+        for kinds in product("ka", repeat=size):
+            assert explore(FakeSteps("".join(kinds), edges, frozenset([size - 1] if size else [])))
 
 
-@pytest.mark.parametrize("kinds", ["llll", "mmmm", "hhhh", "lhlh", "ahma", "mlmm"])
+@pytest.mark.parametrize("kinds", ["kkkk", "akkk", "kaka"])
 def test_every_graph_of_four_steps_in_every_order(kinds: str) -> None:
+    """But stops, what is given back, and other batches than of two steps and of four: see the smaller graphs."""
     for edges in all_graphs(4):
-        assert explore(FakeSteps(kinds, edges, frozenset([3])), lanes=2)
+        assert explore(FakeSteps(kinds, edges, frozenset([3])), STOPS | {"advance", "give_back"}, batches=(2, 4))
 
 
-def test_six_short_steps_in_every_order() -> None:
-    assert explore(FakeSteps("mmmmmm", ((0, 5),), frozenset([5])), lanes=2)
+@pytest.mark.parametrize("outputs", [frozenset[int](), frozenset([0]), frozenset([0, 1, 2])])
+def test_whatever_is_an_output(outputs: frozenset[int]) -> None:
+    for edges in all_graphs(3):
+        assert explore(FakeSteps("kkk", edges, outputs), STOPS)
 
 
 @st.composite
 def graphs(draw: st.DrawFn) -> FakeSteps:
+    """Graphs that a worker alone can go through in order, at once or later, and such with steps on the loop."""
     size = draw(st.integers(1, 24))
-    kinds = draw(st.sampled_from(["l", "lh", "lmha", "m", "c", "h", "llllllh", "mmmmml"]))
+    kinds = draw(st.sampled_from(["k", "ka", "kkkkkka"]))
     edges = []
     for step in range(1, size):
         dependencies = draw(st.sets(st.integers(max(0, step - 6), step - 1), max_size=3))
@@ -82,413 +81,530 @@ def graphs(draw: st.DrawFn) -> FakeSteps:
     return FakeSteps(drawn, tuple(sorted(edges)), outputs)
 
 
-@settings(max_examples=400, deadline=None)
-@given(graphs(), st.integers(0, 2**32), st.integers(1, 4), st.sampled_from([(), ("fail", "throw"), ("cancel",)]))
-def test_random_graphs_driven_at_random(steps: FakeSteps, seed: int, lanes: int, ends: tuple[str, ...]) -> None:
+@settings(max_examples=300, deadline=None)
+@given(graphs(), st.integers(0, 2**32), st.integers(1, 4), st.booleans())
+def test_random_graphs_driven_at_random(steps: FakeSteps, seed: int, workers: int, stops: bool) -> None:
     """The reference is the driver's own story: what started, in what order, what was done and released by then."""
     rng = random.Random(seed)
-    driver = Driver(steps, share=lanes)
+    driver = Driver(steps, workers)
     driver.start()
-    while moves := [m for m in driver.moves(lanes) if m[0] not in ("fail", "throw", "cancel")]:
-        if ends and rng.random() < 0.05:
-            moves = [m for m in driver.moves(lanes) if m[0] in ends] or moves
+    while moves := driver.progress():
+        if rng.random() < 0.2:
+            moves = [move for move in driver.moves() if move[0] in ("give_back", "step_by_step")] or moves
+        elif stops and rng.random() < 0.05:
+            moves = [move for move in driver.moves() if move[0] in STOPS] or moves
         driver.move(*rng.choice(moves))
     driver.check_end()
+    assert driver.stopped <= stops
 
 
-ILLEGAL = [
-    ("complete", [0, 0]),
-    ("complete", [7]),
-    ("complete", [3]),
-    ("give_back", [3]),
-    ("give_back", [0, 0]),
-    ("fail", 3),
-]
+# What is not allowed.
 
 
-@pytest.mark.parametrize("kinds", ["hhhh", "llll"])
-@pytest.mark.parametrize(("event", "argument"), ILLEGAL)
-def test_an_illegal_move_is_refused_and_changes_nothing(kinds: str, event: str, argument: object) -> None:
-    core = Scheduler(FakeSteps(kinds, ((0, 1), (1, 2), (2, 3))), LIGHT)
+def untouched(core: Scheduler) -> object:
+    """All that a refused event must leave as it is."""
+    states = [core.state(step) for step in range(core.size)]
+    books = core._counts.copy(), core._readers.copy(), core._booked, core._cursor, core._loop_left
+    todo = None if core.batch is None else list(core.batch.todo)
+    return repr(core), states, books, todo, core.ready.copy(), core.running.copy(), core.due.copy(), core.log()
+
+
+def begun(kinds: str = "kkkkk", edges: tuple[tuple[int, int], ...] = ((0, 1), (1, 2), (2, 3))) -> Scheduler:
+    core = Scheduler(FakeSteps(kinds, edges))
     core.start()
-    if kinds == "hhhh":
-        assert core.claim() == [0]
-    before = (repr(core), [core.state(step) for step in range(4)])
-    with pytest.raises(InternalError, match=rf"scheduler: {event}\(.*not allowed.*report it with these last events"):
-        getattr(core, event)(argument)
-    assert before == (repr(core), [core.state(step) for step in range(4)])
+    return core
+
+
+@pytest.mark.parametrize("step", [0, 2, 3, 7, END])
+@pytest.mark.parametrize("event", ["complete", "advance", "fail", "give_back"])
+def test_only_what_runs_is_reported_or_given_back(event: str, step: int) -> None:
+    """One step is done, one runs, one is ready, two wait."""
+    core = begun()
+    assert core.take() == 0
+    assert core.advance(0) == 1
+    before = untouched(core)
+    named = "complete" if event == "advance" else event
+    with pytest.raises(InternalError, match=rf"scheduler: {named}\(\[{step}\]\) is not allowed: it must be running"):
+        getattr(core, event)(step)
+    assert untouched(core) == before
     core.check()
+
+
+@pytest.mark.parametrize("event", ["complete", "advance", "fail", "give_back"])
+def test_no_step_of_a_batch_is_reported_by_itself(event: str) -> None:
+    core = begun()
+    core.claim(3).todo.popleft()
+    before = untouched(core)
+    for step in range(5):
+        with pytest.raises(InternalError, match="it must be running"):
+            getattr(core, event)(step)
+    assert untouched(core) == before
+    core.check()
+
+
+def _running() -> Scheduler:
+    core = begun()
+    core.take()
+    return core
+
+
+def _claimed() -> Scheduler:
+    core = begun()
+    core.claim(2)
+    return core
+
+
+def _out_of_order() -> Scheduler:
+    core = begun("kkk", ())
+    core.take()
+    core.take()
+    core.give_back(0)
+    core.complete(1)
+    return core
+
+
+def _cancelled() -> Scheduler:
+    core = begun()
+    core.cancel()
+    return core
+
+
+def _over() -> Scheduler:
+    core = begun("kk", ())
+    assert core.complete_batch(core.claim(2))
+    return core
+
+
+NOT_TO_BE_CLAIMED: dict[str, Callable[[], Scheduler]] = {
+    "before the start": lambda: Scheduler(FakeSteps("kk", ())),
+    "while a step runs": _running,
+    "while another has a batch": _claimed,
+    "while more is done than the steps below": _out_of_order,
+    "with a step on the loop to come": lambda: begun("kkka", ((2, 3),)),
+    "with a step on the loop": lambda: begun("akk", ()),
+    "after a stop": _cancelled,
+    "after the end": _over,
+}
+
+
+@pytest.mark.parametrize("make", NOT_TO_BE_CLAIMED.values(), ids=NOT_TO_BE_CLAIMED)
+def test_a_batch_is_claimed_only_by_one_who_is_alone(make: Callable[[], Scheduler]) -> None:
+    core = make()
+    before = untouched(core)
+    assert not core.may_go_in_order()
+    with pytest.raises(InternalError, match=r"scheduler: claim\(\[\]\) is not allowed: something runs, or is done out"):
+        core.claim(2)
+    assert untouched(core) == before
 
 
 def test_a_core_starts_once() -> None:
-    core = Scheduler(FakeSteps("h", ()), LIGHT)
-    core.start()
-    with pytest.raises(InternalError, match="begun already"):
+    core = begun("k", ())
+    with pytest.raises(InternalError, match=r"scheduler: start\(\[\]\) is not allowed: the run has begun already"):
         core.start()
+    core.check()
+
+
+def test_what_is_not_allowed_is_refused_with_the_whole_story() -> None:
+    core = begun()
+    core.take()
+    core.give_back(0)
+    core.complete_batch(core.claim(1))
+    core.claim(2).todo.popleft()
+    core.step_by_step()
+    core.complete(1)
+    core.take()
+    core.fail(2)
+    with pytest.raises(InternalError) as caught:
+        core.complete(2)
+    states, story = str(caught.value).split(" This is a bug in dataflow: please report it with these last events:\n")
+    assert states == (
+        "scheduler: complete([2]) is not allowed: it must be running (states: 2 FAILED; "
+        "<Scheduler FAILED done=2/5 running=0 ready=0>)."
+    )
+    assert story.splitlines() == [
+        "  start",
+        "  ('give_back', 0)",
+        "  ('claim', 0, 1)",
+        "  ('batch', 0, 0)",
+        "  ('claim', 1, 3)",
+        "  ('revoke', 1, 1)",
+        "  complete 1",
+        "  ('fail', 2)",
+    ]
+
+
+def test_a_step_that_is_none_has_no_state() -> None:
+    with pytest.raises(InternalError, match=re.escape("complete([99]) is not allowed: it must be running (states: no")):
+        begun().complete(99)
+
+
+@pytest.mark.parametrize(
+    ("number", "spoil"),
+    [
+        (1, lambda core: core.ready.append(3)),
+        (1, lambda core: core.running.add(3)),
+        (2, lambda core: core.ready.append(4)),
+        (2, lambda core: core.ready.append(1)),
+        (4, lambda core: core._readers.__setitem__(0, 0)),
+        (5, lambda core: core.ready.clear()),
+        (6, lambda core: setattr(core, "done", 2)),
+    ],
+)
+def test_a_core_that_was_spoiled_is_found_out(number: int, spoil: Callable[[Scheduler], object]) -> None:
+    """The check itself: one step is done, one runs, one is ready, two wait."""
+    core = begun()
+    core.take()
+    core.advance(0)
+    core.check()
+    spoil(core)
+    with pytest.raises(InternalError, match=rf"check\(\[\]\) is not allowed: .*invariant {number}:"):
+        core.check()
+
+
+@pytest.mark.parametrize(
+    ("number", "spoil"),
+    [
+        (7, lambda core: core.running.add(4)),
+        (7, lambda core: setattr(core, "_loop_left", 1)),
+        (6, lambda core: setattr(core, "_cursor", 1)),
+    ],
+)
+def test_so_is_one_that_goes_in_order(number: int, spoil: Callable[[Scheduler], object]) -> None:
+    core = begun()
+    core.complete_batch(core.claim(2))
+    core.check()
+    spoil(core)
+    with pytest.raises(InternalError, match=rf"invariant {number}:"):
+        core.check()
+
+
+# Step by step.
 
 
 def test_the_smaller_number_goes_first() -> None:
-    core = Scheduler(FakeSteps("hhhh", ()), LIGHT)
+    core = begun("kkkk", ())
+    assert [core.take() for _ in range(5)] == [0, 1, 2, 3, END]
+    core.give_back(2)
+    core.give_back(1)
+    assert [core.advance(0), core.advance(3), core.take()] == [1, 2, END]
+    core = begun("kkkk", ((0, 2),))
+    assert [core.take(), core.advance(0), core.advance(1), core.advance(2), core.advance(3)] == [0, 1, 2, 3, END]
+    assert core.over
+
+
+def test_an_empty_graph_is_over_at_once() -> None:
+    core = Scheduler(FakeSteps("", ()))
     core.start()
-    assert [core.claim() for _ in range(5)] == [[0], [1], [2], [3], []]
+    assert core.over
+    assert not core.stopped
+    assert (core.take(), core.startable, core.may_go_in_order(), core.cancel()) == (END, 0, False, False)
+    core.check()
 
 
-def test_a_lane_that_may_not_take_light_ones_leaves_them() -> None:
-    core = Scheduler(FakeSteps("lhlh", ()), LIGHT)
+def test_a_run_that_is_complete_cannot_be_cancelled() -> None:
+    core = begun("k", ())
+    core.complete(core.take())
+    assert not core.cancel()
+    assert core.phase is Phase.OPEN
+    assert core.log() == ["start", 0]
+
+
+@pytest.mark.parametrize("kinds", ["", "ka"])
+def test_a_run_that_is_cancelled_before_it_begins_starts_nothing(kinds: str) -> None:
+    core = Scheduler(FakeSteps(kinds, ()))
+    assert core.cancel()
     core.start()
-    assert core.heavy == core.light == 2
-    assert core.claim(light=False) == [1]
-    assert core.claim() == [0, 2]
-    assert core.claim(light=False) == [3]
-    assert core.claim() == []
-
-
-def test_unknown_cost_is_heavy() -> None:
-    steps = FakeSteps("h", ())
-    assert steps.costs.seconds == [float("inf")]
-    core = Scheduler(steps, LIGHT)
-    core.start()
-    assert (core.heavy, core.light) == (1, 0)
-
-
-def test_a_batch_of_light_steps_is_bounded() -> None:
-    steps = FakeSteps("l" * 100 + "a", ())  # the async step keeps it from sweeping
-    steps.costs.seconds = [1e-9] * 101
-    core = Scheduler(steps, LIGHT)
-    assert core.start() == [100]
-    assert core.claim() == list(range(BATCH_STEPS))
-
-
-def test_what_heavy_steps_take_in_all_is_guessed_by_the_first() -> None:
-    core = Scheduler(FakeSteps("s" * 16, ()), LIGHT)
-    core.start()
-    assert core.heavy_seconds() == pytest.approx(16 * 10e-6)
-    assert core.heavy_seconds(2) == pytest.approx(14 * 10e-6)
-    assert [core.claim(lanes=2), core.claim(lanes=2)] == [[0], [1]]
-    assert core.heavy_seconds(2) == pytest.approx(12 * 10e-6)
-    assert core.claim(lanes=1) == list(range(2, 16))
-    assert core.heavy_seconds() == core.heavy_seconds(2) == 0.0
+    assert (core.take(), core.due, core.running, core.over) == (END, [], set(), True)
+    assert all(core.state(step) is State.CANCELLED for step in range(core.size))
     core.check()
 
 
-def test_beside_others_heavy_steps_are_taken_one_by_one() -> None:
-    assert FINE < SECONDS["c"] < MOST < SECONDS["b"]
-    core = Scheduler(FakeSteps("ccccbhca", ((4, 6), (4, 7))), LIGHT)
-    assert core.start() == []
-    assert core.claim(lanes=2) == [0]
-    assert core.claim(lanes=2) == [1]
-    assert core.exchange([1], MOST, 2) == ((2,), [1], ())
-    core.check()
-    assert core.state(1) is State.DONE
-    assert core.exchange([0], MOST, 2) == ((3,), [0], ())
-    assert core.exchange([2], MOST, 2) == ((), [2], ())  # 4 takes too long
-    assert core.in_flight == {3}
-    assert core.claim(lanes=2) == [4]
-    assert core.exchange([3], MOST, 2) == ((), [3], ())  # of 5 nobody knows
-    core.check()
-    assert core.exchange([4], MOST, 2) == ((), (), [7])
-    assert core.in_flight == {7}
-    core.check()
-    assert core.log()[-2:] == [("due", [7]), ("exchange", ([4], ()))]
-
-
-def test_short_steps_are_exchanged_a_few_at_once() -> None:
-    assert SECONDS["m"] < FINE
-    assert EXCHANGED == 8
-    core = Scheduler(FakeSteps("m" * 22, ()), LIGHT)
-    core.start()
-    assert [core.claim(lanes=2), core.claim(lanes=2)] == [[0], [1]]
-    assert core.exchange([0], MOST, 2) == ([2, 3, 4, 5, 6, 7, 8, 9], [0], ())  # no more than that
-    core.check()
-    assert core.exchange([1], MOST, 2) == ([10, 11, 12, 13, 14, 15], [1], ())  # one, and of the rest one lane's share
-    core.check()
-    first, second = list(range(2, 10)), list(range(10, 16))
-    assert core.exchange(first, MOST, 2) == ([16, 17, 18], first, ())
-    assert core.exchange(second, MOST, 2) == ((19,), second, ())
-    core.check()
-    assert core.in_flight == {16, 17, 18, 19}
-    core = Scheduler(FakeSteps("mmmcmmm", ()), LIGHT)
-    core.start()
-    assert [core.claim(lanes=2), core.claim(lanes=2)] == [[0], [1]]
-    assert core.exchange([0], MOST, 2) == ([2], [0], ())  # a longer one goes alone
-    core.give_back([2])
-    assert core.exchange([1], MOST, 2) == ([2], [1], ())
+def test_a_step_on_the_loop_is_due_once_and_runs_from_then_on() -> None:
+    core = begun("aka", ((0, 2), (1, 2)))
+    assert (core.due, core.ready) == ([0], [1])
+    core.due.clear()
+    core.complete(0)
+    assert core.due == []
+    core.complete(core.take())
+    assert core.due == [2]
+    assert core.running == {2}
+    core.complete(2)
+    assert core.over
     core.check()
 
 
-def test_a_lonely_lane_goes_on_as_long_as_there_is_nothing_for_another() -> None:
-    core = Scheduler(FakeSteps("cccccl", ((0, 1), (1, 2), (1, 3), (2, 4), (3, 4), (4, 5))), LIGHT)
-    core.start()
-    assert core.claim(lanes=2) == [0, 1]  # the second one ahead
-    assert core.exchange([0, 1], MOST, 2, lonely=True) == ((), [0], ())
-    assert core.heavy == 2
-    assert [core.claim(lanes=2), core.claim(lanes=2)] == [[2], [3]]
-    assert core.exchange([2], MOST, 2, lonely=True) == ((), (), ())
-    assert core.exchange([3], MOST, 2, lonely=True) == ((4,), [1], ())
-    core.check()
-    assert core.exchange([4], MOST, 2, lonely=True) == ((), [2, 3], ())
-    assert core.light == 1  # which another lane may have to start
+def test_a_slot_is_released_after_its_last_reader_whoever_that_is() -> None:
+    core = begun("kkkk", ((0, 1), (0, 2), (1, 3)))
+    core.complete(core.take())
+    assert [core.take(), core.take()] == [1, 2]
+    core.complete(2)
+    assert core.released == [2]  # which nobody reads
+    core.complete(1)
+    assert core.released == [2, 0]
+    core.complete(core.take())
+    assert core.released[:2] == [2, 0]
+    assert sorted(core.released[2:]) == [1, 3]
+
+
+def test_after_a_stop_running_steps_only_report_in() -> None:
+    core = begun("kkka", ((0, 2), (1, 2)))
+    assert [core.take(), core.take()] == [0, 1]
+    assert core.cancel()
+    assert not core.cancel()
+    assert core.phase is Phase.CANCELLED
+    core.give_back(3)
+    assert core.state(3) is State.CANCELLED
+    assert core.advance(0) == END
+    assert not core.fail(1)
+    assert [core.state(step) for step in range(4)] == [State.DONE, State.FAILED, State.CANCELLED, State.CANCELLED]
+    assert (core.released, core.done, core.take()) == ([], 1, END)
+    assert core.phase is Phase.CANCELLED
     core.check()
 
 
-def test_an_exchange_that_needs_a_closer_look_only_reports() -> None:
-    core = Scheduler(FakeSteps("mmm", ()), LIGHT)
-    core.start()
-    assert [core.claim(lanes=2), core.claim(lanes=2)] == [[0], [1]]
-    core.cancel()
-    assert core.exchange([0], MOST, 2) == ((), (), ())
+def test_the_first_failure_stops_the_run_and_the_next_one_is_told_so() -> None:
+    core = begun("kkk", ())
+    assert [core.take(), core.take()] == [0, 1]
+    assert core.fail(1)
+    assert not core.fail(0)
+    assert not core.cancel()
+    assert core.phase is Phase.FAILED
+    assert [core.state(step) for step in range(3)] == [State.FAILED, State.FAILED, State.CANCELLED]
+    core.check()
+
+
+# In order.
+
+
+def test_a_worker_alone_goes_on_in_batches() -> None:
+    core = begun("kkkkk", ((0, 4), (1, 4)))
+    batch = core.claim(2)
+    assert (batch.steps, repr(batch)) == ([0, 1], "<batch 0–1, 2 not started>")
+    assert repr(core) == "<Scheduler OPEN done=0/5 running=0 ready=4 in order from 0>"
+    assert (core.startable, core.take(), core.may_go_in_order()) == (0, END, False)
+    assert core.complete_batch(batch)
+    assert not core.complete_batch(batch), "once"
+    assert (core.startable, core.take(), core.may_go_in_order()) == (1, END, True)
+    assert core.complete_batch(core.claim(100))
+    assert core.over
+    assert (core.startable, core.may_go_in_order(), core.cancel()) == (0, False, False)
+    assert core.released == [], "which is the worker's to do"
+    core.check()
+
+
+def test_a_run_goes_in_order_as_soon_as_it_can() -> None:
+    core = begun("akkkk", ((0, 3),))
+    assert core.take() == 1
+    core.complete(0)
+    assert not core.may_go_in_order(), "a step runs"
+    assert core.advance(1) == 2
+    core.give_back(2)
+    assert core.may_go_in_order()
+    assert core.claim(2).steps == [2, 3]
+    core.check()
+
+
+def test_a_batch_of_which_nothing_was_started_is_taken_back_whole() -> None:
+    core = begun("kkk", ((0, 1),))
+    batch = core.claim(3)
+    core.step_by_step()
+    assert (list(batch.todo), batch.last, core.done, core.running, sorted(core.ready)) == ([], END, 0, set(), [0, 2])
+    assert not core.complete_batch(batch)
+    core.check()
+    other = core.claim(3)
+    assert not core.complete_batch(batch), "that one belongs to another worker"
+    assert core.batch is other
+    core.check()
+
+
+def test_the_step_that_a_worker_is_in_stays_its_own() -> None:
+    core = begun("kkkkk", ((0, 3), (1, 4), (2, 4)))
+    batch = core.claim(5)
+    assert [batch.todo.popleft(), batch.todo.popleft()] == [0, 1]
+    core.step_by_step()
+    assert (batch.last, core.done, core.running, sorted(core.ready)) == (1, 1, {1}, [2, 3])
+    assert core.released == [], "what the first one read last, the worker has released"
+    core.check()
+    assert [core.take(), core.take()] == [2, 3]
+    assert not core.complete_batch(batch)
+    assert core.advance(2) == END
+    core.complete(batch.last)
+    assert core.take() == 4
+    core.check()
+
+
+def test_going_step_by_step_twice_is_as_good_as_once() -> None:
+    core = begun("kkk", ())
+    core.step_by_step()
+    core.claim(2).todo.popleft()
+    core.step_by_step()
+    before = untouched(core)
+    core.step_by_step()
+    assert untouched(core) == before
+
+
+def test_a_stop_takes_a_batch_back() -> None:
+    core = begun()
+    batch = core.claim(4)
+    batch.todo.popleft()
+    batch.todo.popleft()
+    assert core.cancel()
+    assert (list(batch.todo), batch.last, core.running) == ([], 1, {1})
     assert core.state(0) is State.DONE
+    assert not core.complete_batch(batch)
+    core.complete(batch.last)
+    assert (core.done, core.released, core.may_go_in_order()) == (2, [], False)
     core.check()
-    core = Scheduler(FakeSteps("msss", ((1, 2), (2, 3))), LIGHT)
-    core.start()
-    assert core.claim(lanes=2) == [0]
-    assert core.claim() == [1, 2, 3]  # the last two ahead
-    assert core.exchange([0], MOST, 2) == ((), [0], ())
-    core.complete([1, 2, 3])
+
+
+def test_a_failure_between_two_batches_is_none() -> None:
+    """What nobody has begun cannot fail, also when it is its turn."""
+    core = begun()
+    core.complete_batch(core.claim(2))
+    with pytest.raises(InternalError, match=r"fail\(\[2\]\).*states: 2 READY"):
+        core.fail(2)
+    assert core.cancel()
+    assert [core.state(step) for step in range(3)] == [State.DONE, State.DONE, State.CANCELLED]
     core.check()
-    assert core.done == core.size
-    with pytest.raises(InternalError, match=r"complete\(\[0\]\) is not allowed"):
-        core.exchange([0], MOST, 2)
-    core = Scheduler(FakeSteps("cccc", ((0, 3),)), LIGHT)
-    core.start()
-    assert [core.claim(lanes=2), core.claim(lanes=2)] == [[0], [1]]
-    before = (repr(core), [core.state(step) for step in range(4)])
-    for wrong in [2], [3], [7], [0, 2], [0, 0]:
-        with pytest.raises(InternalError, match=rf"exchange\({re.escape(str(wrong))}\) is not allowed"):
-            core.exchange(wrong, MOST, 2)
-        assert before == (repr(core), [core.state(step) for step in range(4)])
+
+
+def test_what_a_worker_takes_meanwhile_is_not_taken_back() -> None:
+    """A batch is revoked while its worker goes on without the lock: each step is started, or taken back."""
+    size = 300
+    for _ in range(100):
+        core = begun("k" * size, ())
+        batch = core.claim(size)
+        started: list[int] = []
+        begin = threading.Barrier(2)
+
+        def work(todo: object = batch.todo, started: list[int] = started, begin: threading.Barrier = begin) -> None:
+            begin.wait(20)
+            try:
+                while True:
+                    started.append(todo.popleft())  # type: ignore[attr-defined]
+            except IndexError:
+                pass
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        begin.wait(20)
+        core.step_by_step()
+        worker.join(20)
+        assert started == list(range(len(started)))
+        assert batch.last == (started[-1] if started else END)
+        assert core.done == max(0, len(started) - 1)
+        assert sorted(core.ready) == list(range(len(started), size))
         core.check()
 
 
-def test_a_light_step_after_a_single_one_is_its_lanes() -> None:
-    core = Scheduler(FakeSteps("mmllm", ((0, 2), (0, 3))), LIGHT)
-    core.start()
-    assert [core.claim(lanes=2), core.claim(lanes=2)] == [[0], [1]]
-    assert core.exchange([0], MOST, 2) == ((2,), (), ())
-    core.check()
-    assert (core.light, core.heavy) == (1, 1)
-    assert core.exchange([2], MOST, 2) == ((), [2], ())  # 3 is for the lane that takes light ones
-    core.check()
-
-
-def test_a_batch_of_heavy_steps_is_bounded() -> None:
-    assert SECONDS["s"] < SECONDS["m"] < FINE < SECONDS["b"] < BATCH_SECONDS
-    for kind, length in ("b", 3), ("m", 33), ("s", FINE_STEPS):  # 200 µs, 1 ms, or so many
-        core = Scheduler(FakeSteps(kind * 100, ()), LIGHT)
-        core.start()
-        assert core.claim() == list(range(length))
-        core.check()
-
-
-def test_a_batch_of_short_steps_ends_before_a_longer_one() -> None:
-    core = Scheduler(FakeSteps("ssbs", ()), LIGHT)
-    core.start()
-    assert core.claim() == [0, 1]
-    assert core.claim() == [2, 3]
-    core = Scheduler(FakeSteps("ssbs", ((0, 1), (1, 2), (2, 3))), LIGHT)
-    core.start()
-    assert core.claim() == [0, 1]
-
-
-def test_what_is_claimed_ahead_is_bounded_as_well() -> None:
-    for kind, length in ("b", 3), ("m", 33), ("s", FINE_STEPS):
-        core = Scheduler(FakeSteps(kind * 100, tuple((step, step + 1) for step in range(99))), LIGHT)
-        core.start()
-        assert core.claim() == list(range(length))
-        core.check()
-
-
-def test_a_chain_is_claimed_ahead_up_to_where_it_forks() -> None:
-    #   0 ─▶ 1 ─▶ 2 ─┬▶ 3 ─▶ 4
-    #                └▶ 5
-    core = Scheduler(FakeSteps("mmmmmm", ((0, 1), (1, 2), (2, 3), (2, 5), (3, 4))), LIGHT)
-    core.start()
-    assert core.claim() == [0, 1, 2]
-    core.give_back([2])
-    core.check()
-    assert core.state(2) is State.WAITING
-    assert core.claim() == []
-    core.complete([0])
-    core.check()
-    assert core.complete([1])[0] == [0]
-    assert core.claim() == [2]
-    core.complete([2])
-    assert core.claim(lanes=2) == [3]  # and 5 is for another lane
-    core.check()
-
-
-def test_a_batch_goes_on_with_what_waits_for_nothing_but_its_steps() -> None:
-    #   0  1  2  3     a stencil: each waits for the one above, and those beside that
-    #   4  5  6  7
-    above = [(up, 4 + down) for down in range(4) for up in range(4) if abs(up - down) <= 1]
-    core = Scheduler(FakeSteps("ssssssss", tuple(above)), LIGHT)
-    core.start()
-    assert core.claim() == [0, 1, 2, 3, 4, 5, 6, 7]
-    core.check()
-    core = Scheduler(FakeSteps("ssssssss", tuple(above)), LIGHT)
-    core.start()
-    assert core.claim(lanes=2) == [0]  # beside others one by one: for 4 and 5 another lane may wait
-    assert core.claim() == [1, 2, 3, 6, 7]  # 4 and 5 wait for 0 as well
-    core.check()
-    core.complete([0])
-    core.check()
-    assert core.claim() == []
-    core.complete([1, 2, 3, 6, 7])
-    core.check()
-    assert core.claim() == [4, 5]
-    #   0 ─▶ 2 ─┬▶ 4      nobody waits for a part of this: 2 and 3 are known, and 4 is a step of both
-    #   1 ─▶ 3 ─┘
-    core = Scheduler(FakeSteps("sssss", ((0, 2), (1, 3), (2, 4), (3, 4))), LIGHT)
-    core.start()
-    assert core.claim() == [0, 1, 2, 3, 4]
-    #   0 ─▶ 1 ─▶ 2      alone, a lane does not wait for a step of its own that is two levels up
-    #   └─────────┘
-    core = Scheduler(FakeSteps("sss", ((0, 1), (1, 2), (0, 2))), LIGHT)
-    core.start()
-    assert core.claim(lanes=2) == [0, 1, 2]
-
-
-def test_what_a_batch_went_on_with_waits_again_when_it_is_given_back() -> None:
-    #   0 ─▶ 2 ─▶ 4
-    #   1 ─▶ 3 ─▶ 5
-    core = Scheduler(FakeSteps("mmmmmm", ((0, 2), (1, 3), (2, 4), (3, 5))), LIGHT)
-    core.start()
-    assert core.claim() == [0, 1, 2, 3, 4, 5]
-    core.give_back([3, 4, 5])
-    core.check()
-    assert core.claim() == []
-    core.complete([0, 1])
-    core.check()
-    assert core.claim() == [3, 5]  # 2 is running yet
-    core.complete([2])
-    core.check()
-    assert core.claim() == [4]
-
-
-def test_no_batch_goes_on_with_what_is_of_another_kind_or_waits_for_more() -> None:
-    for kinds, edges in [("mh", ((0, 1),)), ("ma", ((0, 1),)), ("lmh", ((0, 1), (1, 2))), ("mmm", ((0, 2), (1, 2)))]:
-        core = Scheduler(FakeSteps(kinds, edges), LIGHT)
-        core.start()
-        assert core.claim(lanes=2) == [0]
-
-
-def test_a_light_step_after_a_heavy_one_is_not_worth_another_lane() -> None:
-    core = Scheduler(FakeSteps("mlh", ((0, 1), (1, 2))), LIGHT)
-    core.start()
-    assert core.claim(light=False, lanes=2) == [0, 1]
-
-
-class Flickering(list[float]):
-    """Costs that another lane changes at every moment: light and heavy by turns."""
-
-    looks = 0
-
-    def __getitem__(self, step: Any) -> Any:
-        self.looks += 1
-        return (LIGHT / 2, 2 * LIGHT)[self.looks % 2]
-
-
-@pytest.mark.parametrize("size", [10, 501])
-def test_costs_that_change_meanwhile_lose_no_step_and_double_none(size: int) -> None:
-    steps = FakeSteps("m" * size, ())
-    core = Scheduler(steps, LIGHT)
-    core.seconds = Flickering(steps.costs.seconds)
-    core.start()
-    assert sorted(core._light + core._heavy) == list(range(size))
-    core.reconsider(LIGHT)
-    assert sorted(core._light + core._heavy) == list(range(size))
-    assert core._light
-    assert core._heavy
-
-
-def test_a_new_look_at_the_costs_moves_what_is_ready() -> None:
-    steps = FakeSteps("mmmm", ())
-    core = Scheduler(steps, LIGHT)
-    core.start()
-    steps.costs.seconds[1] = steps.costs.seconds[2] = 1e-6
-    core.reconsider(LIGHT)
-    assert (core.heavy, core.light) == (2, 2)
-    core.check()
-    core.reconsider(2 * max(steps.costs.seconds))
-    assert (core.heavy, core.light) == (0, 4)
-    core.check()
-
-
-def test_a_graph_of_light_steps_is_swept_in_order_and_released_by_the_sweeper() -> None:
-    core = Scheduler(FakeSteps("lll", ((0, 1), (1, 2)), frozenset([2])), LIGHT)
-    core.start()
-    assert core.claim() == [0, 1, 2]
-    assert core.sweeping
-    assert core.claim() == []
-    assert core.complete([0, 1, 2]) == ((), ())
-    assert core.done == 3
-
-
-def test_a_sweep_that_is_cut_short_goes_on_in_other_lanes_and_is_taken_up_again() -> None:
-    #   0 ─▶ 1 ─▶ 4      2 ─▶ 3
-    core = Scheduler(FakeSteps("lllll", ((0, 1), (1, 4), (2, 3))), LIGHT)
-    core.start()
-    assert core.claim() == [0, 1, 2, 3, 4]
-    core.give_back([2, 3, 4])  # 0 is done, the lane is stuck in 1
-    core.check()
-    assert not core.sweeping
-    assert core.complete([0]) == ([], ())  # its lane has released it
-    assert core.claim() == [2, 3]  # the chain that hangs on 2
-    core.check()
-    assert core.complete([2, 3])[0] == [2, 3]
-    assert core.complete([1])[0] == []  # what 1 reads last, its lane has released: it ran in order
-    assert core.claim() == [4]
-    assert core.sweeping  # exactly the steps below 4 are done
-    assert core.complete([4]) == ((), ())
-    core.check()
-
-
-def test_cutting_sweeps_short_books_each_step_once() -> None:
+def test_revoking_again_and_again_books_each_step_once() -> None:
     size = 200
-    steps = FakeSteps("l" * size, tuple((i, i + 1) for i in range(size - 1)))
     booked: list[int] = []
 
     class Counting(Scheduler):
         __slots__ = ()
 
-        def _book(self, done: object) -> object:  # type: ignore[override]
-            booked.extend(done)  # type: ignore[arg-type, call-overload]
-            return super()._book(done)  # type: ignore[arg-type]
+        def _book(self, first: int, end: int) -> None:
+            booked.extend(range(first, end))
+            super()._book(first, end)
 
-    core = Counting(steps, LIGHT)
+    core = Counting(FakeSteps("k" * size, tuple((i, i + 1) for i in range(size - 1))))
     core.start()
     while not core.over:
-        claimed = core.claim()
-        if len(claimed) > 2:
-            core.give_back(claimed[2:])
-        core.complete(claimed[:2])
-    assert len(booked) == len(set(booked)) <= size
-
-
-@pytest.mark.parametrize("kinds", ["hh", "ll"])
-def test_after_a_stop_running_steps_only_report_in(kinds: str) -> None:
-    core = Scheduler(FakeSteps(kinds, ()), LIGHT)
-    core.start()
-    claimed = core.claim()
-    assert core.cancel()
-    assert not core.cancel()
-    assert core.phase is Phase.CANCELLED
-    assert core.in_flight == set(claimed)
-    assert core.complete([0]) == ((), ())
-    assert core.claim() == []
-    assert core.state(0) is State.DONE
+        batch = core.claim(5)
+        for _ in range(min(3, len(batch.todo))):
+            batch.todo.popleft()
+        core.step_by_step()
+        core.complete(batch.last)
+    assert booked == [step for step in range(size) if step not in core.log()], "but those reported by themselves"
     core.check()
 
 
-def test_the_log_replays_the_run() -> None:
-    core = Scheduler(FakeSteps("hh", ((0, 1),)), LIGHT)
+# Large ones.
+
+LARGE = 100_000
+SHAPES = {
+    "chain": tuple((step, step + 1) for step in range(LARGE - 1)),
+    "wide": (),
+    "one for all": tuple((0, step) for step in range(1, LARGE)),
+    "all for one": tuple((step, LARGE - 1) for step in range(LARGE - 1)),
+}
+
+
+@pytest.fixture(params=SHAPES, scope="module")
+def large(request: pytest.FixtureRequest) -> FakeSteps:
+    return FakeSteps("k" * LARGE, SHAPES[request.param], frozenset([LARGE - 1]))
+
+
+def test_many_steps_one_by_one(large: FakeSteps) -> None:
+    core = Scheduler(large)
     core.start()
-    core.complete(core.claim())
-    core.fail(core.claim()[0])
-    assert [(name, list(which)) for name, which in core.log()] == [
-        ("start", []),
-        ("claim", [0]),
-        ("complete", [0]),
-        ("claim", [1]),
-        ("fail", [1]),
-    ]
+    step, order = core.take(), []
+    while step != END:
+        order.append(step)
+        step = core.advance(step)
+    assert order == list(range(LARGE))
+    assert core.over
+    assert sorted(core.released) == list(range(LARGE - 1))
+
+
+def test_many_steps_in_order(large: FakeSteps) -> None:
+    core = Scheduler(large)
+    core.start()
+    order: list[int] = []
+    while not core.over:
+        batch = core.claim(2048)
+        order += batch.steps
+        assert core.complete_batch(batch)
+    assert order == list(range(LARGE))
+    core.step_by_step()
+    assert all(core.state(step) is State.DONE for step in range(0, LARGE, 1000))
+    assert (core.ready, core.running, core.released) == ([], set(), [])
+
+
+def test_many_steps_now_in_order_and_now_not(large: FakeSteps) -> None:
+    """A batch of which the worker has started half, whose last step is then reported by itself, and another one."""
+    core = Scheduler(large)
+    core.start()
+    started: list[int] = []
+    while not core.over:
+        batch = core.claim(16_384)
+        started += [batch.todo.popleft() for _ in range((len(batch.steps) + 1) // 2)]
+        core.step_by_step()
+        assert batch.last == started[-1]
+        step = core.advance(batch.last)
+        if step != END:
+            started.append(step)
+            core.complete(step)
+    assert started == list(range(LARGE))
+
+
+# The log.
+
+
+def test_the_log_has_the_last_events_and_no_more() -> None:
+    size = 3 * LOG_EVENTS
+    core = begun("k" * size, ())
+    for step in range(size - 1):
+        core.complete(core.take())
+        assert len(core.log()) == min(LOG_EVENTS, step + 2)
+    core.cancel()
+    log = core.log()
+    assert log[-3:] == [size - 3, size - 2, "cancel"]
+    assert len(log) == LOG_EVENTS
+    log.clear()
+    assert len(core.log()) == LOG_EVENTS, "it is a copy"
+    with pytest.raises(InternalError) as caught:
+        core.complete(0)
+    assert len(str(caught.value).splitlines()) == LOG_EVENTS + 1
+
+
+def test_the_log_of_a_run_in_order_has_its_batches() -> None:
+    core = begun("kkkkk", ())
+    core.complete_batch(core.claim(2))
+    batch = core.claim(3)
+    batch.todo.popleft()
+    core.step_by_step()
+    core.complete(batch.last)
+    assert core.log() == ["start", ("claim", 0, 2), ("batch", 0, 1), ("claim", 2, 5), ("revoke", 2, 1), 2]
+    assert not any(isinstance(event, Batch) for event in core.log()), "which would keep them"

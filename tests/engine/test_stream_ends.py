@@ -65,7 +65,7 @@ class Left:
         return self.numbers_async(**options) if asynchronous else self.numbers(**options)
 
     async def nothing(self, tasks: int = 1) -> None:
-        """Wait until nothing is left; a lane, or the finaliser of a generator, may need a moment."""
+        """Wait until nothing is left; a worker, or the finaliser of a generator, may need a moment."""
         async with asyncio.timeout(20):
             while len(asyncio.all_tasks()) > tasks or self.runs:
                 let_go()
@@ -1045,7 +1045,7 @@ def test_memory_is_flat(run_async: Runner, left: Left, held: Any) -> None:
         async for y in held.stream((x % 20 for x in range(2000)), in_flight=5):
             most = max(most, len(left.runs))
             del y
-        assert FREE_THREADED or most <= 5 + 4  # and one that a lane, or the loop's queue, is about to let go of
+        assert FREE_THREADED or most <= 5 + 4  # and one that a worker, or the loop's queue, is about to let go of
         await left.nothing()
 
     run_async(main())

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 import dataflow as flow
-from tests.release import lanes_have_left, let_go, settles
+from tests.release import let_go, settles, workers_have_left
 
 Runner = Callable[[Any], Any]
 plans_module = importlib.import_module("dataflow.frontend.plan_cache")
@@ -145,7 +145,7 @@ def test_graphs_go_with_retrace_and_with_their_instance(use: Callable[[Any], Any
     made: list[Any] = []
     of = Keeps(made)
     use(of)
-    lanes_have_left()
+    workers_have_left()
     gc.collect()
     assert made
     assert all(array() is not None for array in made)

@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflow.engine.scheduler import Scheduler
-from dataflow.graph.costs import LIGHT
+from dataflow.engine.scheduler import END, Scheduler
 from dataflow.graph.nodes import Graph, Kind, Node, OpSpec, Ref
 from dataflow.graph.plan import Plan, make_plan
 from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT, handed
@@ -102,7 +101,7 @@ def evaluate(plan: Plan, values: list[Any], step: int) -> None:
 
 
 def run_in_order(plan: Plan, *inputs: Any) -> tuple[Any, int]:
-    """As a lane sweeps: the steps in order, each releasing what it reads last. Returns (result, peak of results)."""
+    """As one worker alone: the steps in order, each releasing what it reads last. Returns (result, peak of results)."""
     values = begin(plan, list(inputs))
     alive: weakref.WeakSet[Result] = weakref.WeakSet()
     peak = 0
@@ -115,22 +114,23 @@ def run_in_order(plan: Plan, *inputs: Any) -> tuple[Any, int]:
     return plan.output.build(values), peak
 
 
-def run_by_claims(plan: Plan, *inputs: Any) -> tuple[Any, int]:
-    """As one lane that knows nothing of costs: a claim for each step; released is what the core says."""
+def run_step_by_step(plan: Plan, *inputs: Any) -> tuple[Any, int]:
+    """As one worker that takes step after step; released is what the core says."""
     values = begin(plan, list(inputs))
     alive: weakref.WeakSet[Result] = weakref.WeakSet()
     peak = 0
-    core = Scheduler(plan, LIGHT)
-    due = list(core.start())
+    core = Scheduler(plan)
+    core.start()
     while not core.over:
-        step = due.pop(0) if due else core.claim()[0]
+        step = core.due.pop(0) if core.due else core.take()
+        assert step != END
         evaluate(plan, values, step)
         alive.add(values[step])
         peak = max(peak, len(alive))
-        released, more = core.complete([step])
-        due += more
-        for slot in released:
+        core.complete(step)
+        for slot in core.released:
             values[slot] = None
+        core.released.clear()
     return plan.output.build(values), peak
 
 
@@ -200,7 +200,7 @@ def test_random_graphs_against_the_plain_calls(graph: Graph) -> None:
     values = plain(graph, *inputs)
     wanted = [values[ref] for ref in graph.output]
     assert show(run_in_order(plan, *inputs)[0]) == wanted
-    assert show(run_by_claims(plan, *inputs)[0]) == wanted
+    assert show(run_step_by_step(plan, *inputs)[0]) == wanted
 
 
 @settings(max_examples=150, deadline=None)
@@ -315,7 +315,7 @@ def test_the_deepest_sink_goes_first_and_unread_ones_are_kept() -> None:
 
 
 def both_peaks(plan: Plan, *inputs: Any) -> tuple[int, int]:
-    return run_in_order(plan, *inputs)[1], run_by_claims(plan, *inputs)[1]
+    return run_in_order(plan, *inputs)[1], run_step_by_step(plan, *inputs)[1]
 
 
 def test_a_chain_keeps_two_alive() -> None:
@@ -563,7 +563,7 @@ def test_what_is_shared_by_all_runs_is_not_changed_by_one() -> None:
     plan = sketch.plan(sketch.kernel("k", sketch.kernel("l", sketch.inputs[0])))
     before = ([*plan.counts], [*plan.readers], [*plan.template], [*plan.sources])
     run_in_order(plan, 1)
-    run_by_claims(plan, 1)
+    run_step_by_step(plan, 1)
     assert (plan.counts, plan.readers, plan.template, plan.sources) == before
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dataflow.threads import budget, intraop
+from dataflow.threads import intraop
 from dataflow.threads.blas import Blas, Library, Reach
 from dataflow.threads.intraop import IntraOp
 from dataflow.threads.settings import Settings
@@ -51,52 +51,6 @@ def test_it_begins_as_found_and_ends_as_found():
     assert (library.count(), control.threads) == (7, None)
     control.go(member)
     assert library.sets == [4, 7]
-
-
-@pytest.mark.parametrize("awake", [False, True])
-def test_after_a_kernel_of_which_nobody_knows_it_looks_for_workers(awake: bool, monkeypatch: pytest.MonkeyPatch):
-    looks: list[bool] = []
-    monkeypatch.setattr(intraop, "SEEN", True)
-    monkeypatch.setattr(intraop, "workers_awake", lambda: looks.append(awake) or awake)
-    monkeypatch.setattr(intraop, "perf_counter", lambda: 1000.0)
-    control, settings = made(Faked(2))
-    member = control.come()
-    samples = []
-    for known in (False, False, True):
-        control.start(member, seconds=1e-3, gain=2.0 if known else None)
-        samples.append(control.end(member))
-    assert looks == [awake, awake]
-    assert [(sample.several, sample.alone, sample.warm, sample.helped) for sample in samples] == [
-        (True, True, False, awake),
-        (True, True, awake, awake),
-        (True, True, awake, True),
-    ]
-    control.start(member, seconds=1e-3, gain=1.0)
-    assert not control.end(member).several
-    settings.set_intraop(2)
-    control.start(member)
-    assert control.end(member) is None
-    assert looks == [awake, awake]
-
-
-def test_what_a_kernel_takes_beside_more_than_there_are_cpus_says_nothing():
-    control, _ = made(Faked(2))
-    members = [control.come() for _ in range(3)]
-    for member in members:
-        control.start(member, seconds=1e-3, gain=1.0)
-    assert control.end(members[0]) is None
-    assert control.end(members[1]) is not None
-
-
-def test_where_threads_cannot_be_seen_workers_are_taken_to_be_awake(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(intraop, "SEEN", False)
-    monkeypatch.setattr(intraop, "perf_counter", lambda: 1000.0)
-    control, _ = made(Faked(2))
-    member = control.come()
-    for warm in (False, True):
-        control.start(member)
-        sample = control.end(member)
-        assert (sample.warm, sample.helped) == (warm, True)
 
 
 def test_two_at_once_have_one_thread_each():
@@ -247,33 +201,6 @@ def test_whatever_brings_a_flaw_out_warns_of_it(by: str) -> None:
     control.end(first)
 
 
-def test_who_rests_lets_those_go_on_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "GRACE", 20.0)
-    library = Faked(2)
-    control, _ = made(library)
-    hot(control)
-    first, threads = control.come(), []
-    control.start(first, seconds=20e-3, gain=1.9)
-
-    def lane() -> None:
-        member = control.come()
-        control.start(member, seconds=20e-3, gain=1.9)
-        threads.append(library.count())
-        control.end(member)
-        control.go(member)
-
-    thread = threading.Thread(target=lane)
-    thread.start()
-    while not control._waiters:
-        assert thread.is_alive()
-    control.end(first)
-    assert control._waiters
-    control.rest(first)
-    thread.join(10)
-    assert threads == [2]
-    control.go(first)
-
-
 def test_of_openmp_each_thread_has_its_own_number():
     library = Faked(8, reach=Reach.THREAD)
     control, _ = made(library)
@@ -385,67 +312,6 @@ def hot(control: IntraOp) -> None:
     control.start(member)
     control._budget.end(member, member.began, hot=True)
     control.go(member)
-
-
-def test_who_is_held_back_starts_after_the_other_and_its_light_ones_and_before_its_next(monkeypatch):
-    now = [1000.0]
-    monkeypatch.setattr(intraop, "perf_counter", lambda: now[0])
-    library = Faked(2)
-    control, _ = made(library)
-    hot(control)
-    first = control.come()
-    control.start(first, seconds=20e-3, gain=1.9, ready=1)
-    assert library.count() == 2
-    began = threading.Event()
-
-    def lane() -> None:
-        member = control.come()
-        control.start(member, seconds=20e-3, gain=1.9)
-        began.set()
-        control.end(member)
-        control.go(member)
-
-    thread = threading.Thread(target=lane)
-    thread.start()
-    while not control._waiters:
-        assert thread.is_alive()
-    assert not began.is_set()
-    control.end(first)
-    control.small(first)  # what hangs on it comes first
-    assert control._waiters
-    assert not began.is_set()
-    control.start(first, seconds=20e-3, gain=1.9)  # what starts the other one, in its name, before it has woken up
-    assert began.is_set()
-    thread.join()
-    assert not control._waiters
-    control.end(first)
-    control.go(first)
-    assert library.count() == 2
-
-
-def test_who_waits_in_vain_starts_with_one_thread():
-    library = Faked(2)
-    control, _ = made(library)
-    hot(control)
-    first = control.come()
-    control.start(first, seconds=1e-3, gain=1.9, ready=1)
-    counts: list[int] = []
-
-    def lane() -> None:
-        member = control.come()
-        control.start(member, seconds=1e-3, gain=1.9)  # the first one takes its time
-        counts.append(library.count())
-        control.end(member)
-        control.go(member)
-
-    thread = threading.Thread(target=lane)
-    thread.start()
-    thread.join()
-    assert counts == [1]
-    control.end(first)
-
-
-# ---------------------------------------------------------------- forks
 
 
 def test_at_a_fork_there_is_one_thread_and_then_what_was():

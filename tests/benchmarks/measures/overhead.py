@@ -65,7 +65,7 @@ def _pattern(pattern: str, taking_part: list[Adapter], options: Options) -> dict
             # A loop over fewer nodes is quicker (its values stay in the cache): each is compared with one of its size.
             bare[len(tasks)] = BARE.prepare(tasks, nothing, options.threads, stack)
         for job in jobs.values():
-            job.run()  # threads start, and lanes learn what kernels cost
+            job.run()  # threads start, and workers find what kernels take
         cases = {key: partial(_warm_seconds, job) for key, job in [*jobs.items(), *bare.items()]}
         with frozen():
             measured = interleaved(cases, options.repeats, [adapter for adapter in taking_part if adapter.slow])

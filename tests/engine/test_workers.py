@@ -1,4 +1,4 @@
-"""Lanes: never more kernels at once than the setting allows, never fewer than it could, and everybody gets a turn."""
+"""Workers: never more kernels at once than the setting allows, never fewer than it could, and everybody gets a turn."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ import numpy as np
 import pytest
 
 import dataflow as flow
-from dataflow.engine import executors, lanes, watcher
+from dataflow.engine import executors, monitor
+from dataflow.engine import pool as engine
 from dataflow.engine.executors import THREAD_NAME
-from dataflow.engine.scheduler import BATCH_SECONDS
-from dataflow.graph.costs import LIGHT
+from dataflow.engine.pool import process_pool
+from dataflow.engine.turns import TURN
+from dataflow.engine.worker import light
 from tests.conftest import LOOPS
+from tests.engine.light import taken_for_light
 
 Runner = Callable[[Any], Any]
 
@@ -119,17 +122,8 @@ class Meeting:
         if self.barrier is not None:
             self.barrier.wait(20)
 
-    async def learn(self, pipeline: Any, *args: Any) -> None:
-        """Run it until all its kernels are known to be light."""
-        plan, _ = pipeline.prepare(args, {})
-        for _ in range(10_000):
-            await pipeline(*args)
-            if all(plan.costs.seconds[step] < LIGHT for step in range(len(plan)) if not plan.on_loop[step]):
-                return
-        raise AssertionError("quick kernels are not learned to be light")
 
-
-def test_two_kernels_that_were_learned_to_be_light_meet(run_async: Runner) -> None:
+def test_two_kernels_that_are_taken_for_light_meet(run_async: Runner) -> None:
     flow.set_num_interop_threads(2)
     meeting = Meeting()
 
@@ -138,16 +132,16 @@ def test_two_kernels_that_were_learned_to_be_light_meet(run_async: Runner) -> No
         return meeting.one(x), meeting.two(x)
 
     async def main() -> None:
-        await meeting.learn(both, 0)
         meeting.barrier = threading.Barrier(2)
-        assert await both(0) == (1, 2)
-        assert await both(1) == (2, 3)  # and they are known now
+        for x in range(5):
+            taken_for_light(both, x)
+            assert await both(x) == (x + 1, x + 2)
 
     run_async(main())
 
 
-def test_they_meet_across_runs_and_beside_a_sweep(run_async: Runner) -> None:
-    """One lane is in the middle of many light kernels of another run."""
+def test_they_meet_across_runs_and_beside_light_kernels(run_async: Runner) -> None:
+    """One worker is in the middle of many light kernels of another run."""
     flow.set_num_interop_threads(3)
     meeting = Meeting()
     stop = False
@@ -170,26 +164,27 @@ def test_they_meet_across_runs_and_beside_a_sweep(run_async: Runner) -> None:
     def right(x: Any) -> Any:
         return meeting.two(x)
 
-    async def sweep() -> None:
+    async def beside() -> None:
         while not stop:
             assert await chain(0) == 2_000
 
     async def main() -> None:
         nonlocal stop
-        for pipeline in (left, right, chain):
-            await meeting.learn(pipeline, 0)
-        sweeping = asyncio.create_task(sweep())
+        taken_for_light(chain, 0)
+        others = asyncio.create_task(beside())
         meeting.barrier = threading.Barrier(2)
         for _ in range(20):
+            taken_for_light(left, 0)
+            taken_for_light(right, 0)
             assert await asyncio.gather(left(0), right(0)) == [1, 2]
         stop = True
-        await sweeping
+        await others
 
     run_async(main())
 
 
 def test_kernels_that_were_claimed_together_meet(run_async: Runner) -> None:
-    """Two steps of one batch: while its lane is in the first, another takes the second."""
+    """Two steps of one batch: while its worker is in the first, another takes the second."""
     flow.set_num_interop_threads(2)
     meeting = Meeting()
 
@@ -198,12 +193,10 @@ def test_kernels_that_were_claimed_together_meet(run_async: Runner) -> None:
         return [(meeting.one(x), meeting.two(x)) for _ in range(50)]
 
     async def main() -> None:
-        await meeting.learn(pairs, 0)
+        meeting.barrier = threading.Barrier(2)
         for _ in range(5):
-            meeting.barrier = threading.Barrier(2)
+            taken_for_light(pairs, 0)
             assert await pairs(0) == [(1, 2)] * 50
-            meeting.barrier = None
-            await meeting.learn(pairs, 0)
 
     run_async(main())
 
@@ -215,11 +208,11 @@ def spin(seconds: float) -> None:
         pass
 
 
-@pytest.mark.parametrize("seconds", [1.5 * BATCH_SECONDS, 5 * LIGHT])
+@pytest.mark.parametrize("seconds", [1.5 * TURN, 5 * light()])
 def test_a_small_run_does_not_wait_for_a_big_one(run_async: Runner, seconds: float) -> None:
-    """One thread, and a run of many kernels: so long that each is claimed alone, or in batches, which are cut short."""
+    """One thread, and a run of many kernels: each longer than a turn, or not."""
     flow.set_num_interop_threads(1)
-    pool = lanes.process_pool()
+    pool = process_pool()
     started = asked = started_small = 0
     small_waits = threading.Event()
 
@@ -231,7 +224,7 @@ def test_a_small_run_does_not_wait_for_a_big_one(run_async: Runner, seconds: flo
         if started == 20:
             before = pool.queued
             loop.call_soon_threadsafe(small_waits.set)
-            while pool.queued == before or any(lane.segment.unstarted for lane in list(pool._lanes) if lane.segment):
+            while pool.queued == before:
                 time.sleep(0)
             asked = started
         return x
@@ -263,11 +256,11 @@ def test_a_small_run_does_not_wait_for_a_big_one(run_async: Runner, seconds: flo
     loop: Any = None
     run_async(main())
     assert asked == 20
-    assert started_small <= asked + 2
+    assert started_small <= asked + 2 + TURN / seconds
 
 
 def test_a_small_run_takes_its_turn_among_light_kernels(run_async: Runner) -> None:
-    """As above, where the big run's kernels are known to be light and are taken in batches."""
+    """As above, where the big run's kernels are light and are taken in batches."""
     flow.set_num_interop_threads(1)
     count = 0
     at: list[int] = []
@@ -293,7 +286,8 @@ def test_a_small_run_takes_its_turn_among_light_kernels(run_async: Runner) -> No
 
     async def main() -> None:
         nonlocal count
-        await Meeting().learn(big, 1)
+        await big(1)
+        taken_for_light(big, 1)
         waited = 0
         for _ in range(10):
             count = 0
@@ -309,120 +303,8 @@ def test_a_small_run_takes_its_turn_among_light_kernels(run_async: Runner) -> No
     run_async(main())
 
 
-def test_light_kernels_that_the_last_lane_leaves_are_not_forgotten(run_async: Runner) -> None:
-    """The sweeper is inside a kernel, the other lane ends while no watcher is awake: now a slot is free."""
-    flow.set_num_interop_threads(2)
-    pool = lanes.process_pool()
-    meeting = Meeting()
-    gates = {"before": threading.Event(), "beside": threading.Event()}
-    inside: list[str] = []
-    gated = False
-
-    @flow.op
-    def stay(x: Any, name: str) -> Any:
-        if not gated:
-            time.sleep(5 * LIGHT)
-            return x
-        inside.append(name)
-        assert gates[name].wait(20)
-        return x
-
-    @flow.pipeline
-    def first(x: Any) -> Any:
-        return meeting.one(stay(x, "before"))
-
-    @flow.pipeline
-    def second(x: Any) -> Any:
-        return meeting.two(x)
-
-    @flow.pipeline
-    def third(x: Any) -> Any:
-        return stay(x, "beside")
-
-    async def main() -> None:
-        nonlocal gated
-        for _ in range(20):
-            await asyncio.gather(first(0), second(0), third(0))
-        gated = True
-        meeting.barrier = threading.Barrier(2)
-        runs = [asyncio.create_task(first(0)), asyncio.create_task(third(0))]
-        while len(inside) < 2:
-            await asyncio.sleep(0)
-        runs.append(asyncio.create_task(second(0)))  # waits: both slots are taken
-        while not pool.queued:
-            await asyncio.sleep(0)
-        while pool._watcher.awake:
-            pool._look(late=False)
-            await asyncio.sleep(0)
-        gates["before"].set()  # its lane goes on to `one`, as the sweeper, and waits there for `two`
-        while not meeting.barrier.n_waiting:
-            await asyncio.sleep(0)
-        gates["beside"].set()
-        assert await asyncio.gather(*runs) == [1, 0, 2]
-
-    run_async(main())
-
-
-def test_a_lane_gives_way_though_its_own_run_left_the_queue(run_async: Runner) -> None:
-    """While its batch is claimed nothing of the big run is ready, and a lane that comes by drops it from the queue."""
-    flow.set_num_interop_threads(2)
-    pool = lanes.process_pool()
-    count, ended, asked, go_on = 0, False, threading.Event(), threading.Event()
-
-    @flow.op
-    def tiny(x: int) -> int:
-        nonlocal count
-        count += 1
-        if asked.is_set() and count == 5_000:
-            assert go_on.wait(20)
-        return x + 1
-
-    @flow.op
-    def look(x: int) -> bool:
-        return ended
-
-    @flow.pipeline
-    def big(x: Any) -> Any:
-        for _ in range(30_000):
-            x = tiny(x)
-        return x
-
-    @flow.pipeline
-    def small(x: Any) -> Any:
-        return look(x)
-
-    async def main() -> None:
-        nonlocal count, ended
-        await Meeting().learn(small, 0)
-        await Meeting().learn(big, 0)
-        count = 0
-        asked.set()
-        running = asyncio.create_task(big(0))
-
-        def note_end(_: Any) -> None:
-            nonlocal ended
-            ended = True
-
-        running.add_done_callback(note_end)
-        while count < 5_000:
-            await asyncio.sleep(0)
-        with pool._lock:
-            for run in list(pool._queue):
-                run.queued = False
-                pool._queue.remove(run)
-        small_one = asyncio.create_task(small(0))
-        while not pool._queue and not small_one.done():  # or another lane had it already
-            await asyncio.sleep(0)
-        go_on.set()
-        await small_one
-        assert count < 30_000
-        assert await running == 30_000
-
-    run_async(main())
-
-
 def test_a_kernel_that_works_off_an_inner_run_leaves_light_kernels_of_others_to_others(run_async: Runner) -> None:
-    """It executes light kernels all the time, so no watcher ever finds it stuck."""
+    """It executes light kernels all the time, so the monitor never finds it held up."""
     flow.set_num_interop_threads(2)
     count = 0
     beside: list[int] = []
@@ -458,8 +340,8 @@ def test_a_kernel_that_works_off_an_inner_run_leaves_light_kernels_of_others_to_
 
     async def main() -> None:
         nonlocal count
-        await Meeting().learn(inner, 0)
-        await Meeting().learn(small, 0)
+        taken_for_light(inner, 0)
+        taken_for_light(small, 0)
         waited = 0
         for _ in range(7):
             count = 0
@@ -589,9 +471,9 @@ def test_the_loop_thread_executes_no_kernel_and_async_ops_hold_no_thread(run_asy
         return [wait(done) for _ in range(100)], compute()
 
     async def main() -> None:
-        on_loop, on_lane = await mixed(asyncio.Event())
+        on_loop, on_worker = await mixed(asyncio.Event())
         assert set(on_loop) == {threading.current_thread().name}
-        assert on_lane.startswith(THREAD_NAME)
+        assert on_worker.startswith(THREAD_NAME)
 
     run_async(main())
 
@@ -680,7 +562,7 @@ def test_what_a_run_held_is_let_go_of_without_a_lock_of_ours(run_async: Runner) 
         context.run(held.set, Curious())
         second = context.run(lambda: asyncio.get_running_loop().create_task(waits()))
         del context
-        while not lanes.process_pool().queued:
+        while not process_pool().queued:
             await asyncio.sleep(0)
         second.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -704,10 +586,10 @@ def test_an_idle_pool_holds_no_run(run_async: Runner) -> None:
         return [kernel(i) for i in range(10)]
 
     run_async(some())
-    pool = lanes.process_pool()
+    pool = process_pool()
     while pool.busy:
         pass
-    assert (pool.queued, repr(pool)) == (0, f"<Pool limit={pool.limit} lanes=0 queued=0>")
+    assert (pool.queued, repr(pool)) == (0, f"<Pool limit={pool.limit} workers=0 parked={pool.parked}>")
 
 
 # What should not happen, but does on a machine that is full, or with a bug of ours: no run hangs.
@@ -743,7 +625,7 @@ def squares() -> Any:
 def fresh_pool() -> Iterator[None]:
     """The pool makes a new executor for the test, and another one after it."""
     before = flow.get_num_interop_threads()
-    while lanes.process_pool().busy:  # a lane that is about to end would take the work
+    while process_pool().busy:  # a worker that is about to end would take the work
         pass
     flow.set_num_interop_threads(before + 5)
     flow.set_num_interop_threads(before + 4)
@@ -783,10 +665,10 @@ def test_without_any_thread_the_awaiter_is_told(run_async: Runner, monkeypatch: 
 
 
 @pytest.mark.usefixtures("fresh_pool")
-def test_the_last_lane_to_be_refused_takes_all_runs_that_wait_with_it(
+def test_the_last_worker_to_be_refused_takes_all_runs_that_wait_with_it(
     run_async: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first lane's thread is refused after the second one's, whose run relied on the first."""
+    """The first worker's thread is refused after the second one's, whose run relied on the first."""
     asked, answer = threading.Event(), threading.Event()
 
     class Slow(ThreadPoolExecutor):
@@ -802,7 +684,7 @@ def test_the_last_lane_to_be_refused_takes_all_runs_that_wait_with_it(
         first = asyncio.create_task(asyncio.to_thread(squares.run))
         await asyncio.to_thread(asked.wait, 20)
         second = asyncio.create_task(squares())
-        while lanes.process_pool().queued < 128:
+        while process_pool().queued < 128:
             await asyncio.sleep(0)
         assert not second.done()
         answer.set()
@@ -811,7 +693,7 @@ def test_the_last_lane_to_be_refused_takes_all_runs_that_wait_with_it(
                 await run
 
     run_async(main())
-    assert lanes.process_pool().queued == 0
+    assert process_pool().queued == 0
 
 
 @pytest.mark.usefixtures("fresh_pool")
@@ -823,28 +705,33 @@ def test_an_interrupt_while_a_thread_is_started_arrives(run_async: Runner, monke
     monkeypatch.setattr(executors, "ThreadPoolExecutor", Interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_async(squares())
-    assert lanes.process_pool().queued == 0
+    assert process_pool().queued == 0
 
 
-def test_a_watcher_that_dies_is_replaced(run_async: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bug of ours in the watcher: the next time it is needed there is a new one."""
+def test_a_bug_in_the_monitor_is_not_the_end_of_it(run_async: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next time it is needed it looks again, or another in its place."""
     flow.set_num_interop_threads(2)
-    pool = lanes.Pool(2, cpus=2)
-    monkeypatch.setattr(lanes, "_process_pool", pool)
-    died = threading.Event()
-    monkeypatch.setattr(threading, "excepthook", lambda _: died.set())
+    pool = engine.Pool(2)
+    monkeypatch.setattr(engine, "_process_pool", pool)
+    looked = threading.Event()
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
     meeting = Meeting()
 
     @flow.pipeline
     def both(x: Any) -> Any:
         return meeting.one(x), meeting.two(x)
 
+    def broken() -> int:
+        looked.set()
+        raise ZeroDivisionError("a bug of ours")
+
     async def main() -> None:
-        await meeting.learn(both, 0)
         with monkeypatch.context() as patch:
-            patch.setattr(pool._watcher, "_look", None)
-            while not died.is_set():
+            patch.setattr(pool._monitor, "_look", broken)
+            while not looked.is_set():
+                taken_for_light(both, 0)
                 await both(0)
+        taken_for_light(both, 0)
         meeting.barrier = threading.Barrier(2)
         assert await both(0) == (1, 2)
 
@@ -853,7 +740,7 @@ def test_a_watcher_that_dies_is_replaced(run_async: Runner, monkeypatch: pytest.
 
 
 @pytest.mark.usefixtures("fresh_pool")
-def test_without_a_watcher_all_runs_end(run_async: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_monitor_all_runs_end(run_async: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = 0
 
     class Refused(threading.Thread):
@@ -862,37 +749,29 @@ def test_without_a_watcher_all_runs_end(run_async: Runner, monkeypatch: pytest.M
             refused += 1
             raise RuntimeError("can't start new thread")
 
-    pool = lanes.Pool(2, cpus=2)
-    monkeypatch.setattr(lanes, "_process_pool", pool)
-    monkeypatch.setattr(watcher, "Thread", Refused)
+    pool = engine.Pool(2)
+    monkeypatch.setattr(engine, "_process_pool", pool)
+    monkeypatch.setattr(monitor, "Thread", Refused)
     for _ in range(5):
+        taken_for_light(squares)
         assert run_async(squares()) == [i * i for i in range(64)]
     assert refused
-    assert not pool._watcher.awake
+    assert not pool._monitor.awake
     pool.resize(3)  # its threads end
 
 
-def test_a_bug_in_a_lane_is_an_error_and_no_hang(run_async: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = lanes.execute
+def test_a_bug_in_a_worker_is_an_error_and_no_hang(run_async: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = engine.serve
     broken = True
 
-    def execute(run: Any, segment: Any) -> float:
+    def serve(pool: Any, worker: Any, run: Any) -> None:
         if broken:
             raise ZeroDivisionError("a bug of ours")
-        return real(run, segment)
+        real(pool, worker, run)
 
-    monkeypatch.setattr(lanes, "execute", execute)
+    monkeypatch.setattr(engine, "serve", serve)
     for _ in range(10):
         with pytest.raises(ZeroDivisionError, match="a bug of ours"):
             run_async(squares())
     broken = False
     assert run_async(squares()) == [i * i for i in range(64)]
-
-
-def test_a_lent_slot_is_for_a_lane_beyond_the_cpus() -> None:
-    pool = lanes.Pool(8, cpus=2)
-    pool._slots += 1
-    pool._count_wanted()
-    assert pool._among == 3
-    small = lanes.Pool(1, cpus=2)
-    assert small._among == 1

@@ -1,0 +1,641 @@
+"""The bounded ThreadPoolExecutor of the process, and the workers on it.
+
+A *worker* is a job on the executor that executes ready kernels one after another, with no trip through an event loop in
+between. When there is nothing left to do it is *parked* for a moment, without a slot, since waking it costs less than
+starting another; then it ends, so an idle process has only sleeping threads.
+
+    offer(run) ─▶ turns ─▶ worker: take ─▶ execute ─▶ visit: report, take the next ─▶ … ─▶ nothing left: it is parked
+                    ▲                                   │
+                    └────── runs take turns ────────────┘
+
+Rules, all under the engine's lock:
+
+1. At most `limit` workers hold a slot, and only a worker with a slot starts kernels. After shrinking, a worker that
+   comes to the end of its kernel gives up its slot; none is handed out until fewer than `limit` are held.
+   A kernel that has nothing to do but wait for its inner run lends its slot, and gets it back before any further worker
+   starts a kernel.
+2. A run with kernels to start waits in `turns`, once, and leaves it only when nothing of it can be started. Whoever
+   makes kernels ready, or leaves some, sees to that under the same lock: no wake-up is lost.
+3. Whoever leaves kernels ready calls one more worker, if there is a slot and none is on its way; that one calls the
+   next when it comes. So as many kernels execute as there are slots, if as many are ready.
+4. A *serial* run has one worker, whatever is ready (see `worker`). While threads take turns at the interpreter there is
+   one such worker in the process, besides those whose kernels wait for inner runs: two would only fight for it.
+   If it is held up in a kernel for longer than a moment, the monitor ends that: what is ready is for everybody then. So
+   two kernels that wait for each other meet, also if both were thought light.
+5. A worker leaves its run for one that has been served less; see `turns`.
+6. The last reference to a run may not go under the lock, since freeing what it holds may call user code.
+
+Why not `executor.submit` for each kernel: two locks, a future and a thread switch each, tens of microseconds.
+Why the executor is replaced when the limit changes: `max_workers` cannot be changed, and a private attribute that
+looks as if it could neither adds threads to a backlog nor takes any away.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Lock
+from time import perf_counter
+
+from dataflow.engine.executors import Executors, submit
+from dataflow.engine.lock import engine_lock
+from dataflow.engine.monitor import Monitor, View
+from dataflow.engine.run import Run, here
+from dataflow.engine.scheduler import END, Batch
+from dataflow.engine.turns import NOBODY, Turns
+from dataflow.engine.worker import (
+    BATCH_SECONDS,
+    FIRST_BATCH,
+    IN_ORDER,
+    LARGEST_BATCH,
+    LOCKED,
+    Worker,
+    clear_frames,
+    serve,
+)
+from dataflow.events import OperatorEnded, observers
+from dataflow.threads.intraop import process_intraop
+from dataflow.threads.settings import process_settings
+
+logger = logging.getLogger("dataflow")
+
+__all__ = ["Pool", "process_pool"]
+
+REST = 10e-3
+"""Seconds for which a worker is parked. A process that exits waits so long at the most."""
+
+
+class Pool:
+    """At most `limit` workers on a ThreadPoolExecutor of as many threads; see the module docstring for the rules."""
+
+    def __init__(self, limit: int) -> None:
+        self.lock = engine_lock()
+        self._limit = limit
+        self._slots = limit
+        """The limit, and one more for each kernel that lends its slot because it only waits."""
+        self._returning: deque[Lock] = deque()
+        """Kernels that want theirs back; each waits for its lock to be released."""
+        self._workers: set[Worker] = set()
+        """Those that hold a slot."""
+        self._coming = 0
+        """How many of them were called, and have not looked for a run yet."""
+        self._guests: set[Worker] = set()
+        self._parked: list[Worker] = []
+        """Workers without a slot and with nothing to do; the one that came last is woken first."""
+        self._parallel, self._serial = Turns[Run](), Turns[Run]()
+        """The runs that have kernels to start, by whether they are for all workers, or for one."""
+        self._right: Worker | None = None
+        """The worker of a serial run, while there may be but one."""
+        self._dropped: list[Run] = []
+        """Runs that wait no longer, for whoever has the lock to let go of after it."""
+        self._executors = Executors()
+        self._monitor = Monitor(self.lock, self._look)
+
+    def __repr__(self) -> str:
+        return f"<Pool limit={self._limit} workers={len(self._workers)} parked={len(self._parked)}>"
+
+    @property
+    def limit(self) -> int:
+        """How many kernels may execute at once."""
+        return self._limit
+
+    @property
+    def busy(self) -> int:
+        """How many kernels' slots are taken at the moment."""
+        return len(self._workers) - (self._slots - self._limit)
+
+    @property
+    def parked(self) -> int:
+        """How many workers wait a moment for something to do before they end."""
+        return len(self._parked)
+
+    @property
+    def queued(self) -> int:
+        """How many kernels are ready and wait for a worker."""
+        with self.lock:
+            return sum(run.core.startable for turns in (self._parallel, self._serial) for run in turns)
+
+    # From outside.
+
+    def offer(self, run: Run) -> None:
+        """Kernels of this run became ready: see that workers take them."""
+        with self.lock:
+            worker = self._call_for(run)
+            watch = worker is None and run.serial and self._right is not None and self._may_watch
+        if worker is not None:
+            self._launch(worker)
+        if watch:
+            self._monitor.wake()
+
+    def drive(self, run: Run, begin: Callable[[], object], wait: Callable[[], object]) -> None:
+        """Execute kernels of this run in the calling thread, beside free workers, until it is settled.
+
+        For a run that a kernel waits for: it has the kernel's slot. `begin` begins it, once the kernel counts as one
+        that executes nothing: another worker may be quicker. `wait` blocks until something has changed.
+        """
+        kernel = process_intraop.pause()
+        try:
+            begin()
+            self._drive(run, wait)
+        finally:
+            process_intraop.resume(kernel)
+            del run, begin, wait  # as in `_drive`
+
+    def _drive(self, run: Run, wait: Callable[[], object]) -> None:
+        worker = Worker(guest=True)
+        outer, here.run = here.run, run
+        with self.lock:
+            self._guests.add(worker)
+        try:
+            worker.member = process_intraop.come()
+            while not run.settled:
+                with self.lock:
+                    comes = run.core.startable > 0
+                    if comes:
+                        run.crew.add(worker)
+                        worker.run = run
+                if comes:
+                    self._serve(worker, run)
+                    if worker.member is not None:
+                        process_intraop.rest(worker.member)
+                    self._depart(worker, run)
+                if run.concluded:  # others are just about to leave it: not worth lending a slot
+                    while not run.settled:
+                        wait()
+                elif not run.settled:
+                    self._wait(run, wait)
+        finally:
+            if worker.member is not None:
+                process_intraop.go(worker.member)
+            here.run = outer
+            with self.lock:
+                self._guests.discard(worker)
+                if run.queued:  # who would drop it may never come by
+                    run.queued = False
+                    (self._serial if run.serial else self._parallel).remove(run)
+            del worker, run, outer, wait  # the frame of a failed kernel refers back to this one
+
+    def _wait(self, run: Run, wait: Callable[[], object]) -> None:
+        """Wait for async ops and other workers, which may need kernels to go on: meanwhile another has our slot."""
+        with self.lock:
+            if run.core.startable:
+                return
+            self._slots += 1
+            self._give_back()
+            called = self._call_for_all()
+        self._launch_all(called)
+        try:
+            while not run.settled and not run.core.startable:
+                wait()
+        finally:
+            ours = Lock()
+            ours.acquire()
+            with self.lock:
+                self._returning.append(ours)
+                self._give_back()
+            ours.acquire()  # at the latest when the next kernel of another worker has ended
+
+    def _give_back(self) -> None:
+        """Under the lock: slots that no worker holds go to those who lent theirs, before any worker gets one."""
+        while self._returning and len(self._workers) < self._slots:
+            self._slots -= 1
+            self._returning.popleft().release()
+
+    def resize(self, limit: int) -> None:
+        """Change the limit; acts at once on waiting work, and lets running kernels finish."""
+        self.set_limit(limit)()
+
+    def set_limit(self, limit: int) -> Callable[[], None]:
+        """Change the limit; the function returned acts on it, and may call user code: not to be called under a lock."""
+        with self.lock:
+            if limit == self._limit:
+                return lambda: None
+            self._slots += limit - self._limit
+            self._limit = limit
+            self._give_back()
+            retired = self._executors.retire()
+            parked, self._parked = self._parked, []
+            if len(self._workers) > self._slots:
+                for worker in self._workers:
+                    if worker.run is not None:
+                        worker.run.core.step_by_step()
+            called = self._call_for_all()
+        return partial(self._resized, retired, parked, called)
+
+    def _resized(self, retired: list[ThreadPoolExecutor], parked: list[Worker], called: list[Worker]) -> None:
+        for worker in parked:
+            worker.void = True
+            worker.ring()
+        for executor in retired:
+            executor.shutdown(wait=False)  # its workers go on to the end of their work, then its threads end
+        self._launch_all(called)
+        self._monitor.wake()  # a worker may be held up alone, and now another could take what is left of its batch
+
+    def reset(self) -> None:
+        """After a fork, in the child: no thread of the parent exists here, and its runs are not ours."""
+        Pool.__init__(self, process_settings.interop().value)
+
+    # What workers call between two kernels.
+
+    def visit(self, worker: Worker, run: Run, done: int, now: float, light: bool | None) -> int:
+        """Report a step, if any, and take the next one. `light` is what the worker has found of its last kernels.
+
+        END: the worker leaves. IN_ORDER: it may claim batches.
+        """
+        core, other, watch = run.core, None, False
+        with self.lock:
+            worker.visits += 1
+            run.served(now - worker.since)
+            worker.since = now
+            if done >= 0:
+                core.complete(done)
+            if core.stopped:
+                changed, step = run.let_go(), END
+            else:
+                if light is not None and light is not run.serial:
+                    self._judge(run, light)
+                if self._leaves(worker, run):
+                    step = END
+                elif run.serial and not observers[OperatorEnded] and core.may_go_in_order():
+                    step = IN_ORDER
+                else:
+                    step = core.take()
+                changed = run.hand_over() if core.due else False
+                if run.serial:
+                    watch = bool(core.ready or len(self._serial) > run.queued) and self._may_watch
+                if core.ready:
+                    if not run.serial:
+                        other = self._call_for(run)
+                    changed = changed or run.driven
+            released, core.released = core.released, []
+            trash = run.take_trash()
+            dropped = self._take_dropped()
+        if other is not None:
+            self._launch(other)
+        for slot in released:
+            run.values[slot] = None
+        del trash, dropped
+        if changed:
+            run.changed()
+        if watch:
+            self._monitor.wake()
+        return step
+
+    def claim(self, worker: Worker, run: Run) -> Batch | None:
+        """The next batch of a serial run; None if the worker is to see what else there is."""
+        with self.lock:
+            core = run.core
+            if not run.serial or core.over or self._leaves(worker, run) or not core.may_go_in_order():
+                return None
+            batch = worker.batch = core.claim(worker.batch_size)
+            watch = (len(batch.todo) > 1 or len(self._serial) > run.queued) and self._may_watch
+        if watch:
+            self._monitor.wake()
+        return batch
+
+    def did_batch(self, worker: Worker, run: Run, batch: Batch, now: float, *, light: bool) -> int:
+        """A batch was executed. IN_ORDER: another may be claimed; else the step that is to be reported, or END."""
+        with self.lock:
+            worker.visits += 1
+            worker.batch = None
+            seconds, worker.since = now - worker.since, now
+            run.served(seconds)
+            if not run.core.complete_batch(batch):
+                return batch.last
+            if not light and not run.core.over:
+                self._judge(run, light=False)
+                return END
+        count = len(batch.steps)
+        worker.batch_size = max(1, min(LARGEST_BATCH, 4 * count, int(BATCH_SECONDS * count / max(seconds, 1e-9))))
+        return IN_ORDER
+
+    def beside(self, run: Run) -> int:
+        """How many kernels could be executed beside one of this run."""
+        with self.lock:
+            return min(len(run.core.ready), self._slots - 1)
+
+    @property
+    def _may_watch(self) -> bool:
+        """Under the lock: whether the monitor sleeps, and could find somebody to go on in place of who is held up."""
+        return self._slots > 1 and not self._monitor.awake
+
+    def is_alone(self, run: Run) -> bool:
+        """Whether nothing else of this run can be executed now; asked without the lock."""
+        return (self._slots == 1 or not run.core.ready) and len(run.crew) == 1
+
+    def _leaves(self, worker: Worker, run: Run) -> bool:
+        """Under the lock: whether it is to leave this run."""
+        if worker.guest:
+            return False
+        if len(self._workers) > self._slots or self._returning:
+            return True
+        if run.serial:
+            if len(run.crew) > 1 or not self._has_right(worker):
+                return True
+            lowest = min(self._parallel.lowest, self._serial.lowest)
+        elif self._right is None:
+            lowest = min(self._parallel.lowest, self._serial.lowest)
+        else:
+            lowest = self._parallel.lowest
+        return lowest < run.level
+
+    def _has_right(self, worker: Worker) -> bool:
+        """Under the lock: whether it may be the worker of a serial run; if so, it is."""
+        if not LOCKED():
+            return True
+        if self._right is None:
+            self._right = worker
+        return self._right is worker
+
+    def _judge(self, run: Run, light: bool) -> None:
+        """Under the lock: its kernels are too light for several workers, or not."""
+        if run.queued:
+            run.queued = False
+            (self._serial if run.serial else self._parallel).remove(run)
+        run.serial = light
+        if not light:
+            run.core.step_by_step()
+            if self._right in run.crew:
+                self._right = None
+        self._wait_for_turn(run)
+
+    # Whose turn it is.
+
+    def _wait_for_turn(self, run: Run) -> bool:
+        """Under the lock: it waits for workers, if it has kernels for another; whether it does."""
+        if not run.core.startable or (run.serial and run.crew):
+            return False
+        if not run.queued:
+            run.queued = True
+            (self._serial if run.serial else self._parallel).add(run)
+        return True
+
+    def _drop(self, run: Run) -> None:
+        run.queued = False
+        if not self._wait_for_turn(run):  # else among those of the other kind
+            self._dropped.append(run)
+
+    def _take_dropped(self) -> list[Run]:
+        dropped = self._dropped
+        if dropped:
+            self._dropped = []
+        return dropped
+
+    def _next(self, worker: Worker) -> Run | None:
+        """Under the lock: the run whose turn it is, to which the worker belongs now; None: it has given up its slot."""
+        if worker.comes:
+            worker.comes = False
+            self._coming -= 1
+        run = None
+        if not (worker.void or len(self._workers) > self._slots or self._returning):
+            both = [self._parallel, self._serial]
+            if self._serial.lowest < self._parallel.lowest:
+                both.reverse()
+            for turns in both:
+                if turns.lowest == NOBODY or (turns is self._serial and LOCKED() and self._right is not None):
+                    continue
+                is_serial = turns is self._serial
+                run = turns.first(partial(_may_begin, serial=is_serial), self._drop)
+                if run is not None:
+                    if is_serial and LOCKED():
+                        self._right = worker
+                    break
+        if run is None:
+            self._leave(worker)
+            return None
+        run.crew.add(worker)
+        worker.run = run
+        return run
+
+    def _leave(self, worker: Worker) -> None:
+        """Under the lock: its slot is free; it is parked, if its thread has a future."""
+        self._workers.discard(worker)
+        self._give_back()
+        if not worker.void and worker.executor in self._executors:
+            worker.park()
+            self._parked.append(worker)
+
+    # Calling workers.
+
+    def _call_for(self, run: Run) -> Worker | None:
+        """Under the lock: it has kernels to start; a worker to launch, if one is to come for them."""
+        if not self._wait_for_turn(run) or self._coming or len(self._workers) >= self._slots:
+            return None
+        if run.serial and LOCKED() and self._right is not None:
+            return None
+        return self._call()
+
+    def _call_beside(self, run: Run) -> Worker | None:
+        """Under the lock: a worker has come to this run; the next to launch, if something is left for it."""
+        if self._coming or len(self._workers) >= self._slots:
+            return None
+        others = len(self._parallel) + len(self._serial) - run.queued
+        if not others and (run.serial or not run.core.startable > 1):
+            return None
+        return self._call()
+
+    def _call(self) -> Worker:
+        worker = self._parked.pop() if self._parked else Worker()
+        worker.comes = True
+        self._coming += 1
+        self._workers.add(worker)
+        return worker
+
+    def _call_for_all(self) -> list[Worker]:
+        """Under the lock: as many workers as there are slots, for all kernels that wait."""
+        waiting = sum(run.core.startable for turns in (self._parallel, self._serial) for run in turns)
+        return [self._call() for _ in range(min(self._slots - len(self._workers), waiting - self._coming))]
+
+    def _launch_all(self, workers: list[Worker]) -> None:
+        for worker in workers:
+            self._launch(worker)
+
+    def _launch(self, worker: Worker) -> None:
+        """Start or wake a worker that holds a slot. Not under the lock: starting a thread takes a while."""
+        if worker.bell is not None:
+            worker.ring()
+            return
+        while True:
+            with self.lock:
+                executor = worker.executor = self._executors.for_one_more(
+                    workers=len(self._workers), limit=self._limit, slots=self._slots
+                )
+            try:
+                submit(executor, self._work, worker)
+            except BaseException as exc:
+                with self.lock:
+                    # Void: it may have been queued before a thread for it could not be started.
+                    worker.void = True
+                    self._workers.discard(worker)
+                    self._coming -= 1
+                    worker.comes = False
+                    self._give_back()
+                    if executor not in self._executors and isinstance(exc, RuntimeError):
+                        worker = self._called_again()  # a resize came in between
+                        continue
+                    stranded = [] if self._workers else [*self._parallel.clear(), *self._serial.clear()]
+                    for run in stranded:
+                        run.queued = False
+                # Not raised here: whoever offered the last run may be the monitor, or a kernel that set the limit.
+                for run in stranded:
+                    run.crash(
+                        RuntimeError(f"no inter-op thread could be started to run {run.plan.graph.name!r}: {exc}")
+                    )
+                if not stranded and threading.main_thread().is_alive():  # else the interpreter closes: nobody will mind
+                    logger.warning("no further inter-op thread could be started", exc_info=exc)
+                if not isinstance(exc, Exception):
+                    raise
+            return
+
+    def _called_again(self) -> Worker:
+        worker = Worker()
+        worker.comes = True
+        self._coming += 1
+        self._workers.add(worker)
+        return worker
+
+    # A worker.
+
+    def _work(self, worker: Worker) -> None:
+        """The job on the executor."""
+        try:
+            while True:
+                with self.lock:
+                    run = self._next(worker)
+                    other = None if run is None else self._call_beside(run)
+                    dropped = self._take_dropped()
+                del dropped
+                if other is not None:
+                    self._launch(other)
+                if run is None:
+                    if self._rest(worker):
+                        continue
+                    return
+                here.run = run
+                try:
+                    worker.member = process_intraop.come()
+                except BaseException as bug:
+                    run.crash(bug)
+                else:
+                    self._serve(worker, run)
+                if worker.member is not None:  # before whoever waits for the run hears of its end
+                    process_intraop.go(worker.member)
+                    worker.member = None
+                here.run = None
+                self._depart(worker, run)
+                del run  # before anything waits
+        except BaseException:  # a bug of ours: nobody must wait for this worker
+            with self.lock:
+                self._leave(worker)
+                if worker in self._parked:
+                    self._parked.remove(worker)
+            logger.exception("a worker has ended")
+
+    def _serve(self, worker: Worker, run: Run) -> None:
+        worker.since, worker.batch_size = perf_counter(), FIRST_BATCH
+        try:
+            serve(self, worker, run)
+        except BaseException as bug:  # a bug of ours; a kernel's exceptions end in `serve`
+            run.crash(bug)
+
+    def _depart(self, worker: Worker, run: Run) -> None:
+        """A worker leaves a run, and what is left of it is for others."""
+        frame, worker.frame, worker.batch = worker.frame, None, None
+        with self.lock:
+            if self._right is worker:
+                self._right = None
+            worker.run = None
+        run.depart(worker)
+        with self.lock:
+            called = self._call_for(run)
+            dropped = self._take_dropped()
+        del dropped
+        if called is not None:
+            self._launch(called)
+        if frame is not None:
+            # A held exception keeps its kernel's frame, which refers back to the frames of `serve` and from there to
+            # ours: whatever these hold would live as long. Those are cleared, and ours lets go of everything.
+            clear_frames(frame)
+            del worker, run
+
+    def _rest(self, worker: Worker) -> bool:
+        """Wait a moment for something to do; False: the worker ends."""
+        bell = worker.bell
+        if bell is None:  # it has ended under the lock already
+            return False
+        if not bell.acquire(timeout=REST):
+            with self.lock:
+                if worker in self._parked:
+                    self._parked.remove(worker)
+                    return False
+            bell.acquire()  # somebody was just about to wake it
+        worker.bell = None
+        return not worker.void
+
+    # What the monitor is for.
+
+    def _look(self) -> View:
+        """One look at the workers of serial runs; who has not got on since the last one is alone no longer."""
+        view, called = View.NOTHING, list[Worker]()
+        met: list[Run] = []  # the last reference to one may be ours: it must not go under the lock
+        with self.lock:
+            for worker in (*self._workers, *self._guests):
+                run = worker.run
+                if run is None or not run.serial:
+                    continue
+                met.append(run)
+                view = max(view, View.FINE)
+                progress = worker.progress
+                if progress != worker.seen:
+                    worker.seen = progress
+                elif (
+                    (worker.batch is not None and worker.batch.todo)
+                    or run.core.ready
+                    or (worker is self._right and len(self._serial) > run.queued)
+                ):
+                    self._judge(run, light=False)
+                    other = self._call_for(run) or self._call_beside(run)
+                    if other is not None:
+                        called.append(other)
+                    view = View.HELD_UP
+        self._launch_all(called)
+        return view
+
+
+def _may_begin(run: Run, *, serial: bool) -> bool:
+    """Whether another worker may come to a run that waits among those that are serial, or those that are not."""
+    return run.serial is serial and run.core.startable > 0 and not (serial and run.crew)
+
+
+_process_pool: Pool | None = None
+_creating = Lock()
+
+
+def process_pool() -> Pool:
+    """The one pool of this process, made at the first call; it follows the inter-op setting."""
+    global _process_pool
+    if _process_pool is None:
+        limit = process_settings.interop().value  # may warn, which is user code: not under the lock
+        with _creating:
+            if _process_pool is None:
+                pool = Pool(limit)
+                process_settings.subscribe(pool.set_limit)
+                _process_pool = pool
+    return _process_pool
+
+
+def _after_fork() -> None:
+    global _creating
+    _creating = Lock()
+    here.run = None
+    if _process_pool is not None:
+        _process_pool.reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
