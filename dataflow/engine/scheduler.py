@@ -183,8 +183,13 @@ class Scheduler:
         return step
 
     def give_back(self, step: int) -> None:
-        """One that was taken, or due, and has not begun: it is ready again, or cancelled if the run was stopped."""
+        """One that was taken and has not begun: it is ready again, or cancelled if the run was stopped.
+
+        One that is due on the loop is given back only after a stop: it is nothing that a worker could take.
+        """
         self._must_run("give_back", step)
+        if self.phase is _OPEN and self._on_loop[step]:
+            raise self._illegal("give_back", (step,), "it is the loop's, and the run goes on")
         self.running.remove(step)
         self._log.append(("give_back", step))
         if self.phase is _OPEN:
