@@ -326,7 +326,7 @@ class Pool:
 
     def is_alone(self, run: Run) -> bool:
         """Whether nothing else of this run can be executed now; asked without the lock."""
-        return (self._slots == 1 or not run.core.ready) and len(run.crew) == 1
+        return (self._slots == 1 or not run.core.ready) and len(run.core.running) <= 1
 
     def _leaves(self, worker: Worker, run: Run) -> bool:
         """Under the lock: whether it is to leave this run."""
