@@ -116,9 +116,9 @@ class Pool:
 
     @property
     def queued(self) -> int:
-        """How many kernels are ready and wait for a worker."""
-        with self.lock:
-            return sum(run.core.startable for turns in (self._parallel, self._serial) for run in turns)
+        """How many kernels are ready and wait for a worker. Asked without the lock, as a finaliser may: it runs in the
+        midst of anything, also where its thread has the lock."""
+        return sum(run.core.startable for turns in (self._parallel, self._serial) for run in turns.copied())
 
     # From outside.
 
@@ -212,9 +212,9 @@ class Pool:
 
     def set_limit(self, limit: int) -> Callable[[], None]:
         """Change the limit; the function returned acts on it, and may call user code: not to be called under a lock."""
+        if limit == self._limit:  # without the lock, as `queued`
+            return lambda: None
         with self.lock:
-            if limit == self._limit:
-                return lambda: None
             self._slots += limit - self._limit
             self._limit = limit
             self._give_back()

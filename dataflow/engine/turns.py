@@ -44,6 +44,10 @@ class Turns(Generic[R]):
     def __iter__(self) -> Iterator[R]:
         return (run for level in self._levels for run in level)
 
+    def copied(self) -> list[R]:
+        """Those who wait; may be asked without the lock, and is as good as a moment ago then."""
+        return [run for level in self._levels.copy() for run in level.copy()]
+
     def add(self, run: R) -> None:
         """It waits at its level, behind those who are there."""
         while len(self._levels) <= run.level:

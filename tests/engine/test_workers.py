@@ -27,7 +27,7 @@ from dataflow.engine.turns import TURN
 from dataflow.engine.worker import light
 from tests.conftest import LOOPS
 from tests.engine.light import taken_for_light
-from tests.release import FREE_THREADED
+from tests.release import FREE_THREADED, let_go
 
 Runner = Callable[[Any], Any]
 
@@ -575,6 +575,7 @@ def test_what_a_run_held_is_let_go_of_without_a_lock_of_ours(run_async: Runner) 
         go_on.set()
         await first
         while not freed.is_set():
+            let_go()
             await asyncio.sleep(0)
 
     run_async(main())
