@@ -225,16 +225,22 @@ class Pool:
                     if worker.run is not None:
                         worker.run.core.step_by_step()
             called = self._call_for_all()
-        return partial(self._resized, retired, parked, called)
+            # A worker may be held up alone, and now another could take what is left of its batch.
+            serial = any(each.run is not None and each.run.serial for each in (*self._workers, *self._guests))
+            watch = serial and self._may_watch
+        return partial(self._resized, retired, parked, called, watch)
 
-    def _resized(self, retired: list[ThreadPoolExecutor], parked: list[Worker], called: list[Worker]) -> None:
+    def _resized(
+        self, retired: list[ThreadPoolExecutor], parked: list[Worker], called: list[Worker], watch: bool
+    ) -> None:
         for worker in parked:
             worker.void = True
             worker.ring()
         for executor in retired:
             executor.shutdown(wait=False)  # its workers go on to the end of their work, then its threads end
         self._launch_all(called)
-        self._monitor.wake()  # a worker may be held up alone, and now another could take what is left of its batch
+        if watch:
+            self._monitor.wake()
 
     def reset(self) -> None:
         """After a fork, in the child: no thread of the parent exists here, and its runs are not ours."""
@@ -439,8 +445,8 @@ class Pool:
             return None
         return self._call()
 
-    def _call(self) -> Worker:
-        worker = self._parked.pop() if self._parked else Worker()
+    def _call(self, *, anew: bool = False) -> Worker:
+        worker = self._parked.pop() if self._parked and not anew else Worker()
         worker.comes = True
         self._coming += 1
         self._workers.add(worker)
@@ -476,7 +482,7 @@ class Pool:
                     worker.comes = False
                     self._give_back()
                     if executor not in self._executors and isinstance(exc, RuntimeError):
-                        worker = self._called_again()  # a resize came in between
+                        worker = self._call(anew=True)  # a resize came in between
                         continue
                     stranded = [] if self._workers else [*self._parallel.clear(), *self._serial.clear()]
                     for run in stranded:
@@ -491,13 +497,6 @@ class Pool:
                 if not isinstance(exc, Exception):
                     raise
             return
-
-    def _called_again(self) -> Worker:
-        worker = Worker()
-        worker.comes = True
-        self._coming += 1
-        self._workers.add(worker)
-        return worker
 
     # A worker.
 

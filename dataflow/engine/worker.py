@@ -248,36 +248,36 @@ def _in_order(worker: Worker, run: Run, batch: Batch, mine: Context) -> bool:
     """Execute what is left of a batch in the context `mine`; whether it is used up, and something may be left."""
     plan, values, base, popleft = run.plan, run.values, run.context, batch.todo.popleft
     calls, usual, settled, last_read, releases = plan.calls, plan.usual, plan.settled, plan.last_read, plan.releases
-    step, apart = END, run.apart
-    try:
-        for step in iter(popleft, END):  # which it never gives: at the end there is an IndexError
-            try:
-                result = base.copy().run(calls[step], values) if apart else calls[step](values)
-                if type(result) is not usual[step]:
-                    if type(result) in settled[step]:
-                        usual[step] = type(result)
-                    else:
-                        result = run.settle(step, result)
-            except BaseException as exc:
-                worker.frame = sys._getframe()
-                run.failed(step, exc, worker)
-                return False
-            values[step] = result
-            slot = last_read[step]
-            if slot >= 0:
+    apart = run.apart
+    while True:
+        try:
+            step = popleft()
+        except IndexError:  # nothing is left
+            return False
+        try:
+            result = base.copy().run(calls[step], values) if apart else calls[step](values)
+            if type(result) is not usual[step]:
+                if type(result) in settled[step]:
+                    usual[step] = type(result)
+                else:
+                    result = run.settle(step, result)
+        except BaseException as exc:
+            worker.frame = sys._getframe()
+            run.failed(step, exc, worker)
+            return False
+        values[step] = result
+        slot = last_read[step]
+        if slot >= 0:
+            values[slot] = None
+        elif slot == SEVERAL:
+            for slot in releases[step]:
                 values[slot] = None
-            elif slot == SEVERAL:
-                for slot in releases[step]:
-                    values[slot] = None
-                result = None
-            try:
-                if mine != base:
-                    return True
-            except Exception:
+            result = None
+        try:
+            if mine != base:
                 return True
-    except IndexError:
-        pass
-    return False
+        except Exception:
+            return True
 
 
 def _watched(worker: Worker, run: Run, step: int) -> Any:
