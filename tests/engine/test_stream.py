@@ -376,7 +376,7 @@ def test_a_full_stream_drops_the_oldest(run_async: Runner) -> None:
             assert await anext(s) == 4
             assert s.dropped == 2
         assert gates.at == {0, 2, 3, 4}, "the kernel of 1 never started"
-        assert ran == [2, 3, 4]
+        assert sorted(ran) == [2, 3, 4]
 
     run_async(main())
 
