@@ -26,7 +26,7 @@ from weakref import ref
 
 from dataflow.errors import TraceError
 from dataflow.graph.diagnostics import advice
-from dataflow.graph.diagnostics.blame import foreign, provoked_at, refused_before
+from dataflow.graph.diagnostics.blame import calls_itself, foreign, provoked_at, refused_before
 from dataflow.graph.diagnostics.bytecode import formats_nothing, place_of
 from dataflow.graph.diagnostics.early import Early, caught_at, early, warn, warn_of_variables
 from dataflow.graph.diagnostics.holders import Held, outlived
@@ -119,6 +119,12 @@ def _recorded(recording: Trace, body: Callable[[list[Placeholder]], Any]) -> tup
         if refused := foreign(error, recording.refused):
             raise TraceError(f"{refused} ({error})") from error
         raise
+    except RecursionError as error:
+        if (found := calls_itself(error)) is None:
+            raise
+        way = f" by way of {found.way}" if found.way else ""
+        what = f"the pipeline {found.name!r} calls itself{way} in its body until Python's stack ends"
+        raise refusal(what, advice.NO_END, found.where) from error
     except Exception as error:
         at = provoked_at(error, recording.refused)
         if at is None:
