@@ -90,9 +90,9 @@ NOT_ADDED_TO: Final = (
     "a graph makes new values: write the plain operator (`a = a + node`, `a = a | node`), or change a copy inside an op"
 )
 NO_END: Final = (
-    "a call in a body is recorded at once, with all that it calls; use a loop, or let the pipeline be called when it is"
-    " known whether: by flow.cond(pred, pipeline, otherwise, node), by flow.map(pipeline, nodes), or in an async op that"
-    " awaits it"
+    "a call in a body is recorded at once, with all that it calls; use a loop, or let the pipeline be called when it"
+    " is known whether: by flow.cond(pred, pipeline, otherwise, node), by flow.map(pipeline, nodes), or in an async op"
+    " that awaits it"
 )
 NOT_KEPT: Final = (
     "nobody would ever put the value there; give it to an op as an argument of its own or in tuples, lists, dicts (as a"
