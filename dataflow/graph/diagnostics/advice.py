@@ -118,6 +118,14 @@ EARLY: Final = {
         "the `try` in the body of {name!r} is over before {recorded} runs",
         "what a body records raises later; put the `try` into an op, or around the run of the pipeline",
     ),
+    "decorator": (
+        "what the decorator {recorded} in the body of {name!r} does is over before anything runs",
+        "what a body records runs later; put the decorator on an op, or its `with` into one",
+    ),
+    "reset": (
+        "the body of {name!r} sets the context variable {recorded} runs",
+        "each run has the context of its call; set it before the call, or inside an op",
+    ),
     "set": (
         "the body of {name!r} sets the context variable {recorded}, of which runs see nothing",
         "each run has the context of its call; set it before the call, or inside an op",

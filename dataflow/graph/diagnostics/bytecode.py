@@ -362,6 +362,8 @@ class Called(NamedTuple):
     line: int
     bare: bool
     """Whether it is called without arguments."""
+    lasti: int
+    """The instruction that begins it."""
 
 
 @lru_cache(maxsize=512)
@@ -396,7 +398,7 @@ def _calls(code: CodeType) -> Iterator[Called]:
         if marked or _calls_at_once(first, last) or (before in _MARKS_CALL and sys.version_info < (3, 13)):
             following = instructions[place + bool(marked)] if place + bool(marked) < len(instructions) else first
             bare = following.opname == "CALL" and following.arg == 0
-            yield Called(tuple(names), "FAST" in first.opname, line_of(code, first.offset) or 0, bare)
+            yield Called(tuple(names), "FAST" in first.opname, line_of(code, first.offset) or 0, bare, first.offset)
 
 
 def _calls_at_once(first: dis.Instruction, last: dis.Instruction) -> bool:

@@ -618,6 +618,10 @@ def _pending(source: Placeholder, spec: OpSpec, rest: tuple[Any, ...], frame: Fr
         code, lasti = _users(frame)
     if called:
         _refuse_question(source, spec, rest, frame, code, lasti)
+    if code is not recording.latest:
+        recording.meet(code)
+    if recording.guarded:
+        recording.lines.plumbing.setdefault((id(code), lasti), spec.name)
     made = _new(PendingPlaceholder)
     _set_ref(made, None)
     _set_trace(made, recording)
