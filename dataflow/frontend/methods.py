@@ -17,21 +17,18 @@ from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, Final
 
-__all__ = ["MethodKind", "bound_to", "class_body", "class_first", "is_hidden", "put_above", "unwrapped"]
+__all__ = ["CHAINS", "MethodKind", "bound_to", "class_body", "class_first", "is_hidden", "put_above", "unwrapped"]
 
 MethodKind = type[Any] | None
 """classmethod or staticmethod, if one stands below; None for a plain function, which may be a method of instances."""
 
-_CHAINS: Final = sys.version_info < (3, 13)
+CHAINS: Final = sys.version_info < (3, 13)
 """Whether classmethod binds what is below it by its `__get__`."""
 
 
-def unwrapped(fn: Any) -> tuple[Any, MethodKind]:
-    """The function that is declared, and how it is a method."""
-    for kind in (classmethod, staticmethod):
-        if isinstance(fn, kind):
-            return fn.__func__, kind
-    return fn, None
+def unwrapped(method: Any) -> tuple[Any, MethodKind]:
+    """The function that a classmethod or a staticmethod is made of, and which of them that is."""
+    return method.__func__, classmethod if isinstance(method, classmethod) else staticmethod
 
 
 def bound_to(kind: MethodKind, instance: Any, owner: type | None) -> Any:
@@ -45,8 +42,8 @@ def bound_to(kind: MethodKind, instance: Any, owner: type | None) -> Any:
 
 def class_body(fn: Any) -> Mapping[str, Any] | None:
     """The names of the class in whose body this function is declared, if a classmethod above could hide that class."""
-    within = getattr(fn, "__qualname__", "").rpartition(".")[0]
-    if _CHAINS or not within or within.endswith("<locals>"):
+    within = "" if CHAINS else getattr(fn, "__qualname__", "").rpartition(".")[0]
+    if not within or within[-1] == ">":  # of a function, "<locals>"
         return None
     frame: FrameType | None = sys._getframe(2)
     for _ in range(_FAR):

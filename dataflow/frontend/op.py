@@ -31,7 +31,7 @@ from dataflow.engine.runtime import Driver, default_runtime
 from dataflow.frontend.arguments import check_inputs
 from dataflow.frontend.called import BELOW_THE_WRAPPER, call_error, signature_of, wraps_unseen
 from dataflow.frontend.coroutines import GivesCoroutines, gives_coroutines
-from dataflow.frontend.methods import MethodKind, bound_to, class_body, is_hidden, put_above, unwrapped
+from dataflow.frontend.methods import CHAINS, MethodKind, bound_to, class_body, is_hidden, put_above, unwrapped
 from dataflow.frontend.options import Asked, Changes, RetryOn, changed, check_inout, checked
 from dataflow.frontend.pickling import Pickled
 from dataflow.frontend.plan_cache import Plans
@@ -92,7 +92,9 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
     ) -> None:
         if isinstance(fn, Op):
             raise TypeError(f"op: {fn!r} is an operator already; use {fn.name}.options(...) to change its options")
-        fn, method_kind = unwrapped(fn)
+        method_kind: MethodKind = None
+        if isinstance(fn, (classmethod, staticmethod)):
+            fn, method_kind = unwrapped(fn)
         if not callable(fn):
             raise TypeError(f"op: expected a function, got {type(fn).__name__}")
         if name is not None and not isinstance(name, str):
@@ -104,7 +106,7 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
         update_wrapper(self, fn)  # first: it copies the attributes of what may be an operator itself, `@wraps`-ed
         self.__dict__.pop("__signature__", None)  # the wrapped function's, which has it still
         self._of = self._owner = None
-        self._method_kind: MethodKind = method_kind
+        self._method_kind = method_kind
         self._fn = self._plain = fn
         """The function, and what this is outside of a trace: where it is bound, the method."""
         kind = Kind.ASYNC if gives_coroutines(fn) else Kind.KERNEL
@@ -129,7 +131,7 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
         """See `_map_plans`."""
         self._inner: dict[tuple[str, bool], Any] = {}
         """For `flow.cond`: the pipelines that call it."""
-        self._within = class_body(fn)
+        self._within = None if CHAINS else class_body(fn)
         """Until somebody asks whether a classmethod above hides the class."""
         self._hidden = False
 

@@ -25,7 +25,16 @@ from dataflow.engine.stream import Stream
 from dataflow.errors import TraceWarning
 from dataflow.frontend.arguments import check_inputs
 from dataflow.frontend.coroutines import GivesCoroutines, innermost
-from dataflow.frontend.methods import MethodKind, bound_to, class_body, class_first, is_hidden, put_above, unwrapped
+from dataflow.frontend.methods import (
+    CHAINS,
+    MethodKind,
+    bound_to,
+    class_body,
+    class_first,
+    is_hidden,
+    put_above,
+    unwrapped,
+)
 from dataflow.frontend.names import named_by
 from dataflow.frontend.op import Call, Op
 from dataflow.frontend.pickling import Pickled
@@ -65,13 +74,15 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
         tree: Iterable[str] = (),
         shapes: Iterable[str] = (),
     ) -> None:
-        fn, method_kind = unwrapped(fn)
+        method_kind: MethodKind = None
+        if isinstance(fn, (classmethod, staticmethod)):
+            fn, method_kind = unwrapped(fn)
         if isinstance(fn, Pipeline) or not callable(fn):
             raise TypeError(f"pipeline: expected a function, got {type(fn).__name__}")
         update_wrapper(self, fn)  # first: it copies the attributes of what may be a pipeline itself, `@wraps`-ed
         self.__dict__.pop("__signature__", None)  # the wrapped function's, which has it still
         self._of = self._owner = None
-        self._method_kind: MethodKind = method_kind
+        self._method_kind = method_kind
         self._fn = fn
         self._name = name if name is not None else getattr(fn, "__name__", type(fn).__name__)
         if not isinstance(innermost(fn), Declared) and _is_no_plain_function(fn):
@@ -87,7 +98,7 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
         self._warned: set[Frozen] = set()
         self._class: type | None = None
         """Where this is a method of instances."""
-        self._within = class_body(fn)
+        self._within = None if CHAINS else class_body(fn)
         """Until somebody asks whether a classmethod above hides the class."""
         self._hidden = False
         self._inner: dict[tuple[Hashable, ...], Pipeline[..., Any]] = {}
