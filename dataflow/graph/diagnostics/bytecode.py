@@ -12,6 +12,8 @@
     f(node, 2)             span_of_call
     isinstance(node, T)    asks_for_type
     hasattr(node, name)    asks_for_attribute
+    ascii(node)            asks_for_ascii
+    operator.concat(a, b)  names_in_call
     with lock: f(node)     has_statements, enclosing, names_of_context, calls_by_name
 
 An instruction is a code object and an offset into it, `lasti`, as frames, tracebacks and nodes keep them. What is read
@@ -47,6 +49,7 @@ __all__ = [
     "Around",
     "Called",
     "Use",
+    "asks_for_ascii",
     "asks_for_attribute",
     "asks_for_type",
     "calls_by_name",
@@ -61,6 +64,7 @@ __all__ = [
     "matches_length",
     "names_bound",
     "names_in",
+    "names_in_call",
     "names_of_context",
     "names_to_unpack",
     "operator_of",
@@ -105,6 +109,8 @@ class Use(Enum):
     """A variable that is not the function's own, or that functions in it share."""
     MARKS_CALL = auto()
     """Beside what is called."""
+    SHOWS = auto()
+    """In an f-string; its argument says how, in the lowest bits."""
     SAVES_VARIABLE = auto()
     """At the beginning of a comprehension that runs in its function's frame: the variable is the comprehension's until
     its end, also if the end is an exception."""
@@ -146,6 +152,8 @@ OPCODES: Final[Mapping[str, tuple[Use, int, int | None]]] = {
     "STORE_GLOBAL": (Use.BINDS_OUTER, 11, None),
     "STORE_DEREF": (Use.BINDS_OUTER, 11, None),
     "PUSH_NULL": (Use.MARKS_CALL, 11, None),
+    "FORMAT_VALUE": (Use.SHOWS, 11, 13),
+    "CONVERT_VALUE": (Use.SHOWS, 13, None),
     "LOAD_FAST_AND_CLEAR": (Use.SAVES_VARIABLE, 12, None),
     "PUSH_EXC_INFO": (Use.HANDLES, 11, None),
     "WITH_EXCEPT_START": (Use.EXITS, 11, None),
@@ -186,6 +194,9 @@ _BINDS_OUTER_CODES: Final = frozenset(dis.opmap[name] for name in _BINDS_OUTER)
 (_HANDLES,) = _named(Use.HANDLES)
 (_EXITS,) = _named(Use.EXITS)
 _FILLS: Final = _named(Use.FILLS)
+_SHOWS: Final = _named(Use.SHOWS)
+_AS_ASCII: Final = 3
+"""The argument with which these are `!a` (CPython's FVC_ASCII)."""
 _CACHE: Final = dis.opmap["CACHE"]
 CALLS: Final = frozenset(dis.opmap[name] for name in _CALLS if name in dis.opmap)
 """The opcodes of calls. What such an instruction asks of a placeholder, a function in C does, or `hasattr`."""
@@ -448,6 +459,14 @@ def variables_read(code: CodeType, lasti: int) -> tuple[str, ...]:
     return tuple(found)
 
 
+def names_in_call(code: CodeType, lasti: int) -> frozenset[str]:
+    """The names of variables and attributes in the call that this instruction is; none for all else."""
+    span = _span(code, lasti)
+    if span is None or instruction_of(code, lasti)[0] not in _CALLS:
+        return frozenset()
+    return frozenset(_names_within(code, span, _READS_VARIABLE | _LOADS_ATTRIBUTE))
+
+
 def _span(code: CodeType, lasti: int) -> _Span | None:
     # One entry for every two bytes: caches have that of their instruction.
     return next(islice(code.co_positions(), lasti // 2, None), None) if lasti >= 0 else None
@@ -656,6 +675,14 @@ def asks_for_attribute(frame: FrameType) -> bool:
         if value is hasattr or (value is getattr and arguments == 3 and name != "CALL_FUNCTION_EX"):
             return True
     return False
+
+
+def asks_for_ascii(frame: FrameType) -> bool:
+    """Whether this frame asks for the text that `ascii` gives, by that name, or as `!a`; it is made of the repr."""
+    name, argument = instruction_of(frame.f_code, frame.f_lasti)
+    if name in _SHOWS:
+        return argument & _AS_ASCII == _AS_ASCII
+    return "ascii" in names_in_call(frame.f_code, frame.f_lasti)
 
 
 def _leaves_it(frame: FrameType) -> bool:

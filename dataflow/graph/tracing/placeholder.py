@@ -25,10 +25,12 @@ from dataflow.errors import TraceError
 from dataflow.graph.diagnostics import advice
 from dataflow.graph.diagnostics.bytecode import (
     CALLS,
+    asks_for_ascii,
     asks_for_attribute,
     asks_for_type,
     is_in_place,
     matches_length,
+    names_in_call,
     names_to_unpack,
 )
 from dataflow.graph.nodes import OpSpec, Ref
@@ -191,6 +193,8 @@ def _comparison(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     return compared
 
 
+_IN_PLACE: Final = frozenset({"iadd", "iand", "iconcat", "imul", "ior", "isub", "ixor"})
+"""What the module `operator` calls augmented assignments to containers."""
 _OF_BYTES: Final = frozenset({bytearray, memoryview})
 """Builtins that compare themselves with whatever has a buffer, in another way than arrays do."""
 
@@ -206,7 +210,8 @@ def _in_place(operation: Callable[[Any, Any], Any], ufunc: np.ufunc | None = Non
 
 def _refuse_in_place(container: Any, frame: FrameType) -> None:
     """A container of the body's to which a placeholder is added: plain Python changes it, whoever holds it."""
-    if is_in_place(frame.f_code, frame.f_lasti):
+    code, lasti = frame.f_code, frame.f_lasti
+    if is_in_place(code, lasti) or not _IN_PLACE.isdisjoint(names_in_call(code, lasti)):
         what = f"an augmented assignment would change a {type(container).__name__} by a placeholder"
         raise refusal(what, advice.NOT_ADDED_TO)
 
@@ -311,6 +316,11 @@ class Placeholder(Traced):
     _ref: Ref
 
     def __repr__(self) -> str:
+        if self._trace.here and asks_for_ascii(sys._getframe(1)):
+            raise self._refuse_ascii()
+        return self._shown()
+
+    def _shown(self) -> str:
         if not self._trace.open:
             return f"<placeholder {self._ref:d}>"
         number, inputs = int(self._ref), self._trace.inputs
@@ -463,6 +473,7 @@ class Placeholder(Traced):
     __delattr__ = _refused("deletion of the attribute {name!r} of {!r}", advice.NO_ATTRIBUTES)
     __str__ = _refused("str() of {!r}", advice.as_text)
     __format__ = _refused("format() of {!r}", advice.AS_TEXT + " (in an f-string: {node!r})")
+    _refuse_ascii = _refused("ascii() of {!r}", advice.as_text)
     __bytes__ = _refused("bytes() of {!r}", advice.convert)
     __reduce_ex__ = _refused("pickling of {!r}", advice.NO_COPY)
     __copy__ = _refused("copying of {!r}", advice.NO_COPY)
@@ -488,8 +499,8 @@ class PendingPlaceholder(Placeholder):
     _call: tuple[Placeholder, OpSpec, tuple[Any, ...], CodeType | None, int, int]
     """What it reads from, what it does, and where: in the bytecode, and after how many nodes."""
 
-    def __repr__(self) -> str:
-        return f"<placeholder: {self._call[1].name}>" if self._ref is None else super().__repr__()
+    def _shown(self) -> str:
+        return f"<placeholder: {self._call[1].name}>" if self._ref is None else super()._shown()
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Placeholder:
         source, spec, rest, *_ = self._call
