@@ -13,6 +13,8 @@
     isinstance(node, T)    asks_for_type
     hasattr(node, name)    asks_for_attribute
     ascii(node)            asks_for_ascii
+    f(*node)               unpacks_into_call
+    f(**node), {**node}    unpacks_mapping
     operator.concat(a, b)  names_in_call
     with lock: f(node)     has_statements, enclosing, names_of_context, calls_by_name
 
@@ -72,6 +74,8 @@ __all__ = [
     "raises",
     "reads_item",
     "span_of_call",
+    "unpacks_into_call",
+    "unpacks_mapping",
     "variables_read",
     "writes_item",
 ]
@@ -109,6 +113,7 @@ class Use(Enum):
     """A variable that is not the function's own, or that functions in it share."""
     MARKS_CALL = auto()
     """Beside what is called."""
+    UNPACKS_MAPPING = auto()
     SHOWS = auto()
     """In an f-string; its argument says how, in the lowest bits."""
     SAVES_VARIABLE = auto()
@@ -127,6 +132,8 @@ OPCODES: Final[Mapping[str, tuple[Use, int, int | None]]] = {
     "CALL": (Use.CALLS, 11, None),
     "CALL_KW": (Use.CALLS, 13, None),
     "CALL_FUNCTION_EX": (Use.CALLS, 11, None),
+    "DICT_MERGE": (Use.UNPACKS_MAPPING, 11, None),
+    "DICT_UPDATE": (Use.UNPACKS_MAPPING, 11, None),
     "GET_LEN": (Use.ASKS_LENGTH, 11, None),
     "LOAD_ATTR": (Use.LOADS_ATTRIBUTE, 11, None),
     "LOAD_METHOD": (Use.LOADS_ATTRIBUTE, 11, 14),  # since 3.12, the compiler turns it into LOAD_ATTR
@@ -194,6 +201,7 @@ _BINDS_OUTER_CODES: Final = frozenset(dis.opmap[name] for name in _BINDS_OUTER)
 (_HANDLES,) = _named(Use.HANDLES)
 (_EXITS,) = _named(Use.EXITS)
 _FILLS: Final = _named(Use.FILLS)
+_UNPACKS_MAPPING: Final = _named(Use.UNPACKS_MAPPING)
 _SHOWS: Final = _named(Use.SHOWS)
 _AS_ASCII: Final = 3
 """The argument with which these are `!a` (CPython's FVC_ASCII)."""
@@ -242,6 +250,16 @@ def calls_by_name(code: CodeType) -> Iterator[tuple[int, str, bool]]:
 def matches_length(frame: FrameType) -> bool:
     """Whether the instruction of this frame asks for a length because of `case [a, b]`."""
     return instruction_of(frame.f_code, frame.f_lasti)[0] == "GET_LEN"
+
+
+def unpacks_mapping(code: CodeType, lasti: int) -> bool:
+    """Whether this instruction takes all items of a mapping: `f(**a)`, or `{**a}`."""
+    return instruction_of(code, lasti)[0] in _UNPACKS_MAPPING
+
+
+def unpacks_into_call(code: CodeType, lasti: int) -> bool:
+    """Whether this instruction is `f(*a)`: it makes a tuple of what it is given, and calls."""
+    return instruction_of(code, lasti)[0] == "CALL_FUNCTION_EX"
 
 
 def raises(code: CodeType, lasti: int) -> bool:

@@ -32,6 +32,7 @@ from dataflow.graph.diagnostics.bytecode import (
     matches_length,
     names_in_call,
     names_to_unpack,
+    unpacks_mapping,
 )
 from dataflow.graph.nodes import OpSpec, Ref
 from dataflow.graph.tracing.capture import LEAVES, Scan
@@ -347,6 +348,8 @@ class Placeholder(Traced):
             if name == "_mask" and frame.f_code.co_filename.startswith(NUMPY):
                 raise self._refuse_mask()
             raise AttributeError(f"{name!r}: {advice.NO_NAME}")
+        if name == "keys" and unpacks_mapping(frame.f_code, frame.f_lasti):
+            raise self._refuse_keys()
         return _pending(self, attribute(name), (), frame)
 
     def __getitem__(self, key: Any) -> Placeholder:
@@ -457,6 +460,7 @@ class Placeholder(Traced):
     _refuse_mask = _refused("the mask of {!r} is asked for", advice.mask)
     _refuse_callable = _refused("a library took {!r} for a function", advice.ASK_NOT)
     _refuse_iteration = _refused("iteration over {!r}", advice.as_items)
+    _refuse_keys = _refused("`**` of {!r}", advice.KEYS)
     __next__ = _refused("next() of {!r}", advice.as_items)
     __reversed__ = _refused("reversed() of {!r}", "its length is not known yet; index it: node[::-1]")
     __len__ = _refuse_length = _refused("len() of {!r}", advice.as_length)
