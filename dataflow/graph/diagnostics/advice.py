@@ -42,6 +42,7 @@ __all__ = [
     "NO_KEY",
     "NO_NAME",
     "NO_WITH",
+    "RAISED",
     "as_array",
     "as_index",
     "as_items",
@@ -102,6 +103,10 @@ NO_END: Final = (
     "a call in a body is recorded at once, with all that it calls; use a loop, or let the pipeline be called when it"
     " is known whether: by flow.cond(pred, pipeline, otherwise, node), by flow.map(pipeline, nodes), or in an async op"
     " that awaits it"
+)
+RAISED: Final = (
+    "raised by the body of {name!r} while it was traced: a placeholder stands for a value that only runs know; raise"
+    " inside an op what depends on the value, or tells it"
 )
 NOT_KEPT: Final = (
     "nobody would ever put the value there; give it to an op as an argument of its own or in tuples, lists, dicts (as a"

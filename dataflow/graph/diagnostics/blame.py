@@ -22,7 +22,16 @@ from dataflow.graph.diagnostics.bytecode import raises, variables_read
 from dataflow.graph.nodes import Declared
 from dataflow.graph.tracing.tracer import PACKAGE, PASSED_OVER, Traced, of_user
 
-__all__ = ["Provoked", "Recursion", "calls_itself", "foreign", "provoked_at", "refused_before"]
+__all__ = [
+    "Provoked",
+    "Recursion",
+    "calls_itself",
+    "foreign",
+    "provoked_at",
+    "refused_before",
+    "tells_of_placeholder",
+    "text_of",
+]
 
 _WRONG_CALL = re.compile(
     r"\(\) (missing \d+ required |got (an unexpected keyword|some positional-only|multiple values for) "
@@ -30,6 +39,8 @@ _WRONG_CALL = re.compile(
 )
 """What Python says of a call whose arguments do not fit, whatever they stand for."""
 
+_NO_EXCEPTION = "must derive from BaseException"
+"""What Python says of `raise node`, whatever it stands for."""
 _BY_VALUE = (TypeError, ValueError, AttributeError, BufferError)
 """What Python itself raises for a value that it cannot use; a missing key or name is another matter. Of libraries, any
 error of theirs may be meant so."""
@@ -57,16 +68,17 @@ def provoked_at(error: Exception, refusals: Sequence[str] = ()) -> Provoked | No
     inner = [frame for frame, *_ in steps[last_of_user + 1 :]]
     if inner and all(frame.f_code.co_filename.startswith(PACKAGE) for frame in inner):
         return None
-    if not inner and isinstance(error, TypeError) and _WRONG_CALL.search(str(error)):
+    text = text_of(error)
+    if not inner and raises(frame.f_code, lasti) and not (isinstance(error, TypeError) and _NO_EXCEPTION in text):
         return None
-    if not inner and raises(frame.f_code, lasti):
+    if not inner and isinstance(error, TypeError) and _WRONG_CALL.search(text):
         return None
     if refused_before(error, refusals, found.where):
         return found
     if not inner and type(error).__module__ == "builtins" and not isinstance(error, _BY_VALUE):
         return None
     if (
-        "<placeholder" in str(error)
+        "<placeholder" in text
         or any(_holds(value) for frame in inner for value in frame.f_locals.values())
         or any(_holds(value) for value in _values_read(frame, lasti))
     ):
@@ -89,6 +101,19 @@ def foreign(error: TraceError, refusals: Sequence[str]) -> str:
             return str(behind)
     steps = {f"{frame.f_code.co_filename}:{line}" for frame, _, line in _steps(error.__traceback__)}
     return next((refused for refused in reversed(refusals) if any(f", at {at}: " in refused for at in steps)), "")
+
+
+def text_of(error: BaseException) -> str:
+    """What an error says; while a body is traced, `str` would ask a placeholder for its text."""
+    return ", ".join(map(repr, error.args)) if any(map(_holds, error.args)) else str(error)
+
+
+def tells_of_placeholder(error: BaseException) -> bool:
+    """Whether an error of the user's holds a placeholder, or a text that shows one."""
+    held = (*error.args, *getattr(error, "__dict__", {}).values())
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(tells_of_placeholder, error.exceptions))
+    return any(_holds(value) or (isinstance(value, str) and "<placeholder" in value) for value in held)
 
 
 class Recursion(NamedTuple):

@@ -335,6 +335,16 @@ class Placeholder(Traced):
             return type(self)
         raise self._refuse_type()
 
+    def __str__(self) -> str:
+        return self._shown() if self._is_left_over() else cast(str, self._refuse_text())
+
+    def __format__(self, spec: str) -> str:
+        return self._shown() if self._is_left_over() else cast(str, self._refuse_format())
+
+    def _is_left_over(self) -> bool:
+        """Whether this is in the exception with which its body ended, and is shown with it."""
+        return not self._trace.open and self._trace.failed and _trace_here() is None
+
     def __dir__(self) -> list[str]:
         """The names of its class, in which object.__dir__ would look after asking for `__class__`."""
         return dir(type(self))
@@ -475,8 +485,8 @@ class Placeholder(Traced):
     __delitem__ = _refused("deletion of an item of {!r}", advice.NO_ITEMS)
     __setattr__ = _refused("assignment to the attribute {name!r} of {!r}", advice.NO_ATTRIBUTES)
     __delattr__ = _refused("deletion of the attribute {name!r} of {!r}", advice.NO_ATTRIBUTES)
-    __str__ = _refused("str() of {!r}", advice.as_text)
-    __format__ = _refused("format() of {!r}", advice.AS_TEXT + " (in an f-string: {node!r})")
+    _refuse_text = _refused("str() of {!r}", advice.as_text)
+    _refuse_format = _refused("format() of {!r}", advice.AS_TEXT + " (in an f-string: {node!r})")
     _refuse_ascii = _refused("ascii() of {!r}", advice.as_text)
     __bytes__ = _refused("bytes() of {!r}", advice.convert)
     __reduce_ex__ = _refused("pickling of {!r}", advice.NO_COPY)

@@ -26,7 +26,14 @@ from weakref import ref
 
 from dataflow.errors import TraceError
 from dataflow.graph.diagnostics import advice
-from dataflow.graph.diagnostics.blame import calls_itself, foreign, provoked_at, refused_before
+from dataflow.graph.diagnostics.blame import (
+    calls_itself,
+    foreign,
+    provoked_at,
+    refused_before,
+    tells_of_placeholder,
+    text_of,
+)
 from dataflow.graph.diagnostics.bytecode import formats_nothing, names_in_call, place_of
 from dataflow.graph.diagnostics.early import Early, caught_at, early, warn, warn_of_variables
 from dataflow.graph.diagnostics.holders import Held, outlived
@@ -116,6 +123,7 @@ def _recorded(recording: Trace, body: Callable[[list[Placeholder]], Any]) -> tup
             names=recording.names,
         )
         overtaken = early(graph.nodes, recording.lines)
+        recording.failed = False
         return in_order(at_their_places(graph, recording.late)) if recording.changing else graph, overtaken
     except TraceError as error:
         if refused := foreign(error, recording.refused):
@@ -130,10 +138,12 @@ def _recorded(recording: Trace, body: Callable[[list[Placeholder]], Any]) -> tup
     except Exception as error:
         at = provoked_at(error, recording.refused)
         if at is None:
+            if tells_of_placeholder(error):
+                error.add_note(advice.RAISED.format(name=name))
             raise
         if refused := refused_before(error, recording.refused, at.where):
-            raise TraceError(f"{refused} ({type(error).__name__}: {error})") from error
-        what = f"{type(error).__name__} because of a placeholder while {name!r} is traced: {error}"
+            raise TraceError(f"{refused} ({type(error).__name__}: {text_of(error)})") from error
+        what = f"{type(error).__name__} because of a placeholder while {name!r} is traced: {text_of(error)}"
         raise refusal(what, advice.inside_an_op(at.code, at.lasti), at.where) from error
     finally:
         trace_of_context.reset(token)

@@ -71,6 +71,7 @@ class Trace:
         "constants",
         "dispatches",
         "dispatching",
+        "failed",
         "first",
         "guarded",
         "inputs",
@@ -102,6 +103,8 @@ class Trace:
         """For the first of them, the instructions that led to it, the innermost first."""
         self.refused_last: tuple[CodeType, int] | None = None
         """The instruction at which something was refused last."""
+        self.failed = True
+        """Until the body is recorded to its end."""
         self.nodes: list[Node] = []
         self.constants = Constants()
         self.literals = Literals()
