@@ -14,10 +14,12 @@ __all__ = ["await_it", "check_inputs", "refuse_later", "refuse_once"]
 
 def check_inputs(name: str, plan: Plan, inputs: Sequence[Any]) -> Plan:
     """The plan for these inputs. TypeError for one that a run of it cannot take; it names the argument."""
+    unusual = False
     for place, value in enumerate(inputs):
         if type(value) not in ORDINARY:
             _check(name, plan, place, value)
-    return plan.for_inputs(inputs) if plan.live else plan
+            unusual = True
+    return plan.for_inputs(inputs) if unusual or plan.live else plan
 
 
 def _check(name: str, plan: Plan, place: int, value: Any) -> None:

@@ -36,6 +36,7 @@ from dataflow.graph.order import priority_order
 from dataflow.graph.pytree import leaves
 from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT, Held, readonly
 from dataflow.graph.shown import Shown
+from dataflow.graph.stateful import in_turn, is_stateful, stateful_constants
 from dataflow.graph.templates import Builder, Literal, Template, output_template
 
 __all__ = ["NONE", "SEVERAL", "Constants", "Plan", "make_plan"]
@@ -108,30 +109,48 @@ class Plan:
     attempts: dict[int, Plan] = field(default_factory=dict)
     """For a managed kernel, the plan of one attempt at it; see `dataflow.graph.single`."""
     _variants: dict[tuple[Hashable, ...], Plan] = field(default_factory=dict)
-    """The plans for inputs of which some are one object."""
+    """The plans for inputs of which some are one object, or stateful."""
     _constants: list[frozenset[int]] = field(default_factory=list)
     """What stands for the constants of the graph, once somebody has asked."""
     _disorder: dict[int, str] = field(default_factory=dict)
     """What `disorder` has found."""
 
     def for_inputs(self, inputs: Sequence[Any]) -> Plan:
-        """Itself; or, if operators change an input that is another one as well, or a constant, one that knows that."""
-        if not self.live or len(self) < 2:
+        """Itself; or one that knows that operators change an input that is another one as well, or a constant, and
+        which inputs each use changes."""
+        if len(self) < 2:
             return self
-        changed = frozenset(place for place, slot in enumerate(self.input_slots) if slot in self.live)
-        if not changed:
+        same, stateful = self._alike(inputs), self._stateful(inputs)
+        if not same and not stateful:
             return self
-        if not self._constants:
-            self._constants.append(constants_of(self.graph))
-        same = alike(inputs, self._constants[0], changed)
-        if not same:
-            return self
-        plan = self._variants.get(same)
+        plan = self._variants.get((same, stateful))
         if plan is None:
             if len(self._variants) >= MOST_VARIANTS:
                 self._variants.clear()
-            plan = self._variants[same] = make_plan(in_order(self.graph, same), same)
+            graph = in_order(self.graph, same) if same else self.graph
+            plan = make_plan(in_turn(graph, dict(stateful)) if stateful else graph, same)
+            self._variants[same, stateful] = plan
         return plan
+
+    def _alike(self, inputs: Sequence[Any]) -> tuple[tuple[Hashable, ...], ...]:
+        changed = frozenset(place for place, slot in enumerate(self.input_slots) if slot in self.live)
+        if not changed:
+            return ()
+        if not self._constants:
+            self._constants.append(constants_of(self.graph))
+        return alike(inputs, self._constants[0], changed)
+
+    def _stateful(self, inputs: Sequence[Any]) -> tuple[tuple[int, int], ...]:
+        """The inputs that `in_turn` has to know of, with what stands for each."""
+        places = [place for place, value in enumerate(inputs) if is_stateful(type(value))]
+        if not places:
+            return ()
+        names: dict[int, int] = {}
+        if self.graph.stateful:
+            names = {id(each): id(each) for node in self.graph.nodes for each in stateful_constants(node)}
+        found = tuple((place, names.setdefault(id(inputs[place]), place)) for place in places)
+        alone = all(place == name for place, name in found)
+        return () if alone and len(names) == len(found) and not any(map(self.disorder, places)) else found
 
     def disorder(self, number: int) -> str:
         """`out_of_order` for one of the graph's values; asked for what can be read once."""

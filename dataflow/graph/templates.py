@@ -9,9 +9,12 @@ outside is that very object. `dataflow.graph.tracing.literals` decides it when t
 
 from __future__ import annotations
 
-from collections import deque
+import copy
+from array import array
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final
 
@@ -27,6 +30,7 @@ __all__ = [
     "Template",
     "builder",
     "fill",
+    "kind_of_literal",
     "kind_of_result",
     "output_template",
     "rearranged",
@@ -48,9 +52,48 @@ _ARRAY: Final = Kind(
 )
 
 
+_DICT: Final = Kind(
+    items=lambda value: list(dict.values(value)),
+    shell=copy.copy,
+    put=lambda shell, like, items: [dict.__setitem__(shell, *each) for each in zip(dict.keys(shell), items)],
+)
+_LIST: Final = Kind(
+    items=lambda value: list.__getitem__(value, slice(None)),
+    shell=copy.copy,
+    put=lambda shell, like, items: list.__setitem__(shell, slice(None), items),
+)
+_WHOLE: Final = Kind(items=lambda value: (), shell=copy.copy, put=lambda shell, like, items: None)
+
+
+_KINDS: Final = (OrderedDict, Counter, defaultdict, list, dict, set, deque, array)
+_MINDED: Final = ("__new__", "__init__", "__copy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
+
+
+def kind_of_literal(type_: type) -> Kind | None:
+    """As `kind_of`, and of kinds of list, dict, set and deque, and of array.array, which the body may have made, too.
+
+    Not of a kind with a mind of its own on how it is made: nobody else knows how to copy that.
+    """
+    return kind_of(type_) or _kind_of_kind(type_)
+
+
+@lru_cache(maxsize=1024)
+def _kind_of_kind(type_: Any) -> Kind | None:
+    for cls in type_.__mro__:
+        if cls in _KINDS:
+            break
+        if any(name in vars(cls) for name in _MINDED):
+            return None
+    if issubclass(type_, dict):
+        return _DICT
+    if issubclass(type_, list):
+        return _LIST
+    return _WHOLE if issubclass(type_, (set, deque, array)) else None
+
+
 def kind_of_result(type_: type) -> Kind | None:
-    """As `kind_of`, for what a body returned: an array that it made is new in every run, too."""
-    return _ARRAY if type_ is np.ndarray else kind_of(type_)
+    """As `kind_of_literal`, for what a body returned: an array that it made is new in every run, too."""
+    return _ARRAY if type_ is np.ndarray else kind_of_literal(type_)
 
 
 class Literal:
