@@ -28,7 +28,7 @@ from dataflow.graph.nodes import Kind, Node, OpSpec, Ref
 from dataflow.graph.readonly import Bare, Handed, Held, bare, copied, handed, readonly, renewed, writable
 from dataflow.graph.templates import Literal, Numbering, builder
 
-__all__ = ["Caller", "is_usual", "make_call", "retried", "writing"]
+__all__ = ["Caller", "handed_to", "is_usual", "make_call", "retried", "writing", "written"]
 
 Caller = Callable[[list[Any]], Any]
 MOST_COMPILED = 8
@@ -195,6 +195,14 @@ def _filled(
         )
 
     return call
+
+
+def handed_to(node: Node) -> list[Any]:
+    """The arguments of a node that its operator gets as a reader: all but what it writes into or changes."""
+    if node.spec.kind is Kind.PLUMBING:
+        return []
+    itself = (*node.spec.writes, *node.spec.inout)
+    return [argument for place, argument in node.given.items() if place not in itself]
 
 
 def written(node: Node) -> list[int]:

@@ -63,6 +63,8 @@ class Kind(NamedTuple):
     """Of all others: one as this, yet to be filled by `put`."""
     put: Callable[[Any, Any, Sequence[Any]], object] | None = None
     """`put(shell, like, items)`."""
+    names: Callable[[Any], Sequence[Any]] | None = None
+    """Of one whose items have names: these, in order."""
 
     def make(self, like: Any, items: Sequence[Any]) -> Any:
         """A container as this one, around other items: as many, in the same order."""
@@ -91,6 +93,7 @@ _EXACT: Final[dict[type, Kind]] = {
         items=lambda value: list(value.values()),
         shell=lambda like: {},
         put=lambda shell, like, items: shell.update(zip(like, items, strict=True)),
+        names=list,
     ),
     set: Kind(
         items=list,
@@ -129,6 +132,7 @@ _RECORD: Final = Kind(
     items=lambda value: [getattr(value, name) for name in _names_held(value)],
     shell=copy.copy,
     put=lambda shell, like, items: _set_fields(shell, items),
+    names=_names_held,
 )
 
 

@@ -32,7 +32,7 @@ import numpy as np
 from dataflow.graph.arrays import Array, copied_array, locked, locked_kind, memory_of
 from dataflow.graph.bytype import ByType
 from dataflow.graph.libraries import LIBRARIES
-from dataflow.graph.pytree import ATOMS, is_model, kind_of, leaves, map_leaves
+from dataflow.graph.pytree import ATOMS, Visit, is_model, kind_of, leaves, map_leaves, walked
 
 __all__ = [
     "ANY_RESULT",
@@ -41,9 +41,11 @@ __all__ = [
     "Handed",
     "Held",
     "bare",
+    "containers_in",
     "copied",
     "guard",
     "handed",
+    "is_rebuilt",
     "map_parts",
     "memory",
     "parts_of",
@@ -237,6 +239,16 @@ def map_parts(function: Callable[[Any], Any], value: Any) -> Any:
 def parts_of(value: Any) -> Iterator[Any]:
     """All leaves of a value that are no atoms; itself if it is no container."""
     return leaves(value, into=_into_readonly)
+
+
+def containers_in(value: Any) -> list[Visit]:
+    """All containers of a value that are rebuilt around what is protected in them."""
+    return walked(value, into=_into_readonly) if is_rebuilt(type(value)) else []
+
+
+def is_rebuilt(kind: type) -> bool:
+    """Whether values of this type are containers that are rebuilt for each reader, if they hold what is protected."""
+    return readonly.dispatch(kind) is _readonly_container
 
 
 # ------------------------------------------------------------------------------------------------ what a run holds
