@@ -59,7 +59,7 @@ from dataflow.engine.worker import (
     serve,
 )
 from dataflow.events import OperatorEnded, observers
-from dataflow.threads.intraop import process_intraop
+from dataflow.threads.controller import process_intraop
 from dataflow.threads.settings import process_settings
 
 logger = logging.getLogger("dataflow")

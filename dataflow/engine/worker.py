@@ -29,8 +29,8 @@ from dataflow.engine.scheduler import END, Batch
 from dataflow.events import OperatorEnded, observed
 from dataflow.graph.plan import SEVERAL
 from dataflow.graph.shown import UNKNOWN
-from dataflow.threads.budget import Member, State
-from dataflow.threads.intraop import LONG, process_intraop
+from dataflow.threads.controller import LONG, process_intraop
+from dataflow.threads.policy import Member, State
 
 __all__ = ["Worker", "clear_frames", "serve"]
 
@@ -91,7 +91,7 @@ class Worker:
         self.batch: Batch | None = None
         """What it executes in order."""
         self.member: Member | None = None
-        """Its part in the intra-op budget while it serves a run; None: BLAS is not managed."""
+        """Its part in the intra-op policy while it serves a run; None: BLAS is not managed."""
         self.visits = 0
         """How often it has visited the pool."""
         self.seen: tuple[int, int] = (-1, -1)
