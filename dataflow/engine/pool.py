@@ -340,15 +340,18 @@ class Pool:
             return False
         if len(self._workers) > self._slots or self._returning:
             return True
-        if run.serial:
-            if len(run.crew) > 1 or not self._has_right(worker):
-                return True
-            lowest = min(self._parallel.lowest, self._serial.lowest)
-        elif self._right is None:
-            lowest = min(self._parallel.lowest, self._serial.lowest)
-        else:
-            lowest = self._parallel.lowest
-        return lowest < run.level
+        if run.serial and (len(run.crew) > 1 or not self._has_right(worker)):
+            return True
+        both = run.serial or self._right is None
+        if self._lowest(both) >= run.level:
+            return False
+        if run.queued:  # still at the level that it had when it was served last
+            (self._serial if run.serial else self._parallel).move(run)
+        return self._lowest(both) < run.level
+
+    def _lowest(self, both: bool) -> int:
+        parallel = self._parallel.lowest
+        return min(parallel, self._serial.lowest) if both else parallel
 
     def _has_right(self, worker: Worker) -> bool:
         """Under the lock: whether it may be the worker of a serial run; if so, it is."""
