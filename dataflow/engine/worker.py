@@ -56,13 +56,10 @@ def light() -> float:
     """Seconds of processor time below which kernels are too light for several workers.
 
     What it costs to hand the next kernel over to another thread: 20 microseconds where the two take turns at the
-    interpreter, 13 where they do not. A visit is a part of what is measured step by step.
+    interpreter, 13 where they do not. Step by step the visit, some 3, is a part of what is measured, and in order it is
+    not: so kernels about as long as that stay as they are, and do not go to and fro.
     """
     return 20e-6 if LOCKED() else 13e-6
-
-
-VISIT = 4e-6
-"""Seconds of processor time that a visit takes."""
 
 
 class Worker:
@@ -197,7 +194,7 @@ def _step_by_step(pool: Visited, worker: Worker, run: Run, mine: Context, step: 
         light_so_far = None
         if count == WINDOW:
             count, spent, passed = 0, thread_time() - cpu, now - wall
-            light_so_far = spent < WINDOW * (light() + VISIT) and passed < WINDOW * WAITS
+            light_so_far = spent < WINDOW * light() and passed < WINDOW * WAITS
             wall, cpu = now, cpu + spent
         step = visit(worker, run, step, now, light_so_far)
         if step < 0:
