@@ -8,12 +8,13 @@ In a body each is one node: a kernel that runs the calls as an inner run. Anywhe
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
 from functools import lru_cache, partial
 from types import MethodType
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from dataflow.engine.hosting import Runtime
 from dataflow.frontend.op import Op
@@ -37,7 +38,8 @@ def map_(function: Callable[..., T], items: Iterable[Any], /, *more: Iterable[An
     """Call an operator or a pipeline on each item, side by side, and give the list of results, in order.
 
     With several sequences, which must be as long as each other (ValueError), each call gets one item of each, as with
-    Python's `map`. Keyword arguments are the same for all calls: `flow.map(blur, images, sigma=2)`.
+    Python's `map`. Keyword arguments are the same for all calls: `flow.map(blur, images, sigma=2)`. So is what a
+    `functools.partial` of an operator or a pipeline fixes, which may be nodes.
 
     All of these may be nodes of the body: how many items there are need not be known before. The calls are an inner run
     on the inter-op threads; its failures and cancellation are those of the run around it. The exception of a failing
@@ -45,11 +47,13 @@ def map_(function: Callable[..., T], items: Iterable[Any], /, *more: Iterable[An
     an operator; a pipeline's body is traced once, not for each item. Outside of a body this blocks, as `p.run()` does.
     TypeError for what cannot be called, and for arguments that it does not take.
     """
+    function, fixed, named = _taken_apart(function)
+    shared = {**named, **shared}
     callee = _callee("map", function)
-    if current() is not None:
-        changed = _changed(callee, 1, 1 + len(more), shared)
-        return cast("list[T]", record(_map_spec(changed), (callee, items, *more), shared))
-    return _map(callee, items, *more, **shared)
+    if current() is None:
+        return _map(callee, len(fixed), *fixed, items, *more, **shared)
+    changed = _changed(callee, 2, len(fixed) + 1 + len(more), shared)
+    return cast("list[T]", record(_map_spec(changed), (callee, len(fixed), *fixed, items, *more), shared))
 
 
 def cond(pred: Any, then: Callable[..., T], otherwise: Callable[..., T], *args: Any) -> T:
@@ -64,6 +68,24 @@ def cond(pred: Any, then: Callable[..., T], otherwise: Callable[..., T], *args: 
         changed = dict.fromkeys(place for callee in callees for place in _changed(callee, 3, len(args), {}))
         return cast(T, record(_cond_spec(tuple(changed)), (pred, *callees, *args), {}))
     return cast(T, _cond(pred, *callees, *args))
+
+
+def _taken_apart(function: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """What a `functools.partial` calls, and what it fixes: these are arguments like others for operators, or if nodes."""
+    if type(function) is not partial or any(value is _HOLE for value in function.args):
+        return function, (), {}
+    called: Any = function.func
+    if isinstance(called, Declared) or _has_nodes((*function.args, *function.keywords.values())):
+        return called, function.args, dict(function.keywords)
+    return function, (), {}
+
+
+_HOLE: Final = getattr(functools, "Placeholder", object())
+"""What stands in a partial, since Python 3.14, for an argument of the call."""
+
+
+def _has_nodes(values: Iterable[Any]) -> bool:
+    return any(is_placeholder(leaf) for value in values for leaf in leaves(value))
 
 
 class _Callee(NamedTuple):
@@ -98,11 +120,13 @@ def _refuse_fixed_nodes(name: str, function: Any) -> None:
         fixed = function.parameters.all_fixed.values()
     else:
         return
-    if any(is_placeholder(leaf) for value in fixed for leaf in leaves(value)):
+    if _has_nodes(fixed):
         raise refusal(f"the function that flow.{name} is to call has a node fixed in it", _SHARED[name])
 
 
 def _operator(function: Any) -> Op[..., Any] | Pipeline[..., Any]:
+    if isinstance(function, partial) and isinstance(function.func, Op) and function.func.is_managed:
+        return Pipeline(function)  # as a plain function, it would be without its options
     return function if isinstance(function, (Op, Pipeline)) else Op(function)
 
 
@@ -118,7 +142,9 @@ CACHED_MAP_NODES = 20_000
 """The nodes of all plans that are kept for `flow.map` of one operator or pipeline: one for each number of items."""
 
 
-def _map(callee: _Callee, /, *sequences: Any, **shared: Any) -> list[Any]:
+def _map(callee: _Callee, count: int, /, *given: Any, **shared: Any) -> list[Any]:
+    """The first `count` of what is given are the same for all calls; the others are sequences."""
+    fixed, sequences = given[:count], given[count:]
     columns = [list(sequence) for sequence in sequences]
     lengths = [len(column) for column in columns]
     if len(set(lengths)) > 1:
@@ -130,19 +156,19 @@ def _map(callee: _Callee, /, *sequences: Any, **shared: Any) -> list[Any]:
         return []
     function, owner = callee
     target = function if owner is None else function.__get__(owner)
-    calls = [target.prepare(items, shared) for items in zip(*columns, strict=True)]
+    calls = [target.prepare((*fixed, *items), shared) for items in zip(*columns, strict=True)]
     graphs = [plan.graph for plan, _ in calls]
     inputs = [value for _, given in calls for value in given]
     plan = _joined_plan(target, graphs).for_inputs(inputs)
-    if shared:
-        _hold_once(inputs, shared)
-    del columns, calls, shared  # what the run releases, nobody else should keep
+    if shared or fixed:
+        _hold_once(inputs, (*fixed, *shared.values()))
+    del columns, calls, shared, given, fixed, sequences  # what the run releases, nobody else should keep
     return cast("list[Any]", function.runtime.block(plan, inputs, copy_context()))
 
 
-def _hold_once(inputs: list[Any], shared: dict[str, Any]) -> None:
+def _hold_once(inputs: list[Any], shared: Iterable[Any]) -> None:
     """What all calls share is looked through once."""
-    held = {id(value): Held(value) for value in shared.values() if type(value) not in PLAIN_RESULT}
+    held = {id(value): Held(value) for value in shared if type(value) not in PLAIN_RESULT}
     for place, value in enumerate(inputs):
         if id(value) in held:
             inputs[place] = held[id(value)]

@@ -134,7 +134,7 @@ class _Look:
         if isinstance(body, FunctionType):
             names = self._visit(body)  # whoever wrote it
             if owner is not None:
-                self._class(type(owner), names)
+                self._class(_class_of(owner), names)
         else:
             self._offer(body, ())
         while self._waiting and len(self.functions) < FOLLOWED and self._count < NAMED:
@@ -202,14 +202,14 @@ class _Look:
             for part in (value.func, *value.args, *value.keywords.values()):
                 self._offer(part, near)
         elif issubclass(kind, MethodType):
-            self._offer(value.__func__, near, type(value.__self__))
+            self._offer(value.__func__, near, _class_of(value.__self__))
             self._offer(value.__self__, near)
         elif issubclass(kind, (staticmethod, classmethod)):
             self._offer(value.__func__, near, of)
         elif issubclass(kind, property):
             self._offer(value.fget, near, of)
         elif issubclass(kind, Declared):
-            self._offer(value._body, near, of if value._of is None else type(value._owner))
+            self._offer(value._body, near, of if value._of is None else _class_of(value._owner))
         elif issubclass(kind, ModuleType):
             if is_module_of_user(value.__name__):
                 self._named(id(value), vars(value), near, near)
@@ -227,6 +227,11 @@ class _Look:
         for each in kind.__mro__:
             if is_module_of_user(each.__module__):
                 self._named(id(each), each.__dict__, (*near, *_CALLED), near, kind)
+
+
+def _class_of(owner: Any) -> type:
+    """Where the names of a method's first argument are found; of a class method, that is the class."""
+    return owner if issubclass(type(owner), type) else type(owner)
 
 
 def _vars(value: Any) -> Mapping[str, Any]:

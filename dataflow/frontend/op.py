@@ -31,6 +31,7 @@ from dataflow.engine.runtime import Driver, default_runtime
 from dataflow.frontend.arguments import check_inputs
 from dataflow.frontend.called import BELOW_THE_WRAPPER, call_error, signature_of, wraps_unseen
 from dataflow.frontend.coroutines import GivesCoroutines, gives_coroutines
+from dataflow.frontend.methods import CHAINS, MethodKind, bound_to, class_body, is_hidden, put_above, unwrapped
 from dataflow.frontend.options import Asked, Changes, RetryOn, changed, check_inout, checked
 from dataflow.frontend.pickling import Pickled
 from dataflow.frontend.plan_cache import Plans
@@ -92,8 +93,9 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
     ) -> None:
         if isinstance(fn, Op):
             raise TypeError(f"op: {fn!r} is an operator already; use {fn.name}.options(...) to change its options")
-        if isinstance(fn, (staticmethod, classmethod)):
-            raise TypeError(f"op: put @{type(fn).__name__} above @op, not below it")
+        method_kind: MethodKind = None
+        if isinstance(fn, (classmethod, staticmethod)):
+            fn, method_kind = unwrapped(fn)
         if not callable(fn):
             raise TypeError(f"op: expected a function, got {type(fn).__name__}")
         if name is not None and not isinstance(name, str):
@@ -105,6 +107,7 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
         update_wrapper(self, fn)  # first: it copies the attributes of what may be an operator itself, `@wraps`-ed
         self.__dict__.pop("__signature__", None)  # the wrapped function's, which has it still
         self._of = self._owner = None
+        self._method_kind = method_kind
         self._fn = self._plain = fn
         """The function, and what this is outside of a trace: where it is bound, the method."""
         kind = Kind.ASYNC if gives_coroutines(fn) else Kind.KERNEL
@@ -130,6 +133,9 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
         """See `_map_plans`."""
         self._inner: dict[tuple[str, bool], Any] = {}
         """For `flow.cond`: the pipelines that call it."""
+        self._within = None if CHAINS else class_body(fn)
+        """Until somebody asks whether a classmethod above hides the class."""
+        self._hidden = False
 
     @property
     def name(self) -> str:
@@ -144,8 +150,9 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
         if self._of is not None:
             return cast("Op[P, R]", self._of.options(**changes).__get__(self._owner))
         name, writes, inout = changes.get("name"), changes.get("writes"), changes.get("inout")
+        self._refuse_hidden("options")
         derived: Op[P, R] = Op(
-            self._fn,
+            self._fn if self._method_kind is None else self._method_kind(self._fn),
             name=self.name if name is None else name,
             writes=self._writes if writes is None else writes,
             inout=self._inout if inout is None else inout,
@@ -164,6 +171,7 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
             raise TypeError(f"{self.name}.on() takes a flow.Runtime, not {type(runtime).__name__}")
         if self._of is not None:
             return cast("Op[P, R]", self._of.on(runtime).__get__(self._owner))
+        self._refuse_hidden("on")
         derived: Op[P, R] = object.__new__(Op)
         derived.__dict__.update(self.__dict__)
         derived._runtime = runtime
@@ -198,8 +206,10 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
 
         As with the methods of Python, each access gives an object of its own, and those of one instance are equal.
         """
-        if instance is None or self._of is not None:
-            return self
+        if instance is None or self._of is not None or self._method_kind is not None:
+            if self._of is not None or self._method_kind is not classmethod:
+                return self
+            instance = bound_to(classmethod, instance, owner)
         if self._arity is None:
             self._read_arity()
         # An operator is bound for each call: this takes half as long as to update the `__dict__` of a new one.
@@ -211,6 +221,9 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
         bound = _new(Op)
         bound.__dict__ = shared
         return bound
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._within = None  # nothing is above it
 
     @overload
     def start(self: Op[P, Call[T]], /, *args: Any, **kwargs: Any) -> Task[T]: ...
@@ -231,6 +244,8 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
             )
         if self._of is not None:
             args = (self._owner, *args)
+        else:
+            self._refuse_hidden("start")
         self._refuse_wrong(args, kwargs)
         return Task(self._run, self.name, args, kwargs)
 
@@ -302,10 +317,18 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
         return f"<{'async ' if self.is_async else ''}op {self.name}{of}>"
 
     def _recipe(self) -> dict[str, Any]:
-        return {"name": self.name, "writes": self._writes, "inout": self._inout, **self._asked}
+        return {
+            "name": self.name,
+            "writes": self._writes,
+            "inout": self._inout,
+            "method_kind": self._method_kind,
+            **self._asked,
+        }
 
     def _remake(self, fn: Any, recipe: dict[str, Any]) -> None:
-        Op.__init__(self, fn, **recipe)
+        made_of = dict(recipe)
+        kind = made_of.pop("method_kind", None)
+        Op.__init__(self, fn if kind is None else kind(fn), **made_of)
 
     def _in_order(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...]
@@ -335,6 +358,12 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
         except TypeError as exc:
             parameters = list(signature.parameters.values())[self._of is not None :]
             raise call_error(self.name, parameters, kwargs, exc) from None
+
+    def _refuse_hidden(self, verb: str) -> None:
+        if self._within is not None:
+            self._hidden, self._within = is_hidden(self, self._within), None
+        if self._hidden:
+            raise put_above(f"{self.name}.{verb}()", op)
 
     def _own_arity(self) -> tuple[int, int, tuple[str, ...]]:
         """That of the function, whose first argument is the instance."""
@@ -418,9 +447,9 @@ def op(
     function do without. Such an operator costs some hundred microseconds more a call, since the event loop sees it
     through: they are for work that takes milliseconds. Cancelling ends each wait at once.
 
-    Works on methods: `self` becomes a constant of the graph. Called outside of a pipeline's body, an operator is
-    the plain function. Raises TypeError for what is no function, and TypeError or ValueError for options that make no
-    sense, also for `retry_on` and `backoff` without `retries`.
+    Works on methods: `self` becomes a constant of the graph; put `@op` above `@classmethod` and `@staticmethod`. Called
+    outside of a pipeline's body, an operator is the plain function. Raises TypeError for what is no function, and
+    TypeError or ValueError for options that make no sense, also for `retry_on` and `backoff` without `retries`.
     """
     asked = Asked(timeout=timeout, retries=retries, retry_on=retry_on, backoff=backoff, limit=limit)
     if fn is None:

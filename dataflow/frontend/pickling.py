@@ -28,6 +28,7 @@ from functools import partial
 from typing import Any
 
 from dataflow.engine.hosting import Runtime
+from dataflow.frontend.methods import MethodKind
 from dataflow.graph.nodes import Declared
 
 __all__ = ["Pickled"]
@@ -41,6 +42,11 @@ class Pickled(Declared):
 
     _fn: Any
     _runtime: Any
+    _method_kind: MethodKind
+
+    @property
+    def _is_class_method(self) -> bool:
+        return self._method_kind is classmethod
 
     def _recipe(self) -> dict[str, Any]:
         """What this is made of besides its function; can be pickled if that can be which the user gave."""
@@ -102,6 +108,9 @@ class Pickled(Declared):
 
     def _functions(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """The two that stand for this; always the same."""
+        if self._of is not None:  # the name of a class method leads to one that is bound
+            functions: tuple[Any, Any] = self._of._functions()
+            return functions
         known: tuple[Any, Any] | None = self.__dict__.get("_pickled_as")
         return known if known is not None else self.__dict__.setdefault("_pickled_as", _functions_for(self))
 
@@ -128,7 +137,7 @@ def _found(module: str, path: str) -> Any:
     found: Any = sys.modules.get(module)
     for name in path.split("."):
         found = getattr(found, name, None)
-    return found
+    return found._of if isinstance(found, Pickled) and found._of is not None and found._is_class_method else found
 
 
 def _named(value: Pickled) -> Any:

@@ -25,6 +25,16 @@ from dataflow.engine.stream import Stream
 from dataflow.errors import TraceWarning
 from dataflow.frontend.arguments import check_inputs
 from dataflow.frontend.coroutines import GivesCoroutines, innermost
+from dataflow.frontend.methods import (
+    CHAINS,
+    MethodKind,
+    bound_to,
+    class_body,
+    class_first,
+    is_hidden,
+    put_above,
+    unwrapped,
+)
 from dataflow.frontend.names import named_by
 from dataflow.frontend.op import Call, Op
 from dataflow.frontend.pickling import Pickled
@@ -64,11 +74,15 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
         tree: Iterable[str] = (),
         shapes: Iterable[str] = (),
     ) -> None:
+        method_kind: MethodKind = None
+        if isinstance(fn, (classmethod, staticmethod)):
+            fn, method_kind = unwrapped(fn)
         if isinstance(fn, Pipeline) or not callable(fn):
             raise TypeError(f"pipeline: expected a function, got {type(fn).__name__}")
         update_wrapper(self, fn)  # first: it copies the attributes of what may be a pipeline itself, `@wraps`-ed
         self.__dict__.pop("__signature__", None)  # the wrapped function's, which has it still
         self._of = self._owner = None
+        self._method_kind = method_kind
         self._fn = fn
         self._name = name if name is not None else getattr(fn, "__name__", type(fn).__name__)
         if not isinstance(innermost(fn), Declared) and _is_no_plain_function(fn):
@@ -83,7 +97,10 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
         self._plans = Plans()
         self._warned: set[Frozen] = set()
         self._class: type | None = None
-        """Where this is a method."""
+        """Where this is a method of instances."""
+        self._within = None if CHAINS else class_body(fn)
+        """Until somebody asks whether a classmethod above hides the class."""
+        self._hidden = False
         self._inner: dict[tuple[Hashable, ...], Pipeline[..., Any]] = {}
         """For `flow.cond` and `derive`: the pipelines that call it."""
 
@@ -134,6 +151,7 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
         Arguments that are left out and have no default count as inputs, so `p.graph()` is a check at start-up.
         """
         self._refuse_trace("graph")
+        self._refuse_hidden("graph")
         method = self._of_instance(args)
         if method is not None:
             return method.graph(*args[1:], **kwargs)
@@ -164,6 +182,7 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
             raise TypeError(f"{self._name}.on() takes a flow.Runtime, not {type(runtime).__name__}")
         if self._of is not None:
             return cast("Pipeline[P, R]", self._of.on(runtime).__get__(self._owner))
+        self._refuse_hidden("on")
         derived: Pipeline[P, R] = object.__new__(Pipeline)
         derived.__dict__.update(self.__dict__)
         derived._runtime = runtime
@@ -178,6 +197,7 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
         if self._of is not None:
             self.parameters.fixed(fixed)  # its instance is fixed already
             return cast("Pipeline[..., R]", self._of.bind(**fixed).__get__(self._owner))
+        self._refuse_hidden("bind")
         derived = self._derived()
         derived._fix(fixed)
         return derived
@@ -189,6 +209,7 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
         """
         if self._of is not None:
             return cast("Pipeline[P, Any]", self._of.select(*labels).__get__(self._owner))
+        self._refuse_hidden("select")
         if not labels or not all(isinstance(name, str) for name in labels):
             raise TypeError(f"{self._name}.select() takes labels of nodes, such as flow.label gives")
         return self._derived(partial(selected, labels=labels))
@@ -202,10 +223,13 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
         """
         if self._of is not None:
             return cast("Pipeline[P, R]", self._of.replace(functions).__get__(self._owner))
+        self._refuse_hidden("replace")
         pairs: list[tuple[Op[..., Any], Op[..., Any], bool]] = []
         for old, new in functions.items():
             if not isinstance(old, Op):
                 raise TypeError(f"{self._name}.replace() replaces operators, not {type(old).__name__}")
+            if old._of is not None and isinstance(old._owner, type):  # a class method, which its class has so
+                old = old._of
             if old._of is not None:
                 raise TypeError(
                     f"{self._name}.replace() replaces an operator for all instances: give it as its class has it "
@@ -305,6 +329,7 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
         TraceError in the body of a pipeline.
         """
         self._refuse_trace("stream")
+        self._refuse_hidden("stream")
         return open_stream(
             self,
             source,
@@ -325,38 +350,47 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
 
         As with the methods of Python, each access gives an object of its own, and those of one instance are equal.
         """
-        if instance is None or self._of is not None:
-            return self
+        if instance is None or self._of is not None or self._method_kind is not None:
+            if self._of is not None or self._method_kind is not classmethod:
+                return self
+            instance = bound_to(classmethod, instance, owner)
+        return self._bound(instance)
+
+    def _bound(self, instance: Any) -> Pipeline[..., R]:
         shared = self.__dict__.copy()  # as operators do it
         shared["_of"] = self
         shared["_owner"] = instance
         shared["__wrapped__"] = MethodType(self._fn, instance)
         if "__signature__" in shared:
             shared["__signature__"] = self._parameters.of_method.open
-        bound = object.__new__(Pipeline)
+        bound: Pipeline[..., R] = object.__new__(Pipeline)
         bound.__dict__ = shared
         return bound
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._class = owner
+        self._within = None  # nothing is above it
+        if self._method_kind is None:
+            self._class = owner
 
     def __repr__(self) -> str:
         return f"<pipeline {self._name}{self._parameters.open if self._of is None else f' of {self._owner!r}'}>"
 
     def _recipe(self) -> dict[str, Any]:
         parameters = self._parameters
-        made_of = {
+        made_of: dict[str, Any] = {
             "name": self._name,
             "static": parameters.static,
             "tree": parameters.tree,
             "shapes": parameters.shapes,
         }
-        return {**made_of, "fixed": parameters.all_fixed, "passes": self._passes, "of_class": self._class}
+        made_of |= {"fixed": parameters.all_fixed, "passes": self._passes}
+        return {**made_of, "of_class": self._class, "method_kind": self._method_kind}
 
     def _remake(self, fn: Any, recipe: dict[str, Any]) -> None:
         made_of = dict(recipe)
         fixed, passes, of_class = made_of.pop("fixed"), made_of.pop("passes"), made_of.pop("of_class")
-        Pipeline.__init__(self, fn, **made_of)
+        kind = made_of.pop("method_kind", None)
+        Pipeline.__init__(self, fn if kind is None else kind(fn), **made_of)
         self._passes, self._class = passes, of_class
         if fixed:
             self._fix(fixed)
@@ -386,6 +420,11 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
             if plan is not None:
                 inputs = list(given)
                 return check_inputs(self._name, plan, inputs), inputs
+        if self._of is None and self._class is None:
+            if class_first(self, args):
+                return self._bound(args[0]).prepare(args[1:], kwargs)
+            if self._is_hidden:
+                raise put_above(self._name, pipeline)
         parameters = self.parameters
         binding = parameters.sort(parameters.bind(given, kwargs))
         plan = self._plan(plans, binding)
@@ -442,6 +481,16 @@ class Pipeline(Pickled, GivesCoroutines, Generic[P, R]):
                 f"{self._name}.{verb}() was called while a pipeline is traced, where nothing runs",
                 f"call {self._name}(...) to record it into that pipeline",
             )
+
+    @property
+    def _is_hidden(self) -> bool:
+        if self._within is not None:
+            self._hidden, self._within = is_hidden(self, self._within), None
+        return self._hidden
+
+    def _refuse_hidden(self, verb: str) -> None:
+        if self._of is None and self._class is None and self._is_hidden:
+            raise put_above(f"{self._name}.{verb}()", pipeline)
 
     def _given(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """What the function is given: to a method, the instance first."""
@@ -546,6 +595,8 @@ def pipeline(
     and whose leaves are inputs: weights, say. `shapes` names parameters that take arrays, of which the body sees
     `shape`, `ndim`, `size`, `dtype` and `len()` as Python values: one graph for each shape and dtype. `name` is what
     errors, tables and pictures call the pipeline.
+
+    Works on methods, with graphs for each `self`; put `@pipeline` above `@classmethod` and `@staticmethod`.
 
     Raises TypeError for an `async def` or generator body, and for names in `static`, `tree` or `shapes` that are no
     parameters.

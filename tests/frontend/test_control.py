@@ -378,24 +378,114 @@ def test_a_node_fixed_in_the_function_is_refused_at_once_and_the_remedy_works() 
     def scaled(x: Any, by: Any) -> Any:
         return times(x, by)
 
-    for function in (
-        lambda by: functools.partial(times, by=by),
-        lambda by: functools.partial(lambda by, x: x * by, by),
-        lambda by: scaled.bind(by=by),
-        lambda by: functools.partial(times, by=[by]),
-    ):
+    def maps(xs: Any, by: Any) -> Any:
+        return flow.map(scaled.bind(by=by), xs)
 
-        def body(xs: Any, by: Any, function: Any = function) -> Any:
-            return flow.map(function(by), xs)
+    def chooses(xs: Any, by: Any) -> Any:
+        return flow.cond(xs[0] > 0, functools.partial(times, by=by), negate, xs)
 
-        def chooses(xs: Any, by: Any, function: Any = function) -> Any:
-            return flow.cond(xs[0] > 0, function(by), function(by), xs)
-
-        for refused, remedy in ((body, r"flow\.map\(function, items, name=node\)"), (chooses, "flow.cond")):
-            where = rf"{refused.__code__.co_firstlineno + 1}: .*{remedy}"
-            with pytest.raises(flow.TraceError, match=rf"has a node fixed in it, at .*test_control.py:{where}"):
-                flow.pipeline(refused).graph()
-    followed = flow.pipeline(lambda xs, by: (flow.map(times, xs, by=by), flow.map(scaled, xs, by=by)))
-    assert followed.run([1, 2], 3) == ([3, 6], [3, 6])
-    assert flow.map(functools.partial(times, by=2), [1, 2]) == [2, 4]
+    for refused, remedy in ((maps, r"flow\.map\(function, items, name=node\)"), (chooses, "flow.cond")):
+        where = rf"{refused.__code__.co_firstlineno + 1}: .*{remedy}"
+        with pytest.raises(flow.TraceError, match=rf"has a node fixed in it, at .*test_control.py:{where}"):
+            flow.pipeline(refused).graph()
+    followed = flow.pipeline(
+        lambda xs, by: (flow.map(scaled, xs, by=by), flow.cond(xs[0] > 0, times, lambda xs, by: -xs, xs[0], by))
+    )
+    assert followed.run([1, 2], 3) == ([3, 6], 3)
     assert flow.pipeline(lambda xs: flow.map(scaled.bind(by=2), xs)).run([1, 2]) == [2, 4]
+
+
+@flow.op
+def combine(a: Any, b: Any, c: Any = 0) -> Any:
+    return a, b, c
+
+
+@flow.pipeline
+def combined(a: Any, b: Any, c: Any = 0) -> Any:
+    return combine(a, b, c)
+
+
+class Combines:
+    @flow.op
+    def op(self, a: Any, b: Any, c: Any = 0) -> Any:
+        return a, b, c
+
+    @flow.pipeline
+    def pipeline(self, a: Any, b: Any, c: Any = 0) -> Any:
+        return combine(a, b, c)
+
+    def plain(self, a: Any, b: Any, c: Any = 0) -> Any:
+        return a, b, c
+
+
+combines = Combines()
+COMBINED = [combine, combined, combines.op, combines.pipeline, combines.plain, lambda a, b, c=0: (a, b, c)]
+
+
+@pytest.mark.parametrize("function", COMBINED)
+def test_what_a_partial_fixes_is_the_same_for_all_calls(function: Any) -> None:
+    def plain(x: Any, xs: Any) -> Any:
+        return [
+            [(x, each, 0) for each in xs],
+            [(x, each, 5) for each in xs],
+            [(each, x, 0) for each in xs],
+            [(each, x, [x]) for each in xs],
+            [(x, one, other) for one, other in zip(xs, xs, strict=True)],
+            [(each, 2, 1) for each in xs],
+        ]
+
+    def body(x: Any, xs: Any) -> Any:
+        return [
+            flow.map(functools.partial(function, x), xs),
+            flow.map(functools.partial(functools.partial(function, x), c=5), xs),
+            flow.map(functools.partial(function, b=x), xs),
+            flow.map(functools.partial(function, b=x, c=0), xs, c=[x]),
+            flow.map(functools.partial(function, x), xs, xs),
+            flow.map(functools.partial(function, b=2, c=1), xs),
+        ]
+
+    assert flow.pipeline(body).run(7, [1, 2]) == plain(7, [1, 2])
+    assert body(7, [1, 2]) == plain(7, [1, 2])
+    with pytest.raises(TypeError, match=r"multiple values|takes"):
+        flow.pipeline(lambda x, xs: flow.map(functools.partial(function, a=x), xs)).run(7, [1, 2])
+
+
+def test_a_partial_keeps_what_its_operator_is_declared_with() -> None:
+    tries: list[int] = []
+
+    @flow.op(retries=2, backoff=0)
+    def flaky(x: Any, by: Any) -> Any:
+        tries.append(x)
+        if len(tries) % 2:
+            raise OSError
+        return x * by
+
+    @flow.op(writes=("total",))
+    def added(total: Any, x: Any) -> Any:
+        total += x
+        return total
+
+    @flow.op(inout=("total",))
+    def adds(total: Any, x: Any) -> None:
+        total += x
+
+    many = functools.partial(flaky, by=2)
+    assert flow.pipeline(lambda xs: flow.map(many, xs)).run([1, 2]) == [2, 4]
+    assert flow.pipeline(lambda x: flow.cond(x > 0, many, negate, x)).run(3) == 6
+    assert len(tries) == 6
+    total = np.zeros(2)
+    one, two = flow.pipeline(lambda total, xs: flow.map(functools.partial(added, total), xs)).run(total, [1, 2])
+    assert (one.tolist(), two.tolist(), total.tolist()) == ([1, 1], [2, 2], [0, 0])
+    flow.pipeline(lambda total, xs: flow.map(functools.partial(adds, total), xs)).run(total, [1, 2])
+    assert total.tolist() == [3, 3]
+
+
+def test_an_array_that_a_partial_fixes_is_protected() -> None:
+    @flow.op
+    def writes(total: Any, x: Any) -> None:
+        total += x
+
+    total = np.zeros(2)
+    for body in (lambda xs: flow.map(functools.partial(writes, total), xs), lambda xs: writes(total, xs)):
+        with pytest.raises(ValueError, match="read-only"):
+            flow.pipeline(body).run([1, 2])

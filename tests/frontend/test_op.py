@@ -207,8 +207,6 @@ def test_options_give_another_operator_of_the_same_function() -> None:
     [
         (lambda: flow.op(3), "op: expected a function, got int"),
         (lambda: flow.op(scale), r"is an operator already; use scale\.options"),
-        (lambda: flow.op(staticmethod(len)), "put @staticmethod above @op"),
-        (lambda: flow.op(classmethod(len)), "put @classmethod above @op"),
         (lambda: flow.op(name=3)(len), "op: name must be a str, got int"),
         (lambda: scale.options(name=b"x"), "op: name must be a str, got bytes"),
         (lambda: flow.op(len, names="x"), "unexpected keyword argument 'names'"),

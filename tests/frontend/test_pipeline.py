@@ -670,3 +670,96 @@ def test_the_body_is_traced_in_the_callers_context(run_async: Runner) -> None:
         assert run_async(pipeline(1)) == 6
     variable.reset(token)
     assert run_async(pipeline(1)) == 6  # frozen
+
+
+@flow.pipeline
+def itself(x: Any) -> Any:
+    return itself(add(x, 1))
+
+
+@flow.pipeline
+def ping(x: Any) -> Any:
+    return pong(x)
+
+
+@flow.pipeline
+def pong(x: Any) -> Any:
+    return helper_of_pong(x)
+
+
+def helper_of_pong(x: Any) -> Any:
+    return ping(add(x, 1))
+
+
+@flow.pipeline(static=("n",))
+def far(x: Any, n: int) -> Any:
+    return far(add(x, 1), n - 1) if n else x
+
+
+class Recursive:
+    @flow.pipeline
+    def method(self, x: Any) -> Any:
+        return self.method(add(x, 1))
+
+
+@flow.pipeline
+def changed(x: Any) -> Any:
+    return selected_of_changed(x)
+
+
+selected_of_changed = changed.select("last")
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (lambda: itself.run(1), "'itself' calls itself in its body"),
+        (lambda: ping.run(1), "'p(i|o)ng' calls itself by way of 'p(o|i)ng' in its body"),
+        (lambda: Recursive().method.run(1), "'method' calls itself in its body"),
+        (lambda: far.run(1, 5_000), "'far' calls itself in its body"),
+        (lambda: changed.run(1), "'changed' calls itself in its body"),
+    ],
+)
+def test_a_body_that_calls_its_pipeline_without_an_end_is_refused(run: Callable[[], Any], message: str) -> None:
+    with pytest.raises(flow.TraceError, match=rf"{message} .*at .*test_pipeline\.py:\d+: .*flow\.cond") as caught:
+        run()
+    assert isinstance(caught.value.__cause__, RecursionError)
+    assert plus_one.run(1) == 2
+
+
+def test_a_body_that_calls_its_pipeline_ends_on_python_values() -> None:
+    assert far.run(1, 20) == 21
+
+
+def test_a_function_that_calls_itself_without_an_end_is_the_users_error() -> None:
+    def endless(x: Any) -> Any:
+        return endless(x)
+
+    with pytest.raises(RecursionError):
+        flow.pipeline(lambda x: endless(x)).run(1)
+
+
+@flow.pipeline
+def down(x: Any) -> Any:
+    return flow.cond(x > 0, down, plus_one, x - 1)
+
+
+@flow.op
+async def down_again(x: Any) -> Any:
+    return x if x < 0 else await down_by_op(x)
+
+
+@flow.pipeline
+def down_by_op(x: Any) -> Any:
+    return down_again(x - 1)
+
+
+@flow.pipeline
+def nodes_of_tree(depth: Any) -> Any:
+    return flow.op(sum)(flow.map(nodes_of_tree, flow.op(range)(depth))) + 1
+
+
+def test_a_pipeline_may_call_itself_when_it_runs() -> None:
+    assert down.run(5) == 0
+    assert down_by_op.run(5) == -1
+    assert nodes_of_tree.run(4) == 16

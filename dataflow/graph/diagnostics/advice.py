@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from dataflow.graph.diagnostics.bytecode import operator_of, reads_item, writes_item
+from dataflow.graph.diagnostics.bytecode import operator_of, reads_item, unpacks_into_call, writes_item
 from dataflow.graph.diagnostics.source import function_called
 from dataflow.graph.tracing.tracer import user_line
 
@@ -28,6 +28,7 @@ __all__ = [
     "COMPARED",
     "EARLY",
     "FORMATS_NOTHING",
+    "KEYS",
     "NOT_ADDED_TO",
     "NOT_ASKED",
     "NOT_BY_METHOD",
@@ -36,6 +37,7 @@ __all__ = [
     "NO_ATTRIBUTES",
     "NO_AWAIT",
     "NO_COPY",
+    "NO_END",
     "NO_ITEMS",
     "NO_KEY",
     "NO_NAME",
@@ -72,6 +74,14 @@ _INDEX_IT: Final = (
     "how many items it has is not known yet; index it (node[0], node[1]), unpack it into names (a, b = node), or pass"
     " how many as a static= argument"
 )
+_UNPACKED_IN_CALL: Final = (
+    "how many items it has is not known yet; unpack it into names first (a, b = node, then f(a, b)), or pass it whole"
+    " to an op that does it (flow.op(lambda items: f(*items))(node))"
+)
+KEYS: Final = (
+    "its keys are not known yet; name them (f(a=node['a'], b=node['b']), {'a': node['a']}), use `{} | node` for a dict"
+    " with all of its items, or pass it whole to an op that does it (flow.op(lambda items: f(**items))(node))"
+)
 ASK_NOT: Final = "its value is not known yet; make the call inside an op, or name the argument in static="
 AS_TEXT: Final = "its value is not known yet; repr() shows the placeholder, and an op can print the value"
 NO_COPY: Final = (
@@ -87,6 +97,11 @@ NOT_IN_PLACE: Final = (
 )
 NOT_ADDED_TO: Final = (
     "a graph makes new values: write the plain operator (`a = a + node`, `a = a | node`), or change a copy inside an op"
+)
+NO_END: Final = (
+    "a call in a body is recorded at once, with all that it calls; use a loop, or let the pipeline be called when it"
+    " is known whether: by flow.cond(pred, pipeline, otherwise, node), by flow.map(pipeline, nodes), or in an async op"
+    " that awaits it"
 )
 NOT_KEPT: Final = (
     "nobody would ever put the value there; give it to an op as an argument of its own or in tuples, lists, dicts (as a"
@@ -111,6 +126,14 @@ EARLY: Final = {
     "try": (
         "the `try` in the body of {name!r} is over before {recorded} runs",
         "what a body records raises later; put the `try` into an op, or around the run of the pipeline",
+    ),
+    "decorator": (
+        "what the decorator {recorded} in the body of {name!r} does is over before anything runs",
+        "what a body records runs later; put the decorator on an op, or its `with` into one",
+    ),
+    "reset": (
+        "the body of {name!r} sets the context variable {recorded} runs",
+        "each run has the context of its call; set it before the call, or inside an op",
     ),
     "set": (
         "the body of {name!r} sets the context variable {recorded}, of which runs see nothing",
@@ -201,6 +224,9 @@ def as_text() -> str:
 
 def as_items() -> str:
     """For its items, one after another."""
+    code, lasti = user_line()
+    if code is not None and unpacks_into_call(code, lasti):
+        return _UNPACKED_IN_CALL
     return _as_op() or _INDEX_IT
 
 
@@ -229,11 +255,15 @@ def _for_operator() -> str:
 
 _KNOWN: Final = frozenset(
     {"isinstance", "issubclass", "hasattr", "getattr", "callable", "type", "bool", "float", "int", "complex", "str"}
-    | {"bytes", "repr", "format", "hash", "len", "iter", "next", "list", "tuple", "set", "frozenset", "dict", "range"}
+    | {"bytes", "repr", "format", "hash", "len", "iter", "next", "list", "tuple", "set", "frozenset", "range"}
     | {"enumerate", "zip", "map", "filter", "reversed", "print", "np.array", "np.asarray", "np.asanyarray"}
     | {"np.ascontiguousarray", "np.asfortranarray", "np.iterable", "np.isscalar", "operator.index"}
 )
 """Functions of which more is known than that they can be made an op."""
+_FILL_CONTAINERS: Final = frozenset(
+    {"extend", "extendleft", "update", "difference_update", "intersection_update", "symmetric_difference_update"}
+)
+"""Methods of containers of the body's, which an op would change when nobody sees it."""
 _OF_SHAPE: Final = frozenset({"zeros", "ones", "empty", "full"})
 _TYPES: Final = frozenset(kind.__name__ for kind in np.sctypeDict.values())
 
@@ -249,6 +279,8 @@ def _op_of(code: CodeType, lasti: int, where: str = " in static=") -> str:
     module, _, name = called.rpartition(".")
     if module in ("np", "numpy") and name in _TYPES:
         return f"its value is not known yet; convert the node: node.astype({called})"
+    if module and name in _FILL_CONTAINERS:
+        return NOT_ADDED_TO
     if module in ("np", "numpy") and name in _OF_SHAPE:
         return (
             f"its value is not known yet; use {called}_like(node) for an array of its shape, or name the argument whose"

@@ -4,6 +4,7 @@
     np.quantile(…, x)       ValueError in numpy's Python, in a frame whose locals hold a placeholder
     raise ValueError(…)     the user's own: passes through, whatever its frame holds
     struct.pack("d", x)     struct.error in C, which has dropped the refusal: it was at this very line
+    p(x), inside of p       RecursionError, after some hundred calls of it
     blur()                  our own TypeError on wrong arguments: passes through
 
 Only errors that nobody caught are looked at, once, when a trace has failed anyway: cost does not matter here.
@@ -14,13 +15,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from types import CodeType, FrameType, TracebackType
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from dataflow.errors import DataflowError, TraceError
 from dataflow.graph.diagnostics.bytecode import raises, variables_read
+from dataflow.graph.nodes import Declared
 from dataflow.graph.tracing.tracer import PACKAGE, PASSED_OVER, Traced, of_user
 
-__all__ = ["Provoked", "foreign", "provoked_at", "refused_before"]
+__all__ = ["Provoked", "Recursion", "calls_itself", "foreign", "provoked_at", "refused_before"]
 
 _WRONG_CALL = re.compile(
     r"\(\) (missing \d+ required |got (an unexpected keyword|some positional-only|multiple values for) "
@@ -87,6 +89,51 @@ def foreign(error: TraceError, refusals: Sequence[str]) -> str:
             return str(behind)
     steps = {f"{frame.f_code.co_filename}:{line}" for frame, _, line in _steps(error.__traceback__)}
     return next((refused for refused in reversed(refusals) if any(f", at {at}: " in refused for at in steps)), "")
+
+
+class Recursion(NamedTuple):
+    """A pipeline whose body calls it."""
+
+    name: str
+    way: str
+    """By way of which others, in words; empty for none."""
+    where: str
+    """The user's line of the innermost call, `file:line`."""
+
+
+_OFTEN: Final = 5
+"""How often a pipeline has to be in its own body, to be what Python's stack was too small for."""
+
+
+def calls_itself(error: RecursionError) -> Recursion | None:
+    """The pipeline that is recorded into itself without an end; None if it is something else that does not end.
+
+    A body may call its pipeline: on static values, that ends.
+    """
+    traceback = error.__traceback__
+    outer: list[tuple[FrameType, int]] = []
+    frame = None if traceback is None else traceback.tb_frame.f_back
+    while frame is not None:
+        outer.append((frame, frame.f_lineno))
+        frame = frame.f_back
+    calls: list[tuple[Declared, str]] = []
+    where = "?"
+    for frame, line in [*reversed(outer), *((frame, line) for frame, _, line in _steps(traceback))]:
+        if of_user(frame):
+            where = f"{frame.f_code.co_filename}:{line}"
+        elif frame.f_code.co_name == "inline" and isinstance(called := frame.f_locals.get("self"), Declared):
+            calls.append((called, where))
+    bodies = [called._body for called, _ in calls]
+    if not bodies or bodies.count(bodies[-1]) < _OFTEN:
+        return None
+    last, where = calls[-1]
+    before = len(bodies) - 2 - bodies[-2::-1].index(bodies[-1])
+    others = dict.fromkeys(repr(_name(called)) for called, _ in calls[before + 1 : -1])
+    return Recursion(_name(last), " and ".join(others), where)
+
+
+def _name(declared: Any) -> str:
+    return str(declared.name)
 
 
 def _steps(traceback: TracebackType | None) -> Iterator[tuple[FrameType, int, int]]:

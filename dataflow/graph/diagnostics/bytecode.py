@@ -12,6 +12,10 @@
     f(node, 2)             span_of_call
     isinstance(node, T)    asks_for_type
     hasattr(node, name)    asks_for_attribute
+    ascii(node)            asks_for_ascii
+    f(*node)               unpacks_into_call
+    f(**node), {**node}    unpacks_mapping
+    operator.concat(a, b)  names_in_call
     with lock: f(node)     has_statements, enclosing, names_of_context, calls_by_name
 
 An instruction is a code object and an offset into it, `lasti`, as frames, tracebacks and nodes keep them. What is read
@@ -47,6 +51,7 @@ __all__ = [
     "Around",
     "Called",
     "Use",
+    "asks_for_ascii",
     "asks_for_attribute",
     "asks_for_type",
     "calls_by_name",
@@ -61,6 +66,7 @@ __all__ = [
     "matches_length",
     "names_bound",
     "names_in",
+    "names_in_call",
     "names_of_context",
     "names_to_unpack",
     "operator_of",
@@ -68,6 +74,8 @@ __all__ = [
     "raises",
     "reads_item",
     "span_of_call",
+    "unpacks_into_call",
+    "unpacks_mapping",
     "variables_read",
     "writes_item",
 ]
@@ -105,6 +113,9 @@ class Use(Enum):
     """A variable that is not the function's own, or that functions in it share."""
     MARKS_CALL = auto()
     """Beside what is called."""
+    UNPACKS_MAPPING = auto()
+    SHOWS = auto()
+    """In an f-string; its argument says how, in the lowest bits."""
     SAVES_VARIABLE = auto()
     """At the beginning of a comprehension that runs in its function's frame: the variable is the comprehension's until
     its end, also if the end is an exception."""
@@ -121,6 +132,8 @@ OPCODES: Final[Mapping[str, tuple[Use, int, int | None]]] = {
     "CALL": (Use.CALLS, 11, None),
     "CALL_KW": (Use.CALLS, 13, None),
     "CALL_FUNCTION_EX": (Use.CALLS, 11, None),
+    "DICT_MERGE": (Use.UNPACKS_MAPPING, 11, None),
+    "DICT_UPDATE": (Use.UNPACKS_MAPPING, 11, None),
     "GET_LEN": (Use.ASKS_LENGTH, 11, None),
     "LOAD_ATTR": (Use.LOADS_ATTRIBUTE, 11, None),
     "LOAD_METHOD": (Use.LOADS_ATTRIBUTE, 11, 14),  # since 3.12, the compiler turns it into LOAD_ATTR
@@ -146,6 +159,8 @@ OPCODES: Final[Mapping[str, tuple[Use, int, int | None]]] = {
     "STORE_GLOBAL": (Use.BINDS_OUTER, 11, None),
     "STORE_DEREF": (Use.BINDS_OUTER, 11, None),
     "PUSH_NULL": (Use.MARKS_CALL, 11, None),
+    "FORMAT_VALUE": (Use.SHOWS, 11, 13),
+    "CONVERT_VALUE": (Use.SHOWS, 13, None),
     "LOAD_FAST_AND_CLEAR": (Use.SAVES_VARIABLE, 12, None),
     "PUSH_EXC_INFO": (Use.HANDLES, 11, None),
     "WITH_EXCEPT_START": (Use.EXITS, 11, None),
@@ -186,6 +201,10 @@ _BINDS_OUTER_CODES: Final = frozenset(dis.opmap[name] for name in _BINDS_OUTER)
 (_HANDLES,) = _named(Use.HANDLES)
 (_EXITS,) = _named(Use.EXITS)
 _FILLS: Final = _named(Use.FILLS)
+_UNPACKS_MAPPING: Final = _named(Use.UNPACKS_MAPPING)
+_SHOWS: Final = _named(Use.SHOWS)
+_AS_ASCII: Final = 3
+"""The argument with which these are `!a` (CPython's FVC_ASCII)."""
 _CACHE: Final = dis.opmap["CACHE"]
 CALLS: Final = frozenset(dis.opmap[name] for name in _CALLS if name in dis.opmap)
 """The opcodes of calls. What such an instruction asks of a placeholder, a function in C does, or `hasattr`."""
@@ -231,6 +250,16 @@ def calls_by_name(code: CodeType) -> Iterator[tuple[int, str, bool]]:
 def matches_length(frame: FrameType) -> bool:
     """Whether the instruction of this frame asks for a length because of `case [a, b]`."""
     return instruction_of(frame.f_code, frame.f_lasti)[0] == "GET_LEN"
+
+
+def unpacks_mapping(code: CodeType, lasti: int) -> bool:
+    """Whether this instruction takes all items of a mapping: `f(**a)`, or `{**a}`."""
+    return instruction_of(code, lasti)[0] in _UNPACKS_MAPPING
+
+
+def unpacks_into_call(code: CodeType, lasti: int) -> bool:
+    """Whether this instruction is `f(*a)`: it makes a tuple of what it is given, and calls."""
+    return instruction_of(code, lasti)[0] == "CALL_FUNCTION_EX"
 
 
 def raises(code: CodeType, lasti: int) -> bool:
@@ -362,6 +391,8 @@ class Called(NamedTuple):
     line: int
     bare: bool
     """Whether it is called without arguments."""
+    lasti: int
+    """The instruction that begins it."""
 
 
 @lru_cache(maxsize=512)
@@ -396,7 +427,7 @@ def _calls(code: CodeType) -> Iterator[Called]:
         if marked or _calls_at_once(first, last) or (before in _MARKS_CALL and sys.version_info < (3, 13)):
             following = instructions[place + bool(marked)] if place + bool(marked) < len(instructions) else first
             bare = following.opname == "CALL" and following.arg == 0
-            yield Called(tuple(names), "FAST" in first.opname, line_of(code, first.offset) or 0, bare)
+            yield Called(tuple(names), "FAST" in first.opname, line_of(code, first.offset) or 0, bare, first.offset)
 
 
 def _calls_at_once(first: dis.Instruction, last: dis.Instruction) -> bool:
@@ -444,6 +475,14 @@ def variables_read(code: CodeType, lasti: int) -> tuple[str, ...]:
         if name in found:
             found |= dict.fromkeys(_names_within(code, around, _READS_VARIABLE))
     return tuple(found)
+
+
+def names_in_call(code: CodeType, lasti: int) -> frozenset[str]:
+    """The names of variables and attributes in the call that this instruction is; none for all else."""
+    span = _span(code, lasti)
+    if span is None or instruction_of(code, lasti)[0] not in _CALLS:
+        return frozenset()
+    return frozenset(_names_within(code, span, _READS_VARIABLE | _LOADS_ATTRIBUTE))
 
 
 def _span(code: CodeType, lasti: int) -> _Span | None:
@@ -654,6 +693,14 @@ def asks_for_attribute(frame: FrameType) -> bool:
         if value is hasattr or (value is getattr and arguments == 3 and name != "CALL_FUNCTION_EX"):
             return True
     return False
+
+
+def asks_for_ascii(frame: FrameType) -> bool:
+    """Whether this frame asks for the text that `ascii` gives, by that name, or as `!a`; it is made of the repr."""
+    name, argument = instruction_of(frame.f_code, frame.f_lasti)
+    if name in _SHOWS:
+        return argument & _AS_ASCII == _AS_ASCII
+    return "ascii" in names_in_call(frame.f_code, frame.f_lasti)
 
 
 def _leaves_it(frame: FrameType) -> bool:

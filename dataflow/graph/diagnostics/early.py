@@ -4,8 +4,10 @@
         y = count(x)               recorded here, runs much later
     try:
         z = load(y)                recorded here; what it raises at run time, it raises into the run
+        a = z[5]                   the same
     except OSError: ...
     tenant.set("a")                a context variable: runs have the context of their call
+    @np.errstate(all="ignore")     of the body, or of what it calls: a `with` around it
 
 Statements are found when the trace has ended, by the instructions that recorded nodes and the calls that led there. A
 function that was met once is known by its name further on: a second call of it may stand in another statement.
@@ -16,14 +18,23 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextvars import Context, copy_context
+from contextlib import nullcontext
+from contextvars import Context, ContextVar, copy_context
 from types import CodeType, FunctionType
 from typing import Any, Final, NamedTuple
 
 from dataflow.errors import TraceWarning
 from dataflow.graph.diagnostics import advice
-from dataflow.graph.diagnostics.bytecode import Around, calls_by_name, enclosing, has_statements, names_of_context
-from dataflow.graph.nodes import Node
+from dataflow.graph.diagnostics.bytecode import (
+    Around,
+    Called,
+    calls_by_name,
+    calls_in,
+    enclosing,
+    has_statements,
+    names_of_context,
+)
+from dataflow.graph.nodes import Kind, Node
 from dataflow.graph.tracing.tracer import PASSED_OVER, Lines
 
 __all__ = ["Early", "caught_at", "early", "warn", "warn_of_variables"]
@@ -49,19 +60,75 @@ def early(nodes: Sequence[Node], lines: Lines) -> list[Early]:
     """All such statements around these nodes; each line once."""
     found: dict[tuple[str, int], Early] = {}
     for code, names in lines.codes.values():
-        if not has_statements(code):
-            continue
+        before = len(found)
+        if has_statements(code):
+            for lasti, recorded, is_plumbing in _recording_or_reading(code, names, nodes, lines):
+                for around in enclosing(code, lasti):
+                    where = code.co_filename, around.line
+                    if is_plumbing and not _handles_errors(code, around):
+                        continue
+                    if where not in found and not _excepted(code, around, lines):
+                        found[where] = Early(around, code, names, recorded)
+        if len(found) == before:  # else this is said of the `try` whose `finally` sets it back
+            for each in _set_back(code, names, nodes, lines):
+                found.setdefault((code.co_filename, each.around.line), each)
+    return [*found.values(), *_decorated(nodes, lines)]
+
+
+def _recording_or_reading(
+    code: CodeType, names: dict[str, Any], nodes: Sequence[Node], lines: Lines
+) -> Iterator[tuple[int, str, bool]]:
+    """As `_recording`, and plumbing, recorded or not: then it says so."""
+    yield from ((lasti, recorded, False) for lasti, recorded in _recording(code, names, nodes, lines))
+    plumbing = {node.lasti: node.spec.name for node in nodes if node.code is code and node.spec.kind is Kind.PLUMBING}
+    plumbing |= {lasti: name for (of, lasti), name in lines.plumbing.items() if of == id(code)}
+    yield from ((lasti, repr(name), True) for lasti, name in plumbing.items())
+
+
+def _handles_errors(code: CodeType, around: Around) -> bool:
+    """Attributes and items of what nobody changes are the same at any time, but raise where they are evaluated."""
+    return around.name == "try" or "suppress" in names_of_context(code, around)
+
+
+def _decorated(nodes: Sequence[Node], lines: Lines) -> Iterator[Early]:
+    """Functions that record and are decorated with a context manager."""
+    recording = {id(node.code) for node in nodes if node.spec.kind is not Kind.PLUMBING} | lines.calls.keys()
+    for key, (_, manager, code) in lines.decorated.items():
+        if id(code) in recording and (key, 0) not in lines.entered and not isinstance(manager, nullcontext):
+            name = getattr(getattr(manager, "func", manager), "__name__", type(manager).__name__)
+            recorded = f"{name!r} of {code.co_name}"
+            yield Early(Around(code.co_firstlineno, "decorator", 0, 0), code, lines.codes[id(code)][1], recorded)
+
+
+def _set_back(code: CodeType, names: dict[str, Any], nodes: Sequence[Node], lines: Lines) -> Iterator[Early]:
+    """Context variables that are set before something is recorded, and set back after it."""
+    if not {"set", "reset"}.issubset(code.co_names):
+        return
+    calls = [(each, _variable(each, names)) for each in calls_in(code)]
+    calls = [(each, variable) for each, variable in calls if variable is not None]
+    for each, variable in calls:
+        last = max((back.lasti for back, of in calls if of is variable and back.names[-1] == "reset"), default=-1)
         for lasti, recorded in _recording(code, names, nodes, lines):
-            for around in enclosing(code, lasti):
-                where = code.co_filename, around.line
-                if where not in found and not _excepted(code, around, lines):
-                    found[where] = Early(around, code, names, recorded)
-    return list(found.values())
+            if each.names[-1] == "set" and each.lasti < lasti < last:
+                what = f"{variable.name!r} only until {recorded} is recorded, and has set it back before that"
+                yield Early(Around(each.line, "reset", each.lasti, lasti), code, names, what)
+                break
+
+
+def _variable(called: Called, names: dict[str, Any]) -> Any:
+    """The context variable of which this is a method; None for other calls."""
+    if called.is_local or called.names[-1] not in ("set", "reset"):
+        return None
+    first, *others = called.names[:-1] or ("",)
+    found = names.get(first)
+    for name in others:
+        found = inspect.getattr_static(found, name, None)
+    return found if type(found) is ContextVar else None
 
 
 def _recording(code: CodeType, names: dict[str, Any], nodes: Sequence[Node], lines: Lines) -> Iterator[tuple[int, str]]:
-    """The instructions of a code object that record, or may call what does, and what."""
-    latest = {node.lasti: node for node in nodes if node.code is code}
+    """The instructions of a code object that record more than plumbing, or may call what does, and what."""
+    latest = {node.lasti: node for node in nodes if node.code is code and node.spec.kind is not Kind.PLUMBING}
     yield from ((lasti, repr(node.spec.name)) for lasti, node in latest.items())
     yield from ((lasti, "what is recorded inside") for lasti in lines.calls.get(id(code), ()))
     met = [each for each, _ in lines.codes.values() if each is not code]

@@ -58,7 +58,7 @@ _REMEDY_CONTAINER = (
 )
 CLOSED_OVER: Final = (
     "it is called when placeholders mean nothing any more; let it take the node as an argument"
-    " (flow.cond(pred, then, otherwise, node)), or put both into an op"
+    " (flow.map(function, items, name=node), flow.cond(pred, then, otherwise, node)), or put both into an op"
 )
 _SLICE = OpSpec(slice, "slice", Kind.RECORDED)
 _METHOD = OpSpec(MethodType, "method", Kind.RECORDED)

@@ -27,6 +27,7 @@ __all__ = [
     "CHANGED_BY_AN_OP",
     "CHANGES_ITSELF",
     "CHANGES_ITS_ARGUMENT",
+    "CONCAT",
     "CONSTANT_GETITEM",
     "GETITEM",
     "LIKE",
@@ -223,6 +224,18 @@ def in_place(operation: Callable[[Any, Any], Any], ufunc: np.ufunc | None = None
     """An in-place operator; `ufunc` is what it calls for arrays, if it does nothing else."""
     return recorded(InPlace(operation, ufunc), operation.__name__)
 
+
+def _concat_in_place(left: Any, right: Any) -> Any:
+    """`operator.iconcat` on a copy of what it would change."""
+    changed: Any = copied_for_inplace(left) if hasattr(type(left), "__iadd__") else left
+    return operator.iconcat(changed, right)  # type: ignore[no-untyped-call]
+
+
+CONCAT: Final = {
+    "concat": recorded(operator.concat, "concat"),
+    "iconcat": recorded(_concat_in_place, "iconcat"),
+}
+"""What asks a placeholder for `+`, and means something else by it: no sum of arrays."""
 
 _ARRAYS_AND_NUMBERS: Final[frozenset[Any]] = frozenset({np.ndarray, bool, int, float, complex, *np.sctypeDict.values()})
 """What numpy's in-place operators never leave to the right operand."""

@@ -25,11 +25,14 @@ from dataflow.errors import TraceError
 from dataflow.graph.diagnostics import advice
 from dataflow.graph.diagnostics.bytecode import (
     CALLS,
+    asks_for_ascii,
     asks_for_attribute,
     asks_for_type,
     is_in_place,
     matches_length,
+    names_in_call,
     names_to_unpack,
+    unpacks_mapping,
 )
 from dataflow.graph.nodes import OpSpec, Ref
 from dataflow.graph.tracing.capture import LEAVES, Scan
@@ -191,6 +194,8 @@ def _comparison(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     return compared
 
 
+_IN_PLACE: Final = frozenset({"iadd", "iand", "iconcat", "imul", "ior", "isub", "ixor"})
+"""What the module `operator` calls augmented assignments to containers."""
 _OF_BYTES: Final = frozenset({bytearray, memoryview})
 """Builtins that compare themselves with whatever has a buffer, in another way than arrays do."""
 
@@ -206,7 +211,8 @@ def _in_place(operation: Callable[[Any, Any], Any], ufunc: np.ufunc | None = Non
 
 def _refuse_in_place(container: Any, frame: FrameType) -> None:
     """A container of the body's to which a placeholder is added: plain Python changes it, whoever holds it."""
-    if is_in_place(frame.f_code, frame.f_lasti):
+    code, lasti = frame.f_code, frame.f_lasti
+    if is_in_place(code, lasti) or not _IN_PLACE.isdisjoint(names_in_call(code, lasti)):
         what = f"an augmented assignment would change a {type(container).__name__} by a placeholder"
         raise refusal(what, advice.NOT_ADDED_TO)
 
@@ -311,6 +317,11 @@ class Placeholder(Traced):
     _ref: Ref
 
     def __repr__(self) -> str:
+        if self._trace.here and asks_for_ascii(sys._getframe(1)):
+            raise self._refuse_ascii()
+        return self._shown()
+
+    def _shown(self) -> str:
         if not self._trace.open:
             return f"<placeholder {self._ref:d}>"
         number, inputs = int(self._ref), self._trace.inputs
@@ -337,6 +348,8 @@ class Placeholder(Traced):
             if name == "_mask" and frame.f_code.co_filename.startswith(NUMPY):
                 raise self._refuse_mask()
             raise AttributeError(f"{name!r}: {advice.NO_NAME}")
+        if name == "keys" and unpacks_mapping(frame.f_code, frame.f_lasti):
+            raise self._refuse_keys()
         return _pending(self, attribute(name), (), frame)
 
     def __getitem__(self, key: Any) -> Placeholder:
@@ -447,6 +460,7 @@ class Placeholder(Traced):
     _refuse_mask = _refused("the mask of {!r} is asked for", advice.mask)
     _refuse_callable = _refused("a library took {!r} for a function", advice.ASK_NOT)
     _refuse_iteration = _refused("iteration over {!r}", advice.as_items)
+    _refuse_keys = _refused("`**` of {!r}", advice.KEYS)
     __next__ = _refused("next() of {!r}", advice.as_items)
     __reversed__ = _refused("reversed() of {!r}", "its length is not known yet; index it: node[::-1]")
     __len__ = _refuse_length = _refused("len() of {!r}", advice.as_length)
@@ -463,6 +477,7 @@ class Placeholder(Traced):
     __delattr__ = _refused("deletion of the attribute {name!r} of {!r}", advice.NO_ATTRIBUTES)
     __str__ = _refused("str() of {!r}", advice.as_text)
     __format__ = _refused("format() of {!r}", advice.AS_TEXT + " (in an f-string: {node!r})")
+    _refuse_ascii = _refused("ascii() of {!r}", advice.as_text)
     __bytes__ = _refused("bytes() of {!r}", advice.convert)
     __reduce_ex__ = _refused("pickling of {!r}", advice.NO_COPY)
     __copy__ = _refused("copying of {!r}", advice.NO_COPY)
@@ -488,8 +503,8 @@ class PendingPlaceholder(Placeholder):
     _call: tuple[Placeholder, OpSpec, tuple[Any, ...], CodeType | None, int, int]
     """What it reads from, what it does, and where: in the bytecode, and after how many nodes."""
 
-    def __repr__(self) -> str:
-        return f"<placeholder: {self._call[1].name}>" if self._ref is None else super().__repr__()
+    def _shown(self) -> str:
+        return f"<placeholder: {self._call[1].name}>" if self._ref is None else super()._shown()
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Placeholder:
         source, spec, rest, *_ = self._call
@@ -618,6 +633,10 @@ def _pending(source: Placeholder, spec: OpSpec, rest: tuple[Any, ...], frame: Fr
         code, lasti = _users(frame)
     if called:
         _refuse_question(source, spec, rest, frame, code, lasti)
+    if code is not recording.latest:
+        recording.meet(code)
+    if recording.guarded:
+        recording.lines.plumbing.setdefault((id(code), lasti), spec.name)
     made = _new(PendingPlaceholder)
     _set_ref(made, None)
     _set_trace(made, recording)

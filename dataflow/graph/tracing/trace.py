@@ -26,8 +26,8 @@ from weakref import ref
 
 from dataflow.errors import TraceError
 from dataflow.graph.diagnostics import advice
-from dataflow.graph.diagnostics.blame import foreign, provoked_at, refused_before
-from dataflow.graph.diagnostics.bytecode import formats_nothing, place_of
+from dataflow.graph.diagnostics.blame import calls_itself, foreign, provoked_at, refused_before
+from dataflow.graph.diagnostics.bytecode import formats_nothing, names_in_call, place_of
 from dataflow.graph.diagnostics.early import Early, caught_at, early, warn, warn_of_variables
 from dataflow.graph.diagnostics.holders import Held, outlived
 from dataflow.graph.inout import at_their_places, in_order
@@ -37,6 +37,7 @@ from dataflow.graph.tracing.capture import Scan
 from dataflow.graph.tracing.changed import Changed
 from dataflow.graph.tracing.closures import Closures
 from dataflow.graph.tracing.constants import Constants
+from dataflow.graph.tracing.operations import CONCAT
 from dataflow.graph.tracing.placeholder import (
     PendingPlaceholder,
     Placeholder,
@@ -92,6 +93,7 @@ def _recorded(recording: Trace, body: Callable[[list[Placeholder]], Any]) -> tup
                 went_on += f": {advice.CAUGHT.format(where=caught)}"
             raise TraceError(f"{recording.refused[0]} ({went_on})")
         _refuse_formats(recording, body)
+        _tell_concat(recording)
         output = [Scan(recording, {}, None, _declared(body)).whole(returned)]  # so that nothing else here refers to it
         del returned
         if written := recording.constants.changed():
@@ -124,6 +126,12 @@ def _recorded(recording: Trace, body: Callable[[list[Placeholder]], Any]) -> tup
         if refused := foreign(error, recording.refused):
             raise TraceError(f"{refused} ({error})") from error
         raise
+    except RecursionError as error:
+        if (found := calls_itself(error)) is None:
+            raise
+        way = f" by way of {found.way}" if found.way else ""
+        what = f"the pipeline {found.name!r} calls itself{way} in its body until Python's stack ends"
+        raise refusal(what, advice.NO_END, found.where) from error
     except Exception as error:
         at = provoked_at(error, recording.refused)
         if at is None:
@@ -145,6 +153,16 @@ def _refuse_formats(recording: Trace, body: Callable[..., Any]) -> None:
         if line := formats_nothing(code):
             what = f"`%` with a text that has no place for a value, in the body of {recording.name!r}"
             raise refusal(what, advice.FORMATS_NOTHING, f"{code.co_filename}:{line}")
+
+
+def _tell_concat(recording: Trace) -> None:
+    """Let `operator.concat` and `iconcat` be what they are, which ask for a sum."""
+    codes = [code for code, _ in recording.lines.codes.values() if not CONCAT.keys().isdisjoint(code.co_names)]
+    for place, node in enumerate(recording.nodes if codes else ()):
+        if node.code is not None and node.code in codes and node.spec.name in ("add", "iadd"):
+            named = CONCAT.keys() & names_in_call(node.code, node.lasti)
+            if named:
+                recording.nodes[place] = node._replace(spec=CONCAT[named.pop()])
 
 
 def _outlived(graph: Graph, held: Held, declared: str) -> TraceError:

@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from threading import get_ident
 from types import CodeType, FrameType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from dataflow import errors
 from dataflow.errors import TraceError
-from dataflow.graph.diagnostics.bytecode import instruction_at, place_of
+from dataflow.graph.diagnostics.bytecode import enclosing, has_statements, instruction_at, place_of
 from dataflow.graph.nodes import Kind, Node, OpSpec, Ref
 from dataflow.graph.tracing.closures import Closures, Rebound
 from dataflow.graph.tracing.constants import Constants
@@ -32,6 +32,8 @@ __all__ = [
     "OWN_THREAD",
     "PACKAGE",
     "PASSED_OVER",
+    "Decorated",
+    "Lines",
     "Trace",
     "Traced",
     "array_changed",
@@ -70,6 +72,7 @@ class Trace:
         "dispatches",
         "dispatching",
         "first",
+        "guarded",
         "inputs",
         "labels",
         "late",
@@ -115,7 +118,9 @@ class Trace:
         """How often it has looked there, before it calls anything."""
         self.lines = Lines()
         self.latest: CodeType | None = None
-        """The code that recorded the latest node."""
+        """The code that recorded the latest node, or asked for the latest plumbing."""
+        self.guarded = False
+        """Whether that is the user's own code and has statements, such as `try`."""
         self.owner = owner
         self.after: tuple[int, ...] = ()
         """What is recorded now starts after these, too."""
@@ -148,8 +153,7 @@ class Trace:
     ) -> Ref:
         """Append a node of these fields, frozen and checked by the caller; what refers to it."""
         if code is not self.latest:
-            self.latest = code
-            self.lines.meet(code)
+            self.meet(code)
         nodes = self.nodes
         number = self.first + len(nodes)
         if self.after and spec.kind is not Kind.PLUMBING:
@@ -162,6 +166,12 @@ class Trace:
             self.stateful = True
         nodes.append(_tuple_new(Node, (number, spec, args, kwargs, reads, nested, code, lasti)))
         return Ref(number)
+
+    def meet(self, code: CodeType | None) -> None:
+        """A node is recorded by this code, or plumbing asked for, which has not done the latest."""
+        self.latest = code
+        self.lines.meet(code)
+        self.guarded = id(code) in self.lines.guarded
 
     def label(self, number: int, name: str) -> int:
         """Give a node a name in the scope of now; the number that has it, which is another if it was taken."""
@@ -177,7 +187,7 @@ class Trace:
         self.constants, self.literals, self.closures = Constants(), Literals(), Closures()
         self.afters, self.labels, self.names, self.scopes, self.late = {}, {}, {}, {}, {}
         self.owner = None
-        self.latest, self.lines = None, Lines()
+        self.latest, self.guarded, self.lines = None, False, Lines()
         self.refused_at, self.refused_last = [], None
         self.dispatching = None
 
@@ -188,7 +198,7 @@ class Trace:
 class Lines:
     """The user's code that recorded, and the calls that led there."""
 
-    __slots__ = ("calls", "codes", "entered")
+    __slots__ = ("calls", "codes", "decorated", "entered", "guarded", "plumbing")
 
     def __init__(self) -> None:
         self.codes: dict[int, tuple[CodeType, dict[str, Any]]] = {}
@@ -196,23 +206,54 @@ class Lines:
         self.calls: dict[int, set[int]] = {}
         """By the id of the code of the caller, the instructions that call."""
         self.entered: set[tuple[int, int]] = set()
-        """The instructions that entered a context manager of ours, by id of the code."""
+        """The instructions that entered a context manager of ours, by id of the code; and the functions that one of
+        ours decorates, by id, with 0."""
+        self.decorated: dict[int, Decorated] = {}
+        """By id of the function, those that a context manager decorates."""
+        self.guarded: set[int] = set()
+        """The ids of the user's own code that has statements."""
+        self.plumbing: dict[tuple[int, int], str] = {}
+        """What plumbing of such code does, read or not; by id of the code and instruction."""
 
     def meet(self, code: CodeType | None) -> None:
-        """A node is recorded by this code, which has not recorded the one before."""
+        """A node is recorded by this code, or plumbing asked for, which has not done the latest."""
         if id(code) in self.codes:
             return
-        inside = False
-        for frame in _user_frames():
-            inside = inside or frame.f_code is code
-            if inside:
+        called: FrameType | None = None
+        for frame in _frames():
+            if PASSED_OVER[frame.f_code.co_filename]:
+                if called is not None and _is_decorator(frame) and "func" in (local := frame.f_locals):
+                    self.decorated[id(local["func"])] = Decorated(local["func"], local.get("self"), called.f_code)
+            elif called is not None or frame.f_code is code:
+                called = frame
                 self.codes[id(frame.f_code)] = frame.f_code, frame.f_globals
+                if has_statements(frame.f_code) and of_user(frame):
+                    self.guarded.add(id(frame.f_code))
                 if frame.f_code is not code:
                     self.calls.setdefault(id(frame.f_code), set()).add(frame.f_lasti)
 
     def enter(self) -> None:
-        """A context manager of ours is entered, perhaps by one of the user's."""
-        self.entered.update((id(frame.f_code), instruction_at(frame.f_code, frame.f_lasti)) for frame in _user_frames())
+        """A context manager of ours is entered, perhaps by one of the user's, perhaps as a decorator."""
+        for frame in _frames():
+            if not PASSED_OVER[frame.f_code.co_filename]:
+                self.entered.add((id(frame.f_code), instruction_at(frame.f_code, frame.f_lasti)))
+            elif _is_decorator(frame) and not enclosing(frame.f_code, frame.f_lasti):
+                self.entered.add((id(frame.f_locals.get("func")), 0))
+
+
+class Decorated(NamedTuple):
+    """A function that a context manager decorates: `@np.errstate(...)`."""
+
+    function: Any
+    manager: Any
+    code: CodeType
+    """What it runs, of the user's."""
+
+
+def _is_decorator(frame: FrameType) -> bool:
+    """Whether this is the function with which `contextlib`, or numpy, decorates another."""
+    code = frame.f_code
+    return code.co_name == "inner" and code.co_qualname.endswith(".__call__.<locals>.inner")
 
 
 class Traced:
@@ -270,12 +311,11 @@ def here() -> str:
     return "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-def _user_frames() -> Iterator[FrameType]:
-    """The frames of the body and of what it calls, the innermost first, without those that are passed over."""
+def _frames() -> Iterator[FrameType]:
+    """The frames of the body and of what it calls, the innermost first."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None and frame.f_code.co_filename != _TRACE:
-        if not PASSED_OVER[frame.f_code.co_filename]:
-            yield frame
+        yield frame
         frame = frame.f_back
 
 

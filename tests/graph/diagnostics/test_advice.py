@@ -47,6 +47,29 @@ def same(left: Any, right: Any) -> bool:
     )
 
 
+def given(*args: Any, **kwargs: Any) -> Any:
+    return [*args, *sorted(kwargs.items())]
+
+
+def given_by_names(x: Any) -> Any:
+    a, b = x
+    return given(a, b)
+
+
+def extended(x: Any) -> Any:
+    items = [1]
+    items.extend(x)
+    return items
+
+
+def updated(x: Any) -> Any:
+    table = {"b": 1}
+    return table.update(x) or table
+
+
+TAKES_ITEMS = "(flow.op(lambda items: f(*items))(node))"
+TAKES_KEYS = "(flow.op(lambda items: f(**items))(node))"
+
 # The body that is refused, what the remedy says, the body that follows it, and a value.
 FOLLOWED: list[tuple[Body, str, Body, Any]] = [
     (lambda x: np.float32(x), "node.astype(np.float32)", lambda x: x.astype(np.float32), V),
@@ -85,6 +108,14 @@ FOLLOWED: list[tuple[Body, str, Body, Any]] = [
     (lambda x: np.array([x, x]), "np.stack", lambda x: np.stack([x, x]), V),
     (lambda x: float(x), "node.astype", lambda x: flow.op(float)(x), np.float32(2)),
     (lambda x: int(x), "convert it inside an op", lambda x: flow.op(int)(x), 2.5),
+    (lambda x: given(*x), "a, b = node, then f(a, b)", given_by_names, (1, 2)),
+    (lambda x: given(*x), TAKES_ITEMS, lambda x: flow.op(lambda items: given(*items))(x), (1, 2)),
+    (lambda x: given(**x)[0][1], "f(a=node['a'], b=node['b'])", lambda x: given(a=x["a"])[0][1], {"a": 1}),
+    (lambda x: given(b=2, **x), TAKES_KEYS, lambda x: flow.op(lambda items: given(b=2, **items))(x), {"a": 1}),
+    (lambda x: {**x}, "`{} | node`", lambda x: {} | x, {"a": 1}),
+    (lambda x: {"b": 2, **x}, "{'a': node['a']}", lambda x: {"b": 2, "a": x["a"]}, {"a": 1}),
+    (lambda x: [*x], "node[0], node[1]", lambda x: [x[0], x[1]], (1, 2)),
+    (lambda x: dict(x), "flow.op(dict)(...)", lambda x: flow.op(dict)(x), {"a": 1}),
     (lambda x: str(x), "an op can print the value", lambda x: flow.op(str)(x), 2.5),
 ]
 
@@ -94,6 +125,26 @@ def test_the_remedy_gives_what_the_plain_body_does(body: Body, remedy: str, foll
     assert remedy in refused(body)
     wanted, got = body(value), flow.pipeline(follows).run(value)
     assert same(got, wanted)
+
+
+@pytest.mark.parametrize(
+    ("body", "follows", "value"),
+    [(extended, lambda x: operator.add([1], x), [2]), (updated, lambda x: {"b": 1} | x, {"a": 2})],
+)
+def test_a_container_of_the_body_is_filled_by_an_operator(body: Body, follows: Body, value: Any) -> None:
+    with pytest.raises(flow.TraceError, match=r"write the plain operator \(`a = a \+ node`, `a = a \| node`\)"):
+        flow.pipeline(body).graph()
+    assert flow.pipeline(follows).run(value) == body(value)
+
+
+@pytest.mark.parametrize("options", [[], ["-X", "no_debug_ranges"]])
+def test_items_in_a_call_are_told_apart_whatever_the_interpreters_options(options: list[str]) -> None:
+    script = "import dataflow as flow\ndef f(*args, **kwargs): ...\n"
+    for body in ("lambda x: f(*x)", "lambda x: f(**x)"):
+        script += f"try: flow.pipeline({body}).graph()\nexcept flow.TraceError as error: print(error)\n"
+    done = subprocess.run([sys.executable, *options, "-c", script], capture_output=True, text=True, check=True)
+    assert "then f(a, b)" in done.stdout
+    assert "`**` of <placeholder 0: x>" in done.stdout
 
 
 def test_the_shape_of_an_argument_may_be_a_python_value() -> None:

@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 import contextvars
 import decimal
+import functools
+import inspect
 import io
+import re
 import sys
 import threading
 import warnings
@@ -204,6 +207,67 @@ def of_attributes(x: Any) -> Any:
         return x.mean()
 
 
+def items(x: Any) -> Any:
+    pair = inc(x)
+    try:
+        return pair[5]
+    except IndexError:
+        return pair[0]
+
+
+def items_that_nothing_reads(x: Any) -> Any:
+    try:
+        x[5]
+    except IndexError:
+        return inc(x)
+    return x
+
+
+def attributes_alone(x: Any) -> Any:
+    try:
+        y = x.shape
+    except AttributeError:
+        y = ()
+    return y
+
+
+def names_alone(x: Any) -> Any:
+    try:
+        a, b = x
+    except ValueError:
+        a = b = x
+    return a, b
+
+
+def last(x: Any) -> Any:
+    return x[-1]
+
+
+def items_in_a_helper(x: Any) -> Any:
+    try:
+        return last(x)
+    except IndexError:
+        return None
+
+
+def items_in_a_nested_function(x: Any) -> Any:
+    with suppress(IndexError):
+        return [part[0] for part in (x, inc(x))]
+
+
+def arithmetic(x: Any) -> Any:
+    try:
+        return -x / 0
+    except ZeroDivisionError:
+        return x
+
+
+def suppressed_attributes(x: Any) -> Any:
+    with suppress(AttributeError):
+        x.shape
+    return x
+
+
 EARLY: list[tuple[Callable[[Any], Any], list[tuple[int, str]]]] = [
     (under_a_lock, [(1, "with")]),
     (under_two, [(3, "with"), (4, "with")] if sys.version_info >= (3, 13) else [(2, "with")]),
@@ -225,13 +289,21 @@ EARLY: list[tuple[Callable[[Any], Any], list[tuple[int, str]]]] = [
     (tried_in_a_lambda, [(2, "try")]),
     (of_numpy, [(1, "with")]),
     (of_attributes, [(1, "with")]),
+    (items, [(2, "try")]),
+    (items_that_nothing_reads, [(1, "try")]),
+    (attributes_alone, [(1, "try")]),
+    (names_alone, [(1, "try")]),
+    (items_in_a_helper, [(1, "try")]),
+    (items_in_a_nested_function, [(1, "with")]),
+    (arithmetic, [(1, "try")]),
+    (suppressed_attributes, [(1, "with")]),
 ]
 
 
-def warned(body: Callable[..., Any]) -> list[warnings.WarningMessage]:
+def warned(body: Callable[..., Any], *args: Any) -> list[warnings.WarningMessage]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        flow.pipeline(body, name="edges").graph()
+        flow.pipeline(body, name="edges").graph(*args)
     return caught
 
 
@@ -338,7 +410,30 @@ def with_plumbing_alone(x: Any) -> Any:
     return inc(x.shape[0])
 
 
+def with_a_lock_around_plumbing(x: Any) -> Any:
+    with LOCK:
+        rows = x.shape[0]
+    try:
+        count = int("3")
+    except ValueError:
+        count = 4
+    return inc(rows) * count
+
+
+def with_a_helper_that_finds_its_own_way(x: Any) -> Any:
+    return inc(x) * quiet({"a": 1})
+
+
+def quiet(table: dict[str, int]) -> int:
+    try:
+        return table["b"]
+    except KeyError:
+        return 2
+
+
 NOTHING = [
+    with_a_lock_around_plumbing,
+    with_a_helper_that_finds_its_own_way,
     with_ours,
     with_ours_inside_of_the_users,
     with_one_that_does_nothing,
@@ -423,6 +518,121 @@ def test_inside_an_op_the_statement_holds() -> None:
     assert len(held) == 3
 
 
+# ---------------------------------------------------------------------------------------------- decorators
+
+
+@np.errstate(all="ignore")
+def decorated_by_numpy(x: Any) -> Any:
+    return inc(x)
+
+
+@tenant("a")
+def decorated(x: Any) -> Any:
+    return inc(x)
+
+
+@tenant("a")
+def decorated_around_a_helper(x: Any) -> Any:
+    return helper(x)
+
+
+class Timed(contextlib.ContextDecorator):
+    def __enter__(self) -> None: ...
+    def __exit__(self, *args: Any) -> None: ...
+
+
+@tenant("a")
+@Timed()
+def decorated_twice(x: Any) -> Any:
+    return inc(x)
+
+
+def by_a_function_of_the_users(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    @functools.wraps(function)
+    def wrapper(x: Any) -> Any:
+        with LOCK:
+            return function(x)
+
+    return wrapper
+
+
+@by_a_function_of_the_users
+def decorated_by_the_user(x: Any) -> Any:
+    return inc(x)
+
+
+DECORATED = [
+    (decorated_by_numpy, ["'errstate' of decorated_by_numpy"]),
+    (decorated, ["'tenant' of decorated"]),
+    (decorated_around_a_helper, ["'tenant' of decorated_around_a_helper"]),
+    (decorated_twice, ["'Timed' of decorated_twice", "'tenant' of decorated_twice"]),
+]
+
+
+@pytest.mark.parametrize(("function", "names"), DECORATED)
+@pytest.mark.parametrize("is_body", [True, False])
+def test_a_context_manager_that_decorates_is_named(
+    function: Callable[[Any], Any], names: list[str], is_body: bool
+) -> None:
+    caught = warned(function if is_body else lambda x: function(x) + 1, 1)
+    line = inspect.unwrap(function).__code__.co_firstlineno
+    assert [(each.filename, each.lineno) for each in caught] == [(__file__, line)] * len(names)
+    messages = [str(each.message) for each in caught]
+    assert [message.partition(" in the body of 'edges'")[0] for message in messages] == [
+        f"what the decorator {name}" for name in names
+    ]
+    assert all("put the decorator on an op" in message for message in messages)
+
+
+def test_a_decorator_of_the_users_is_a_with_like_others() -> None:
+    (caught,) = warned(decorated_by_the_user, 1)
+    assert caught.lineno == by_a_function_of_the_users.__code__.co_firstlineno + 3
+
+
+@flow.scope("a")
+def decorated_by_ours(x: Any) -> Any:
+    return inc(x)
+
+
+@block("a")
+def decorated_by_ours_inside_of_the_users(x: Any) -> Any:
+    return helper(x)
+
+
+@tenant("a")
+def decorated_around_plumbing(x: Any) -> Any:
+    return x.shape[0]
+
+
+@np.errstate(all="ignore")
+def decorated_around_values() -> Any:
+    return np.float64(1) / 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        decorated_by_ours,
+        decorated_by_ours_inside_of_the_users,
+        lambda x: decorated_by_ours(decorated_by_ours_inside_of_the_users(x)),
+        lambda x: inc(decorated_around_plumbing(x)),
+        lambda x: inc(x) + decorated_around_values(),
+    ],
+)
+def test_a_decorator_about_which_there_is_nothing_to_say(body: Callable[[Any], Any]) -> None:
+    assert [str(each.message) for each in warned(body, 1)] == []
+
+
+def test_the_decorator_on_an_op_holds() -> None:
+    """The remedy, followed."""
+    seen = flow.op(tenant("b")(lambda x: TENANT.get()))
+    divided = flow.op(np.errstate(all="raise")(lambda x: x / 0.0))
+    assert warned(lambda x: (seen(x), divided(x))) == []
+    assert flow.pipeline(lambda x: seen(x)).run(1) == "b"
+    with pytest.raises(FloatingPointError):
+        flow.pipeline(lambda x: divided(x)).run(np.ones(1))
+
+
 # ---------------------------------------------------------------------------------------------- context variables
 
 
@@ -464,6 +674,59 @@ def test_a_context_variable_that_the_body_sets_is_named(body: Callable[[Any], An
     with pytest.warns(flow.TraceWarning, match=message):
         warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
     assert (each.filename, each.lineno) == (__file__, body.__code__.co_firstlineno)
+
+
+class Of:
+    variable = TENANT
+
+
+def sets_it_back(x: Any) -> Any:
+    token = TENANT.set("a")
+    y = inc(x)
+    TENANT.reset(token)
+    return y
+
+
+def sets_it_back_around_a_helper(x: Any) -> Any:
+    token = Of.variable.set("a")
+    x = helper(x)
+    Of.variable.reset(token)
+    return x
+
+
+@pytest.mark.parametrize("body", [sets_it_back, sets_it_back_around_a_helper])
+def test_a_context_variable_that_the_body_sets_back_is_named(body: Callable[[Any], Any]) -> None:
+    (caught,) = warned(body)
+    assert (caught.filename, caught.lineno) == (__file__, body.__code__.co_firstlineno + 1)
+    assert re.match(
+        "the body of 'edges' sets the context variable 'tenant' only until .* is recorded, and has set it back before "
+        "that runs, at .*: each run has the context of its call; set it before",
+        str(caught.message),
+    )
+
+
+def sets_it_back_at_last(x: Any) -> Any:
+    token = TENANT.set("a")
+    try:
+        return inc(x)
+    finally:
+        TENANT.reset(token)
+
+
+def test_a_context_variable_that_is_set_back_at_last_is_named_once() -> None:
+    (caught,) = warned(sets_it_back_at_last)
+    assert caught.lineno == sets_it_back_at_last.__code__.co_firstlineno + 2
+
+
+def sets_it_back_before(x: Any) -> Any:
+    token = TENANT.set("a")
+    name = TENANT.name
+    TENANT.reset(token)
+    return inc(x), name
+
+
+def test_a_context_variable_that_is_set_back_before_anything_is_recorded() -> None:
+    assert warned(sets_it_back_before) == []
 
 
 def test_a_variable_that_is_set_before_the_call_is_seen() -> None:

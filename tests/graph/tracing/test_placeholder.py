@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import functools
 import itertools
@@ -13,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from fractions import Fraction
+from operator import concat
 from pathlib import Path
 from typing import Any
 
@@ -801,6 +803,11 @@ TEXTS = {
     "f'{x:.2f}'": "format() of",
     "f'{x!s}'": "str() of",
     "format(x)": "format() of",
+    "format(x, '.2f')": "format() of",
+    "ascii(x)": "ascii() of",
+    "[ascii(y) for y in (x, x.T)]": "ascii() of",
+    "f'{x!a}'": "ascii() of",
+    "f'{x!a:>10}'": "ascii() of",
     "format(1, x)": "TypeError because of a placeholder",
     "''.join(['a', x])": "TypeError because of a placeholder",
     "'a'.replace('a', x)": "TypeError because of a placeholder",
@@ -831,6 +838,7 @@ def test_texts_of_other_values_are_no_matter() -> None:
 def body(x, n):
     name = "item %d of %s, 100%%" % (n, "a")
     rest = n % 2, "%s" % n, "%(k)s" % {"k": 1}, "a text", 5 % n, "%%%s" % "a"
+    repr(x), f"{x!r}", ascii("a") + repr(x), f"{n!a}{x!r}"
     return flow.label(x % 2, name), rest
 """
     scope: dict[str, Any] = {"flow": flow}
@@ -845,6 +853,56 @@ def test_an_op_writes_a_text() -> None:
     """The remedy, followed."""
     text = flow.op(lambda x: f"{x} and {x:.1f}")
     assert flow.pipeline(lambda x: text(x)).run(2) == "2 and 2.0"
+    assert flow.pipeline(lambda x: (flow.op(ascii)(x), flow.op(format)(x, ">3"))).run("ä") == ("'\\xe4'", "  ä")
+
+
+# ---------------------------------------------------------------------------------------------- the module operator
+
+SEQUENCES: list[Any] = [[1, 2], (1, 2), "ab", b"ab", bytearray(b"ab"), deque([1]), np.ones(2), 3, {"a": 1}]
+CONCATENATED: list[Callable[[Any], Any]] = [
+    lambda x: operator.concat(x, x),
+    lambda x: operator.iconcat(x, x[:]),
+    lambda x: concat(x, x),
+    lambda x: functools.reduce(operator.concat, [x, x, x]),
+    lambda x: operator.add(x, x),
+    lambda x: x + x,
+]
+
+
+@pytest.mark.parametrize("body", CONCATENATED)
+@pytest.mark.parametrize("value", SEQUENCES, ids=lambda value: type(value).__name__)
+def test_sequences_are_concatenated_and_arrays_are_not_added_instead(body: Callable[[Any], Any], value: Any) -> None:
+    before = copy.deepcopy(value)
+    assert outcome(flow.pipeline(body).run, value) == outcome(body, copy.deepcopy(value))
+    np.testing.assert_equal(value, before)
+
+
+ASKED: list[tuple[Callable[[Any], Any], Any]] = [
+    (lambda x: operator.concat([1], x), [2]),
+    (lambda x: operator.concat("a", x), "b"),
+    (lambda x: operator.iconcat([1], x), (2,)),
+    (lambda x: operator.iadd([1], x), (2,)),
+    (lambda x: operator.ior({1}, x), {2}),
+    (lambda x: operator.ior({}, x), {2: 3}),
+    (lambda x: operator.length_hint(x), [1]),
+    (lambda x: operator.length_hint(x, 5), [1]),
+    (lambda x: operator.indexOf(x, 2), [1, 2]),
+    (lambda x: operator.indexOf([1, 2], x), 2),
+    (lambda x: operator.countOf(x, 2), [1, 2]),
+    (lambda x: operator.countOf([1, 2], x), 2),
+    (lambda x: operator.contains(x, 2), [1, 2]),
+    (lambda x: operator.truth(x), 1),
+]
+
+
+@pytest.mark.parametrize(("body", "value"), ASKED)
+def test_what_the_module_operator_asks_is_refused_and_answered_inside_an_op(
+    body: Callable[[Any], Any], value: Any
+) -> None:
+    with pytest.raises(flow.TraceError, match=rf"at {__file__}:\d+: .*(inside an op|a graph makes new values)"):
+        flow.pipeline(body).graph()
+    inside = flow.op(body)
+    assert flow.pipeline(lambda x: inside(x)).run(value) == body(value)
 
 
 FORTRAN: list[Callable[[Any, Any], Any]] = [
