@@ -105,7 +105,7 @@ class Worker:
         self.since = 0.0
         """When it last visited the pool, or came to its run."""
         self.gave_way = self.others = 0.0
-        """When it last asked whether others may want the interpreter, and the processor time of other threads by then."""
+        """When it last asked whether others may want the interpreter, and the processor time of these until then."""
         self.executor: ThreadPoolExecutor | None = None
         """Whose thread it has."""
         self.bell: Lock | None = None
