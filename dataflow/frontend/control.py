@@ -71,7 +71,7 @@ def cond(pred: Any, then: Callable[..., T], otherwise: Callable[..., T], *args: 
 
 
 def _taken_apart(function: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """What a `functools.partial` calls, and what it fixes: arguments like others for operators, or if they are nodes."""
+    """What a `functools.partial` calls, and what it fixes: arguments like others, if for an operator or if nodes."""
     if type(function) is not partial or any(value is _HOLE for value in function.args):
         return function, (), {}
     called: Any = function.func
