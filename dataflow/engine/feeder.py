@@ -23,7 +23,7 @@ from dataflow.engine.items import Calls, Item, ItemState, OnError, OnFull, Optio
 from dataflow.engine.places import Host, Outcome, outlived
 from dataflow.engine.steps import Phase
 from dataflow.errors import InternalError, Overloaded, RuntimeClosed
-from dataflow.graph.readonly import writable
+from dataflow.graph.readonly import copied
 
 __all__ = ["OPEN", "Feed", "Progress", "enter", "is_within"]
 
@@ -344,7 +344,7 @@ class Feed:
     def _bind(self, item: Item, value: Any) -> None:
         try:
             if self._options.copy:
-                value = writable(value, copy=True)
+                value = copied(value)
             plan, inputs, item.token = self._calls.bind(value)
             assert self._loop is not None
             item.run = StreamRun(plan, inputs, self._context, self._loop, self._settled)

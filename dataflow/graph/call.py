@@ -218,7 +218,7 @@ def writing(node: Node, owned: Callable[[int], bool]) -> Callable[..., Any]:
     fn = node.spec.fn
     given = node.given
     alone = written(node)
-    copied = {
+    shared = {
         place: not (type(given[place]) is Ref and given[place] in alone and owned(given[place]))
         for place in node.spec.writes
         if place in given
@@ -226,11 +226,9 @@ def writing(node: Node, owned: Callable[[int], bool]) -> Callable[..., Any]:
 
     def write(*args: Any, **kwargs: Any) -> Any:
         positional = list(args)
-        for place, copy in copied.items():
-            if isinstance(place, int):
-                positional[place] = writable(positional[place], copy=copy)
-            else:
-                kwargs[place] = writable(kwargs[place], copy=copy)
+        for place, has_others in shared.items():
+            given: Any = positional if isinstance(place, int) else kwargs
+            given[place] = copied(bare(given[place])) if has_others else writable(given[place])
         return fn(*positional, **kwargs)
 
     return write

@@ -43,7 +43,6 @@ __all__ = [
     "bare",
     "containers_in",
     "copied",
-    "guard",
     "handed",
     "is_rebuilt",
     "map_parts",
@@ -226,11 +225,6 @@ copied.default(
 memory.default({np.ndarray: memory_of, np.flatiter: lambda places: memory_of(places.base), memoryview: _array_of})
 
 
-def guard(value: Any) -> Any:
-    """What a reader gets instead of a value."""
-    return value if type(value) in PLAIN_RESULT else readonly(value)
-
-
 def map_parts(function: Callable[[Any], Any], value: Any) -> Any:
     """The value with what the function gives for each leaf that is no atom."""
     return map_leaves(function, value, into=_into_readonly)
@@ -306,7 +300,7 @@ def _hand(held: Held) -> Any:
     if seed is _PASSED_ON:
         return value
     if seed is _LIVE:
-        return guard(value)
+        return readonly(value)
     if type(value) is np.ndarray:
         held.seed = seed = value.view() if _is_locked(value) else locked(value)
         return seed.view()
@@ -382,11 +376,9 @@ def _renewed(leaf: Any) -> Any:
     return readonly(leaf) if readonly.knows(type(leaf)) else copied(leaf)
 
 
-def writable(value: Any, *, copy: bool) -> Any:
-    """What an operator gets that writes into its argument: a copy, or else the value with what is read-only in it
-    copied."""
-    value = bare(value)
-    return copied(value) if copy else map_leaves(_writable, value, into=_into_copied)
+def writable(value: Any) -> Any:
+    """What an operator gets that writes into an argument which nobody else has: what is read-only in it is copied."""
+    return map_leaves(_writable, bare(value), into=_into_copied)
 
 
 def _writable(leaf: Any) -> Any:

@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 
 from dataflow.graph.nodes import Graph, Node, Ref
-from dataflow.graph.pytree import ATOMS, Kind, Visit, arranged, kind_of, leaves, map_leaves, types_of, walked
+from dataflow.graph.pytree import ATOMS, ContainerKind, Visit, arranged, kind_of, leaves, map_leaves, types_of, walked
 
 __all__ = [
     "Builder",
@@ -45,31 +45,31 @@ Builder = Callable[[Sequence[Any]], Any]
 """Gives, from a run's values, what a template stands for."""
 
 
-_ARRAY: Final = Kind(
+_ARRAY: Final = ContainerKind(
     items=lambda value: (),
     shell=lambda like: like.copy(order="K"),
     put=lambda shell, like, items: None,
 )
 
 
-_DICT: Final = Kind(
+_DICT: Final = ContainerKind(
     items=lambda value: list(dict.values(value)),
     shell=copy.copy,
     put=lambda shell, like, items: [dict.__setitem__(shell, *each) for each in zip(dict.keys(shell), items)],
 )
-_LIST: Final = Kind(
+_LIST: Final = ContainerKind(
     items=lambda value: list.__getitem__(value, slice(None)),
     shell=copy.copy,
     put=lambda shell, like, items: list.__setitem__(shell, slice(None), items),
 )
-_WHOLE: Final = Kind(items=lambda value: (), shell=copy.copy, put=lambda shell, like, items: None)
+_WHOLE: Final = ContainerKind(items=lambda value: (), shell=copy.copy, put=lambda shell, like, items: None)
 
 
 _KINDS: Final = (OrderedDict, Counter, defaultdict, list, dict, set, deque, array)
 _MINDED: Final = ("__new__", "__init__", "__copy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
 
 
-def kind_of_literal(type_: type) -> Kind | None:
+def kind_of_literal(type_: type) -> ContainerKind | None:
     """As `kind_of`, and of kinds of list, dict, set and deque, and of array.array, which the body may have made, too.
 
     Not of a kind with a mind of its own on how it is made: nobody else knows how to copy that.
@@ -78,7 +78,7 @@ def kind_of_literal(type_: type) -> Kind | None:
 
 
 @lru_cache(maxsize=1024)
-def _kind_of_kind(type_: Any) -> Kind | None:
+def _kind_of_kind(type_: Any) -> ContainerKind | None:
     for cls in type_.__mro__:
         if cls in _KINDS:
             break
@@ -91,7 +91,7 @@ def _kind_of_kind(type_: Any) -> Kind | None:
     return _WHOLE if issubclass(type_, (set, deque, array)) else None
 
 
-def kind_of_result(type_: type) -> Kind | None:
+def kind_of_result(type_: type) -> ContainerKind | None:
     """As `kind_of_literal`, for what a body returned: an array that it made is new in every run, too."""
     return _ARRAY if type_ is np.ndarray else kind_of_literal(type_)
 
@@ -190,7 +190,7 @@ def builder(
     *,
     constant: Callable[[Any], Any] = lambda leaf: leaf,
     into: Callable[[Any], bool] | None = None,
-    kinds: Callable[[type], Kind | None] = kind_of,
+    kinds: Callable[[type], ContainerKind | None] = kind_of,
 ) -> Builder:
     """What makes the value of a template from the values of a run; every container in it is new each time.
 

@@ -25,22 +25,22 @@ from typing import Any, Final, cast
 import numpy as np
 
 from dataflow.graph.nodes import Node
-from dataflow.graph.pytree import ATOMS, Kind, Visit, built, is_model, kind_of, leaves, walked
+from dataflow.graph.pytree import ATOMS, ContainerKind, Visit, built, is_model, kind_of, leaves, walked
 from dataflow.graph.templates import Literal, kind_of_literal, kind_of_result
 
 __all__ = ["Literals", "is_literal"]
 
 
-_LIST: Final = cast(Kind, kind_of(list))
-_THING: Final = Kind(items=lambda value: (), whole=lambda like, items: like)
+_LIST: Final = cast(ContainerKind, kind_of(list))
+_THING: Final = ContainerKind(items=lambda value: (), whole=lambda like, items: like)
 
 
-def _kind_of_changed(type_: type) -> Kind | None:
+def _kind_of_changed(type_: type) -> ContainerKind | None:
     """Of an array, or of any other object: as a container that holds nothing."""
     return None if type_ in ATOMS else kind_of_result(type_) or _kind_of_array(type_) or _THING
 
 
-def _kind_of_array(type_: type) -> Kind | None:
+def _kind_of_array(type_: type) -> ContainerKind | None:
     return kind_of_result(np.ndarray) if issubclass(type_, np.ndarray) else None
 
 
