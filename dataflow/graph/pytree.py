@@ -32,6 +32,7 @@ from dataflow.graph.nodes import Declared
 
 __all__ = [
     "ATOMS",
+    "CHANGEABLE",
     "ContainerKind",
     "Visit",
     "arranged",
@@ -50,6 +51,10 @@ ATOMS: Final[frozenset[type]] = frozenset(
     | {np.bool_, np.float64, np.float32, np.int64, np.int32}
 )
 """Types of leaves that hold nothing, and that nobody can write to."""
+
+
+CHANGEABLE: Final = (list, dict, set, deque, bytearray)
+"""Exact types of containers that their owner can change."""
 
 
 class ContainerKind(NamedTuple):

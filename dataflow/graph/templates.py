@@ -21,7 +21,18 @@ from typing import Any, Final
 import numpy as np
 
 from dataflow.graph.nodes import Graph, Node, Ref
-from dataflow.graph.pytree import ATOMS, ContainerKind, Visit, arranged, kind_of, leaves, map_leaves, types_of, walked
+from dataflow.graph.pytree import (
+    ATOMS,
+    CHANGEABLE,
+    ContainerKind,
+    Visit,
+    arranged,
+    kind_of,
+    leaves,
+    map_leaves,
+    types_of,
+    walked,
+)
 
 __all__ = [
     "Builder",
@@ -201,7 +212,7 @@ def builder(
     if kind is None or (into is not None and not into(template)):
         return _leaf(template, slot, constant)
     items = kind.items(template)
-    if type(template) in _COPIES and types_of(items) <= ATOMS:
+    if type(template) in CHANGEABLE and types_of(items) <= ATOMS:
         return lambda v, copy=template.copy: copy()  # type: ignore[misc]  # mypy infers no defaults
     if type(template) in _FLAT and not any(kinds(type(item)) for item in items):
         places = [None if type(item) in ATOMS else slot(item) for item in items]
@@ -233,7 +244,6 @@ def _flat_dict(template: dict[Any, Any], places: list[Any]) -> Builder:
     return lambda v: {name: v[place] for name, place in named}
 
 
-_COPIES: Final = (list, dict, set, deque, bytearray)
 _FLAT: Final[dict[type, Callable[[Any, list[Any]], Builder]]] = {
     list: _flat_list,
     tuple: _flat_tuple,

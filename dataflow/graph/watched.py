@@ -15,24 +15,23 @@ first one there.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
+from dataflow.graph.call import Caller
 from dataflow.graph.nodes import Kind, Node
 from dataflow.graph.pytree import Visit
 from dataflow.graph.readonly import Held, containers_in, handed
 
 __all__ = ["watched"]
 
-Caller = Callable[[Any], Any]
-
 
 def watched(call: Caller, node: Node, slots: Collection[int]) -> Caller:
     """The call of a node, which fails if the operator changes what it finds held in one of these slots."""
     is_async = node.spec.kind is Kind.ASYNC
 
-    def called(values: Sequence[Any]) -> Any:
+    def called(values: list[Any]) -> Any:
         given = _Given(values)
         before: list[tuple[int, list[_State]]] = []
         for slot in slots:
@@ -41,7 +40,7 @@ def watched(call: Caller, node: Node, slots: Collection[int]) -> Caller:
                 own = given.own[slot] = handed(held)
                 if own is not held.value:
                     before.append((slot, [_State(visit) for visit in containers_in(own) if visit.kind.mutable]))
-        result = call(given)
+        result = call(given)  # type: ignore[arg-type]  # it asks for nothing but items
         if is_async and hasattr(result, "__await__"):
             return _awaited(result, node, before)
         _refuse(node, before)

@@ -25,7 +25,7 @@ from typing import Any, Final, cast
 import numpy as np
 
 from dataflow.graph.nodes import Node
-from dataflow.graph.pytree import ATOMS, ContainerKind, Visit, built, is_model, kind_of, leaves, walked
+from dataflow.graph.pytree import ATOMS, CHANGEABLE, ContainerKind, Visit, built, is_model, kind_of, leaves, walked
 from dataflow.graph.templates import Literal, kind_of_literal, kind_of_result
 
 __all__ = ["Literals", "is_literal"]
@@ -44,9 +44,6 @@ def _kind_of_array(type_: type) -> ContainerKind | None:
     return kind_of_result(np.ndarray) if issubclass(type_, np.ndarray) else None
 
 
-_CHANGEABLE: Final = (list, dict, set, deque, bytearray)
-
-
 def _looked_into(container: Any) -> bool:
     type_: Any = type(container)
     return not is_model(type_)
@@ -56,7 +53,7 @@ def is_literal(value: Any) -> bool:
     """Whether this is a container that can be changed, or that holds one."""
     if kind_of_literal(type(value)) is None or not _looked_into(value):
         return False
-    if type(value) in _CHANGEABLE or kind_of(type(value)) is None:
+    if type(value) in CHANGEABLE or kind_of(type(value)) is None:
         return True
     return any(_changeable(visit) for visit in _walk(value))
 
