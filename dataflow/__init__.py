@@ -34,7 +34,7 @@ from dataflow.frontend.task import Task
 from dataflow.graph.nodes import Graph
 from dataflow.graph.readonly import copied, readonly
 from dataflow.graph.tracing.annotations import after, label, scope
-from dataflow.threads.intraop import manage_blas
+from dataflow.threads.controller import manage_blas
 from dataflow.threads.settings import (
     get_num_interop_threads,
     get_num_threads,

@@ -301,7 +301,7 @@ def test_the_command_prints_the_machine_and_a_table() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--only", "overheard"], "no measure 'overheard': there are overhead, metg,"),
+        (["--only", "overheard"], "no measure 'overheard': there are overhead, first, metg,"),
         (["--threads", "0"], "0 is below 1"),
         (["--only", "lag", "--plot", "x.png"], "--plot draws what the measure metg finds"),
     ],

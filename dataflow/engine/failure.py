@@ -30,6 +30,7 @@ from dataflow.graph.nodes import Graph, Kind, Node, Ref
 from dataflow.graph.once import close_coroutines, described, is_coroutine, is_generator, is_later, is_once
 from dataflow.graph.plan import Plan
 from dataflow.graph.readonly import PLAIN_RESULT
+from dataflow.graph.stateful import is_stateful
 
 __all__ = [
     "NO_RUN",
@@ -264,6 +265,11 @@ def wrong_result(result: Any, node: Node, plan: Plan) -> TypeError | None:
         return TypeError(
             f"operator {name!r} returned {described(result)}, which gives its items once, and {reason}: "
             "return a list, list(...), or let one operator read it"
+        )
+    if is_stateful(kind) and (reason := plan.disorder(node.number)):
+        return TypeError(
+            f"operator {name!r} returned {described(result)}, which each use changes, and {reason}: "
+            "declare with inout= that they change it, or put the later one into `with flow.after(...)`"
         )
     return None
 

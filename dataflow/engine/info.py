@@ -13,8 +13,8 @@ from dataflow.engine.strays import strays
 from dataflow.engine.tally import tally
 from dataflow.threads import cpus
 from dataflow.threads.blas import flaws
+from dataflow.threads.controller import process_intraop
 from dataflow.threads.environment import variables
-from dataflow.threads.intraop import process_intraop
 from dataflow.threads.settings import Origin, process_settings
 
 __all__ = ["ParallelInfo", "parallel_info"]

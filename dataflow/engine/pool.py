@@ -35,31 +35,20 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Lock
 from time import perf_counter
 
-from dataflow.engine.executors import Executors, submit
-from dataflow.engine.lock import engine_lock
+from dataflow.engine.executors import submit
 from dataflow.engine.monitor import Monitor, View
 from dataflow.engine.run import Run, here
 from dataflow.engine.scheduler import END, Batch
-from dataflow.engine.turns import NOBODY, Turns
-from dataflow.engine.worker import (
-    BATCH_SECONDS,
-    FIRST_BATCH,
-    IN_ORDER,
-    LARGEST_BATCH,
-    LOCKED,
-    Worker,
-    clear_frames,
-    serve,
-)
+from dataflow.engine.slots import Slots
+from dataflow.engine.worker import BATCH_SECONDS, FIRST_BATCH, IN_ORDER, LARGEST_BATCH, Worker, clear_frames, serve
 from dataflow.events import OperatorEnded, observers
-from dataflow.threads.intraop import process_intraop
+from dataflow.threads.controller import process_intraop
 from dataflow.threads.settings import process_settings
 
 logger = logging.getLogger("dataflow")
@@ -70,55 +59,16 @@ REST = 10e-3
 """Seconds for which a worker is parked. A process that exits waits so long at the most."""
 
 
-class Pool:
+class Pool(Slots):
     """At most `limit` workers on a ThreadPoolExecutor of as many threads; see the module docstring for the rules."""
 
     def __init__(self, limit: int) -> None:
-        self.lock = engine_lock()
-        self._limit = limit
-        self._slots = limit
-        """The limit, and one more for each kernel that lends its slot because it only waits."""
-        self._returning: deque[Lock] = deque()
-        """Kernels that want theirs back; each waits for its lock to be released."""
-        self._workers: set[Worker] = set()
-        """Those that hold a slot."""
-        self._coming = 0
-        """How many of them were called, and have not looked for a run yet."""
+        super().__init__(limit)
         self._guests: set[Worker] = set()
-        self._parked: list[Worker] = []
-        """Workers without a slot and with nothing to do; the one that came last is woken first."""
-        self._parallel, self._serial = Turns[Run](), Turns[Run]()
-        """The runs that have kernels to start, by whether they are for all workers, or for one."""
-        self._right: Worker | None = None
-        """The worker of a serial run, while there may be but one."""
-        self._dropped: list[Run] = []
-        """Runs that wait no longer, for whoever has the lock to let go of after it."""
-        self._executors = Executors()
         self._monitor = Monitor(self.lock, self._look)
 
     def __repr__(self) -> str:
         return f"<Pool limit={self._limit} workers={len(self._workers)} parked={len(self._parked)}>"
-
-    @property
-    def limit(self) -> int:
-        """How many kernels may execute at once."""
-        return self._limit
-
-    @property
-    def busy(self) -> int:
-        """How many kernels' slots are taken at the moment."""
-        return len(self._workers) - (self._slots - self._limit)
-
-    @property
-    def parked(self) -> int:
-        """How many workers wait a moment for something to do before they end."""
-        return len(self._parked)
-
-    @property
-    def queued(self) -> int:
-        """How many kernels are ready and wait for a worker. Asked without the lock, as a finaliser may: it runs in the
-        midst of anything, also where its thread has the lock."""
-        return sum(run.core.startable for turns in (self._parallel, self._serial) for run in turns.copied())
 
     # From outside.
 
@@ -177,7 +127,7 @@ class Pool:
                 self._guests.discard(worker)
                 if run.queued:  # who would drop it may never come by
                     run.queued = False
-                    (self._serial if run.serial else self._parallel).remove(run)
+                    self._turns_of(run).remove(run)
             del worker, run, outer, wait  # the frame of a failed kernel refers back to this one
 
     def _wait(self, run: Run, wait: Callable[[], object]) -> None:
@@ -199,12 +149,6 @@ class Pool:
                 self._returning.append(ours)
                 self._give_back()
             ours.acquire()  # at the latest when the next kernel of another worker has ended
-
-    def _give_back(self) -> None:
-        """Under the lock: slots that no worker holds go to those who lent theirs, before any worker gets one."""
-        while self._returning and len(self._workers) < self._slots:
-            self._slots -= 1
-            self._returning.popleft().release()
 
     def resize(self, limit: int) -> None:
         """Change the limit; acts at once on waiting work, and lets running kernels finish."""
@@ -320,142 +264,12 @@ class Pool:
         worker.batch_size = max(1, min(LARGEST_BATCH, 4 * count, int(BATCH_SECONDS * count / max(seconds, 1e-9))))
         return IN_ORDER
 
-    def beside(self, run: Run) -> int:
-        """How many kernels could be executed beside one of this run."""
-        with self.lock:
-            return min(len(run.core.ready), self._slots - 1)
-
     @property
     def _may_watch(self) -> bool:
         """Under the lock: whether the monitor sleeps, and could find somebody to go on in place of who is held up."""
         return self._slots > 1 and not self._monitor.awake
 
-    def is_alone(self, run: Run) -> bool:
-        """Whether nothing else of this run can be executed now; asked without the lock."""
-        return (self._slots == 1 or not run.core.ready) and len(run.core.running) <= 1
-
-    def _leaves(self, worker: Worker, run: Run) -> bool:
-        """Under the lock: whether it is to leave this run."""
-        if worker.guest:
-            return False
-        if len(self._workers) > self._slots or self._returning:
-            return True
-        if run.serial:
-            if len(run.crew) > 1 or not self._has_right(worker):
-                return True
-            lowest = min(self._parallel.lowest, self._serial.lowest)
-        elif self._right is None:
-            lowest = min(self._parallel.lowest, self._serial.lowest)
-        else:
-            lowest = self._parallel.lowest
-        return lowest < run.level
-
-    def _has_right(self, worker: Worker) -> bool:
-        """Under the lock: whether it may be the worker of a serial run; if so, it is."""
-        if not LOCKED():
-            return True
-        if self._right is None:
-            self._right = worker
-        return self._right is worker
-
-    def _judge(self, run: Run, light: bool) -> None:
-        """Under the lock: its kernels are too light for several workers, or not."""
-        if run.queued:
-            run.queued = False
-            (self._serial if run.serial else self._parallel).remove(run)
-        run.serial = light
-        if not light:
-            run.core.step_by_step()
-            if self._right in run.crew:
-                self._right = None
-        self._wait_for_turn(run)
-
-    # Whose turn it is.
-
-    def _wait_for_turn(self, run: Run) -> bool:
-        """Under the lock: it waits for workers, if it has kernels for another; whether it does."""
-        if not run.core.startable or (run.serial and run.crew):
-            return False
-        if not run.queued:
-            run.queued = True
-            (self._serial if run.serial else self._parallel).add(run)
-        return True
-
-    def _drop(self, run: Run) -> None:
-        run.queued = False
-        if not self._wait_for_turn(run):  # else among those of the other kind
-            self._dropped.append(run)
-
-    def _take_dropped(self) -> list[Run]:
-        dropped = self._dropped
-        if dropped:
-            self._dropped = []
-        return dropped
-
-    def _next(self, worker: Worker) -> Run | None:
-        """Under the lock: the run whose turn it is, to which the worker belongs now; None: it has given up its slot."""
-        if worker.comes:
-            worker.comes = False
-            self._coming -= 1
-        run = None
-        if not (worker.void or len(self._workers) > self._slots or self._returning):
-            both = [self._parallel, self._serial]
-            if self._serial.lowest < self._parallel.lowest:
-                both.reverse()
-            for turns in both:
-                if turns.lowest == NOBODY or (turns is self._serial and LOCKED() and self._right is not None):
-                    continue
-                is_serial = turns is self._serial
-                run = turns.first(partial(_may_begin, serial=is_serial), self._drop)
-                if run is not None:
-                    if is_serial and LOCKED():
-                        self._right = worker
-                    break
-        if run is None:
-            self._leave(worker)
-            return None
-        run.crew.add(worker)
-        worker.run = run
-        return run
-
-    def _leave(self, worker: Worker) -> None:
-        """Under the lock: its slot is free; it is parked, if its thread has a future."""
-        self._workers.discard(worker)
-        self._give_back()
-        if not worker.void and worker.executor in self._executors:
-            worker.park()
-            self._parked.append(worker)
-
     # Calling workers.
-
-    def _call_for(self, run: Run) -> Worker | None:
-        """Under the lock: it has kernels to start; a worker to launch, if one is to come for them."""
-        if not self._wait_for_turn(run) or self._coming or len(self._workers) >= self._slots:
-            return None
-        if run.serial and LOCKED() and self._right is not None:
-            return None
-        return self._call()
-
-    def _call_beside(self, run: Run) -> Worker | None:
-        """Under the lock: a worker has come to this run; the next to launch, if something is left for it."""
-        if self._coming or len(self._workers) >= self._slots:
-            return None
-        others = len(self._parallel) + len(self._serial) - run.queued
-        if not others and (run.serial or not run.core.startable > 1):
-            return None
-        return self._call()
-
-    def _call(self, *, anew: bool = False) -> Worker:
-        worker = self._parked.pop() if self._parked and not anew else Worker()
-        worker.comes = True
-        self._coming += 1
-        self._workers.add(worker)
-        return worker
-
-    def _call_for_all(self) -> list[Worker]:
-        """Under the lock: as many workers as there are slots, for all kernels that wait."""
-        waiting = sum(run.core.startable for turns in (self._parallel, self._serial) for run in turns)
-        return [self._call() for _ in range(min(self._slots - len(self._workers), waiting - self._coming))]
 
     def _launch_all(self, workers: list[Worker]) -> None:
         for worker in workers:
@@ -604,11 +418,6 @@ class Pool:
                     view = View.HELD_UP
         self._launch_all(called)
         return view
-
-
-def _may_begin(run: Run, *, serial: bool) -> bool:
-    """Whether another worker may come to a run that waits among those that are serial, or those that are not."""
-    return run.serial is serial and run.core.startable > 0 and not (serial and run.crew)
 
 
 _process_pool: Pool | None = None

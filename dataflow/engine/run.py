@@ -46,7 +46,7 @@ from dataflow.graph.nodes import Node, Ref
 from dataflow.graph.owning import Given, own, own_part
 from dataflow.graph.plan import Plan
 from dataflow.graph.pytree import leaves
-from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT, Held, bare, copied
+from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT, bare, copied
 from dataflow.graph.templates import Literal
 
 __all__ = ["Run", "Serving", "checkpoint", "here", "within"]
@@ -134,10 +134,7 @@ class Run:
         self.values = values = plan.template.copy()
         for slot, value in zip(plan.input_slots, inputs, strict=True):
             if slot >= 0:
-                # A large one is held already: somebody has looked through it.
-                values[slot] = value if type(value) in PLAIN_RESULT or type(value) is Held else Held(value)
-                if slot in plan.live:
-                    values[slot] = Held.live(bare(value))
+                values[slot] = value if type(value) in PLAIN_RESULT else plan.hold(slot, value)
         for slot, make in plan.made:
             values[slot] = make(())
         self._blame: dict[int, int] = {}
@@ -382,7 +379,7 @@ class Run:
             elif step in plan.taken and self._given(step).includes(result, plan.taken[step]):
                 result = copied(result)  # whoever writes into it would write into what is somebody else's
             if plan.shared[step]:
-                result = Held.live(result) if step in plan.live else Held(result)
+                result = plan.hold(step, result)
         attached = plan.plumbing.get(step)
         if attached is not None:
             values = self.values
@@ -399,7 +396,7 @@ class Run:
                     if slot in plan.output_slots:
                         value = self._as_output(step, slot, value)
                     if plan.shared[slot]:
-                        value = Held.live(value) if slot in plan.live else Held(value)
+                        value = plan.hold(slot, value)
                 values[slot] = value
             del self._blame[step]
         return result

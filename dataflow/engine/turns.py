@@ -65,6 +65,11 @@ class Turns(Generic[R]):
                 break
         self.lowest = next((number for number, level in enumerate(self._levels) if level), NOBODY)
 
+    def move(self, run: R) -> None:
+        """One of those who wait does so at the level that it has now."""
+        self.remove(run)
+        self.add(run)
+
     def first(self, may: Callable[[R], bool], drop: Callable[[R], None]) -> R | None:
         """The one whose turn it is, which goes on waiting; those that may not have it are dropped on the way."""
         for number, level in enumerate(self._levels):

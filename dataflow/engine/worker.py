@@ -19,7 +19,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from threading import Lock
-from time import perf_counter, sleep, thread_time, time_ns
+from time import perf_counter, process_time, sleep, thread_time, time_ns
 from types import FrameType
 from typing import Any, Final, Protocol
 
@@ -29,8 +29,8 @@ from dataflow.engine.scheduler import END, Batch
 from dataflow.events import OperatorEnded, observed
 from dataflow.graph.plan import SEVERAL
 from dataflow.graph.shown import UNKNOWN
-from dataflow.threads.budget import Member, State
-from dataflow.threads.intraop import LONG, process_intraop
+from dataflow.threads.controller import LONG, process_intraop
+from dataflow.threads.policy import Member, State
 
 __all__ = ["Worker", "clear_frames", "serve"]
 
@@ -44,7 +44,9 @@ BATCH_SECONDS = 400e-6
 """The length of a batch; a stop, a resize and the monitor end it at once, and other runs have their turn after it."""
 FIRST_BATCH, LARGEST_BATCH = 8, 2048
 GIVE_WAY = 1e-3
-"""Seconds after which a worker of light kernels lets other threads have the interpreter."""
+"""Seconds after which a worker of light kernels lets other threads have the interpreter, if any may want it."""
+AWAKE = 3e-6
+"""Seconds of processor time that a thread takes at least which wakes, and then waits for the interpreter."""
 
 _BY_NATURE = frozenset((str, bytes, type(None)))
 """Types of which equal values cannot be told apart by what they do."""
@@ -54,13 +56,10 @@ def light() -> float:
     """Seconds of processor time below which kernels are too light for several workers.
 
     What it costs to hand the next kernel over to another thread: 20 microseconds where the two take turns at the
-    interpreter, 13 where they do not. A visit is a part of what is measured step by step.
+    interpreter, 13 where they do not. Step by step the visit, some 3, is a part of what is measured, and in order it is
+    not: so kernels about as long as that stay as they are, and do not go to and fro.
     """
     return 20e-6 if LOCKED() else 13e-6
-
-
-VISIT = 4e-6
-"""Seconds of processor time that a visit takes."""
 
 
 class Worker:
@@ -77,6 +76,7 @@ class Worker:
         "member",
         "batch_size",
         "news",
+        "others",
         "run",
         "seen",
         "since",
@@ -91,7 +91,7 @@ class Worker:
         self.batch: Batch | None = None
         """What it executes in order."""
         self.member: Member | None = None
-        """Its part in the intra-op budget while it serves a run; None: BLAS is not managed."""
+        """Its part in the intra-op policy while it serves a run; None: BLAS is not managed."""
         self.visits = 0
         """How often it has visited the pool."""
         self.seen: tuple[int, int] = (-1, -1)
@@ -104,8 +104,8 @@ class Worker:
         """How many steps it claims next."""
         self.since = 0.0
         """When it last visited the pool, or came to its run."""
-        self.gave_way = 0.0
-        """When it last let other threads have the interpreter."""
+        self.gave_way = self.others = 0.0
+        """When it last asked whether others may want the interpreter, and the processor time of these until then."""
         self.executor: ThreadPoolExecutor | None = None
         """Whose thread it has."""
         self.bell: Lock | None = None
@@ -114,6 +114,18 @@ class Worker:
         """It ends as soon as it comes up: the executor refused it, or is retired."""
         self.frame: FrameType | None = None
         """After a failure: the frame of ours that the kernel's frame refers back to."""
+
+    def give_way(self, now: float, cpu: float) -> None:
+        """Let other threads have the interpreter, if any has been awake since the last time; `cpu` is our own time.
+
+        The loop's thread, once it has woken up, waits for the interpreter, and would get it after its switch interval.
+        Sleeping takes some 60 microseconds: a shorter moment is over before who waits has woken up.
+        """
+        self.gave_way = now
+        others = process_time() - cpu
+        if others - self.others > AWAKE:
+            sleep(0)
+        self.others = others
 
     def park(self) -> None:
         """From here on it waits at its bell, or is about to."""
@@ -182,7 +194,7 @@ def _step_by_step(pool: Visited, worker: Worker, run: Run, mine: Context, step: 
         light_so_far = None
         if count == WINDOW:
             count, spent, passed = 0, thread_time() - cpu, now - wall
-            light_so_far = spent < WINDOW * (light() + VISIT) and passed < WINDOW * WAITS
+            light_so_far = spent < WINDOW * light() and passed < WINDOW * WAITS
             wall, cpu = now, cpu + spent
         step = visit(worker, run, step, now, light_so_far)
         if step < 0:
@@ -230,8 +242,8 @@ def _batches(pool: Visited, worker: Worker, run: Run) -> int:
     while end == IN_ORDER and (batch := pool.claim(worker, run)) is not None:
         count, wall, cpu = len(batch.steps), perf_counter(), thread_time()
         if locked and wall - worker.gave_way > GIVE_WAY:
-            sleep(0)
-            worker.gave_way = wall = perf_counter()
+            worker.give_way(wall, cpu)
+            wall = perf_counter()
         while True:
             mine = copy()
             if not mine.run(_in_order, worker, run, batch, mine):

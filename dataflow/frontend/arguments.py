@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dataflow.graph.once import LATER, ONCE, ORDINARY, close_coroutines, described, found_within, is_coroutine
+from dataflow.graph.once import ORDINARY, close_coroutines, described, is_coroutine, later_within, once_within
 from dataflow.graph.plan import Plan
 from dataflow.graph.tracing.placeholder import is_placeholder
 
@@ -14,10 +14,12 @@ __all__ = ["await_it", "check_inputs", "refuse_later", "refuse_once"]
 
 def check_inputs(name: str, plan: Plan, inputs: Sequence[Any]) -> Plan:
     """The plan for these inputs. TypeError for one that a run of it cannot take; it names the argument."""
+    unusual = False
     for place, value in enumerate(inputs):
         if type(value) not in ORDINARY:
             _check(name, plan, place, value)
-    return plan.for_inputs(inputs) if plan.live else plan
+            unusual = True
+    return plan.for_inputs(inputs) if unusual or plan.live else plan
 
 
 def _check(name: str, plan: Plan, place: int, value: Any) -> None:
@@ -28,7 +30,7 @@ def _check(name: str, plan: Plan, place: int, value: Any) -> None:
         )
     argument = f"{name}(): argument {plan.graph.inputs[place]!r}"
     refuse_later(argument, value)
-    once = found_within(value, ONCE)
+    once = once_within(value)
     if once is not None and (reason := plan.disorder(place)):
         raise TypeError(
             f"{argument} {_has(once, value)}, which gives its items once, and {reason}: "
@@ -38,7 +40,7 @@ def _check(name: str, plan: Plan, place: int, value: Any) -> None:
 
 def refuse_later(argument: str, value: Any) -> None:
     """TypeError for an argument that is, or holds, something to be awaited first; a coroutine is closed with that."""
-    later = found_within(value, LATER)
+    later = later_within(value)
     if later is None:
         return
     what = f"{argument} {_has(later, value)}, which is no value before it is awaited"
@@ -56,7 +58,7 @@ def await_it(later: Any) -> str:
 
 def refuse_once(argument: str, value: Any, why: str) -> None:
     """TypeError for an argument that is, or holds, something that can be read once."""
-    once = found_within(value, ONCE)
+    once = once_within(value)
     if once is not None:
         raise TypeError(
             f"{argument} {_has(once, value)}, which gives its items once, and {why}: pass a list, list(...)"

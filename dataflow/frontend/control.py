@@ -25,6 +25,7 @@ from dataflow.graph.nodes import Declared, Graph, Kind, OpSpec
 from dataflow.graph.plan import Plan, make_plan
 from dataflow.graph.pytree import leaves
 from dataflow.graph.readonly import PLAIN_RESULT, Held
+from dataflow.graph.stateful import in_turn
 from dataflow.graph.tracing.placeholder import is_placeholder, record
 from dataflow.graph.tracing.tracer import current, refusal
 
@@ -70,7 +71,7 @@ def cond(pred: Any, then: Callable[..., T], otherwise: Callable[..., T], *args: 
 
 
 def _taken_apart(function: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """What a `functools.partial` calls, and what it fixes, if these are arguments of an operator's, or nodes."""
+    """What a `functools.partial` calls, and what it fixes: arguments like others, if for an operator or if nodes."""
     if type(function) is not partial or any(value is _HOLE for value in function.args):
         return function, (), {}
     called: Any = function.func
@@ -190,7 +191,8 @@ def _joined_plan(function: Op[..., Any] | Pipeline[..., Any], graphs: list[Graph
 def _together(name: str, graphs: list[Graph], *, scoped: bool) -> Graph:
     """All of them as one graph; what several change is changed in the order of the items."""
     graph = joined(name, graphs, scoped=scoped)
-    return in_order(graph) if any(node.spec.inout for node in graph.nodes) else graph
+    graph = in_order(graph) if any(node.spec.inout for node in graph.nodes) else graph
+    return in_turn(graph) if graph.stateful else graph
 
 
 def _cond(pred: Any, then: _Callee, otherwise: _Callee, *args: Any) -> Any:

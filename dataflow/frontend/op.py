@@ -38,6 +38,7 @@ from dataflow.frontend.plan_cache import Plans
 from dataflow.frontend.task import Task
 from dataflow.graph.nodes import Kind, OpSpec
 from dataflow.graph.plan import Plan, make_plan
+from dataflow.graph.stateful import owner_of
 from dataflow.graph.tracing.capture import CLOSED_OVER, closes_over
 from dataflow.graph.tracing.placeholder import record
 from dataflow.graph.tracing.trace import trace
@@ -120,7 +121,8 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
         written, changed = (
             _places(which, names, fn, name) for which, names in (("writes", self._writes), ("inout", self._inout))
         )
-        self._spec = OpSpec(fn, name, kind, _declared_at(fn), written, changed, options)
+        owner = None if type(fn) is FunctionType else owner_of(fn)
+        self._spec = OpSpec(fn, name, kind, _declared_at(fn), written, changed, options, owner)
         self._arity: tuple[int, int, tuple[str, ...]] | None = None
         """Read once, at the first call in a body, and so is this, at the first that needs it."""
         self._signature_read: tuple[inspect.Signature | None] | None = None

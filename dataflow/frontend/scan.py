@@ -24,7 +24,7 @@ from dataflow.frontend.op import Op
 from dataflow.frontend.signature import planted, tree_of
 from dataflow.frontend.target import Target
 from dataflow.graph.plan import Plan
-from dataflow.graph.readonly import guard, renewed, writable
+from dataflow.graph.readonly import bare, copied, readonly, renewed
 from dataflow.graph.tracing.placeholder import is_placeholder
 from dataflow.graph.tracing.tracer import current
 
@@ -69,7 +69,7 @@ class Carried:
         found: list[Any] = []
         for name, before in self._structures.items():
             self._check(name, state[name])
-            value = guard(writable(state[name], copy=True))
+            value = readonly(copied(bare(state[name])))
             _, structure, leaves = tree_of(name, value, nested=before is not None, first=0)
             if structure != before:
                 raise TypeError(
@@ -258,7 +258,7 @@ class CarryingCalls:
         """The state that the items handed out have come to; a copy."""
         leaves = self._shown.leaves
         assert leaves is not None
-        return cast("dict[str, Any]", writable(self._carried.state(leaves), copy=True))
+        return cast("dict[str, Any]", copied(bare(self._carried.state(leaves))))
 
 
 def _around(target: Target, carried: Carried) -> Target:

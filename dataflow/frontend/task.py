@@ -22,7 +22,7 @@ from dataflow.engine.loop import running_loop
 from dataflow.engine.runtime import MANY, off_loop
 from dataflow.frontend.arguments import await_it
 from dataflow.graph.nodes import Ref
-from dataflow.graph.once import LATER, LOOKED_AT, ORDINARY, Later, close_coroutines, described, found_within
+from dataflow.graph.once import LOOKED_AT, ORDINARY, Later, close_coroutines, described, later_within
 from dataflow.graph.pytree import ATOMS, larger_than, map_leaves
 
 __all__ = ["Task"]
@@ -178,7 +178,7 @@ class _Call:
         return True
 
     def _refuse_later(self, value: Any, holder: Any = None) -> None:
-        found = found_within(value, LATER)
+        found = later_within(value)
         if found is None:
             return
         if isinstance(found, Task):

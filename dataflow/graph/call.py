@@ -28,7 +28,7 @@ from dataflow.graph.nodes import Kind, Node, OpSpec, Ref
 from dataflow.graph.readonly import Bare, Handed, Held, bare, copied, handed, readonly, renewed, writable
 from dataflow.graph.templates import Literal, Numbering, builder
 
-__all__ = ["Caller", "is_usual", "make_call", "retried", "writing"]
+__all__ = ["Caller", "handed_to", "is_usual", "make_call", "retried", "writing", "written"]
 
 Caller = Callable[[list[Any]], Any]
 MOST_COMPILED = 8
@@ -197,6 +197,14 @@ def _filled(
     return call
 
 
+def handed_to(node: Node) -> list[Any]:
+    """The arguments of a node that its operator gets as a reader: all but what it writes into or changes."""
+    if node.spec.kind is Kind.PLUMBING:
+        return []
+    itself = (*node.spec.writes, *node.spec.inout)
+    return [argument for place, argument in node.given.items() if place not in itself]
+
+
 def written(node: Node) -> list[int]:
     """The numbers of what a node writes into, where it is the value of another and no argument besides."""
     given = node.given
@@ -210,7 +218,7 @@ def writing(node: Node, owned: Callable[[int], bool]) -> Callable[..., Any]:
     fn = node.spec.fn
     given = node.given
     alone = written(node)
-    copied = {
+    shared = {
         place: not (type(given[place]) is Ref and given[place] in alone and owned(given[place]))
         for place in node.spec.writes
         if place in given
@@ -218,11 +226,9 @@ def writing(node: Node, owned: Callable[[int], bool]) -> Callable[..., Any]:
 
     def write(*args: Any, **kwargs: Any) -> Any:
         positional = list(args)
-        for place, copy in copied.items():
-            if isinstance(place, int):
-                positional[place] = writable(positional[place], copy=copy)
-            else:
-                kwargs[place] = writable(kwargs[place], copy=copy)
+        for place, has_others in shared.items():
+            given: Any = positional if isinstance(place, int) else kwargs
+            given[place] = copied(bare(given[place])) if has_others else writable(given[place])
         return fn(*positional, **kwargs)
 
     return write

@@ -57,7 +57,10 @@ def joined(name: str, graphs: Sequence[Graph], *, scoped: bool) -> Graph:
             for label, number in graph.names.items():
                 names[f"{item}/{label}"] = moved[number]
     assert place_of_input == first
-    return Graph(name, tuple(inputs), tuple(nodes), outputs, after, labels, scopes, names, tuple(items), waits)
+    stateful = any(graph.stateful for graph in graphs)
+    return Graph(
+        name, tuple(inputs), tuple(nodes), outputs, after, labels, scopes, names, tuple(items), waits, stateful
+    )
 
 
 class _Move:

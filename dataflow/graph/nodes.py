@@ -113,6 +113,8 @@ class OpSpec:
     """The arguments that it changes for everybody, likewise."""
     options: Options | None = None
     """None: its calls are not managed."""
+    owner: Any = None
+    """The object whose bound method it is, if each call changes that: see `dataflow.graph.stateful`."""
 
 
 class Node(NamedTuple):
@@ -157,7 +159,7 @@ class Graph:
     """What the body returned, with a Ref wherever it held a placeholder."""
     after: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     """What nodes start after besides what they read: those recorded inside `flow.after`, and those that read what
-    another changes (see `dataflow.graph.inout`)."""
+    another changes (see `dataflow.graph.inout` and `dataflow.graph.stateful`)."""
     labels: Mapping[int, str] = field(default_factory=dict)
     """The nodes that `flow.label` named; of several names of one, the last."""
     scopes: Mapping[int, str] = field(default_factory=dict)
@@ -168,6 +170,8 @@ class Graph:
     """In the graph of a `flow.map`: for each item, the number of its first node."""
     waits: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     """For nodes that change what others read: those that have read it before. See `dataflow.graph.inout`."""
+    stateful: bool = False
+    """Whether a constant is an object that each use changes. See `dataflow.graph.stateful`."""
 
     def __len__(self) -> int:
         return len(self.nodes)

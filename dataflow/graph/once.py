@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from itertools import chain, islice
@@ -25,18 +25,17 @@ from dataflow.graph.nodes import Declared, Graph, Kind, Node
 from dataflow.graph.pytree import ATOMS
 
 __all__ = [
-    "LATER",
     "LOOKED_AT",
-    "ONCE",
     "ORDINARY",
     "Later",
     "close_coroutines",
     "described",
-    "found_within",
     "is_coroutine",
     "is_generator",
     "is_later",
     "is_once",
+    "later_within",
+    "once_within",
     "out_of_order",
 ]
 
@@ -52,9 +51,6 @@ ORDINARY: Final[frozenset[type]] = ATOMS | {np.ndarray}
 
 LOOKED_AT: Final = 1000
 """Objects that are looked at in one argument: a value's size must not hold the loop."""
-
-LATER: Final = "later"
-ONCE: Final = "once"
 
 
 @lru_cache(maxsize=1024)
@@ -123,7 +119,7 @@ def described(value: Any) -> str:
 
 def close_coroutines(value: Any) -> None:
     """Close those that are, or are in, what is refused: else "never awaited" warnings would follow the error."""
-    for found in _all_within(value, LATER):
+    for found in _all_within(value, _is_later):
         if is_coroutine(type(found)):
             try:
                 found.close()
@@ -131,16 +127,24 @@ def close_coroutines(value: Any) -> None:
                 pass
 
 
-def found_within(value: Any, wanted: str) -> Any:
-    """What is `LATER`, or read `ONCE`, in a value: it, or something in the containers that it is made of. Or None.
-
-    No more than `LOOKED_AT` objects are looked at. Generators are not run: what they hold is seen where it is a
-    variable of theirs.
-    """
-    return next(_all_within(value, wanted), None)
+def later_within(value: Any) -> Any:
+    """What in a value is to be awaited first: it, or something in the containers that it is made of. Or None."""
+    return next(_all_within(value, _is_later), None)
 
 
-def _all_within(value: Any, wanted: str) -> Iterator[Any]:
+def once_within(value: Any) -> Any:
+    """What in a value can be read once, likewise."""
+    return next(_all_within(value, is_once), None)
+
+
+def _is_later(value: Any) -> bool:
+    kind: Any = type(value)
+    return is_later(kind)
+
+
+def _all_within(value: Any, wanted: Callable[[Any], bool]) -> Iterator[Any]:
+    """No more than `LOOKED_AT` objects are looked at. Generators are not run: what they hold is seen where it is a
+    variable of theirs."""
     left = LOOKED_AT
     waiting: list[Any] = [value]
     seen: dict[int, Any] = {}
@@ -149,7 +153,7 @@ def _all_within(value: Any, wanted: str) -> Iterator[Any]:
         kind: Any = type(value)
         if kind in ORDINARY:
             continue
-        if is_later(kind) if wanted is LATER else is_once(value):
+        if wanted(value):
             yield value
             continue
         held = _held(value) if left > 0 and id(value) not in seen else None

@@ -13,6 +13,7 @@ from dataflow.errors import GraphError
 from dataflow.graph.inout import in_order
 from dataflow.graph.nodes import Graph, Node, OpSpec, Ref
 from dataflow.graph.pytree import map_leaves
+from dataflow.graph.stateful import in_turn
 from dataflow.graph.templates import Literal, rearranged
 
 __all__ = ["replaced", "selected"]
@@ -85,7 +86,8 @@ def replaced(
         if function not in called:
             raise GraphError(f"no node of {graph.name!r} calls {name!r}, which is to be replaced")
     new = changed(graph, nodes=tuple(nodes))
-    return in_order(new) if any(node.spec.inout for node in nodes) else new
+    new = in_order(new) if any(node.spec.inout for node in nodes) else new
+    return in_turn(new) if graph.stateful else new
 
 
 def _swapped(argument: Any, swap: Swap, called: set[int]) -> Any:

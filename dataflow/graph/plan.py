@@ -28,15 +28,19 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from dataflow.graph.call import Caller, is_usual, make_call, retried, writing, written
+from numpy import ndarray
+
+from dataflow.graph.call import Caller, handed_to, is_usual, make_call, retried, writing, written
 from dataflow.graph.inout import Live, alike, constants_of, in_order, keys_of, live
-from dataflow.graph.nodes import Graph, Kind, Node, OpSpec
+from dataflow.graph.nodes import Graph, Kind, Node, OpSpec, Ref
 from dataflow.graph.once import out_of_order
 from dataflow.graph.order import priority_order
 from dataflow.graph.pytree import leaves
-from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT, Held, readonly
+from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT, Held, bare, is_rebuilt, readonly
 from dataflow.graph.shown import Shown
+from dataflow.graph.stateful import in_turn, is_stateful, stateful_constants
 from dataflow.graph.templates import Builder, Literal, Template, output_template
+from dataflow.graph.watched import watched
 
 __all__ = ["NONE", "SEVERAL", "Constants", "Plan", "make_plan"]
 
@@ -108,30 +112,77 @@ class Plan:
     attempts: dict[int, Plan] = field(default_factory=dict)
     """For a managed kernel, the plan of one attempt at it; see `dataflow.graph.single`."""
     _variants: dict[tuple[Hashable, ...], Plan] = field(default_factory=dict)
-    """The plans for inputs of which some are one object."""
+    """The plans for inputs of which some are one object, or stateful."""
     _constants: list[frozenset[int]] = field(default_factory=list)
     """What stands for the constants of the graph, once somebody has asked."""
     _disorder: dict[int, str] = field(default_factory=dict)
     """What `disorder` has found."""
+    _watched: set[int] = field(default_factory=set)
+    """The slots of which `watched` calls know."""
+    _readers_of: dict[int, list[int]] = field(default_factory=dict)
+    """For each slot, the steps to which what is in it is handed; once somebody has asked."""
 
     def for_inputs(self, inputs: Sequence[Any]) -> Plan:
-        """Itself; or, if operators change an input that is another one as well, or a constant, one that knows that."""
-        if not self.live or len(self) < 2:
+        """Itself; or one that knows that operators change an input that is another one as well, or a constant, and
+        which inputs each use changes."""
+        if len(self) < 2:
             return self
-        changed = frozenset(place for place, slot in enumerate(self.input_slots) if slot in self.live)
-        if not changed:
+        same, stateful = self._alike(inputs), self._stateful(inputs)
+        if not same and not stateful:
             return self
-        if not self._constants:
-            self._constants.append(constants_of(self.graph))
-        same = alike(inputs, self._constants[0], changed)
-        if not same:
-            return self
-        plan = self._variants.get(same)
+        plan = self._variants.get((same, stateful))
         if plan is None:
             if len(self._variants) >= MOST_VARIANTS:
                 self._variants.clear()
-            plan = self._variants[same] = make_plan(in_order(self.graph, same), same)
+            graph = in_order(self.graph, same) if same else self.graph
+            plan = make_plan(in_turn(graph, dict(stateful)) if stateful else graph, same)
+            self._variants[same, stateful] = plan
         return plan
+
+    def _alike(self, inputs: Sequence[Any]) -> tuple[tuple[Hashable, ...], ...]:
+        changed = frozenset(place for place, slot in enumerate(self.input_slots) if slot in self.live)
+        if not changed:
+            return ()
+        if not self._constants:
+            self._constants.append(constants_of(self.graph))
+        return alike(inputs, self._constants[0], changed)
+
+    def _stateful(self, inputs: Sequence[Any]) -> tuple[tuple[int, int], ...]:
+        """The inputs that `in_turn` has to know of, with what stands for each."""
+        places = [place for place, value in enumerate(inputs) if is_stateful(type(value))]
+        if not places:
+            return ()
+        names: dict[int, int] = {}
+        if self.graph.stateful:
+            names = {id(each): id(each) for node in self.graph.nodes for each in stateful_constants(node)}
+        found = tuple((place, names.setdefault(id(inputs[place]), place)) for place in places)
+        alone = all(place == name for place, name in found)
+        return () if alone and len(names) == len(found) and not any(map(self.disorder, places)) else found
+
+    def hold(self, slot: int, value: Any) -> Any:
+        """What a run keeps in a slot whose value is handed out protected."""
+        if slot in self.live:
+            held = Held.live(bare(value))
+        else:
+            held = value if type(value) is Held else Held(value)  # a large one: somebody has looked through it
+        if type(held.value) is not ndarray and slot not in self._watched and is_rebuilt(type(held.value)):
+            self._watch(slot)
+        return held
+
+    def _watch(self, slot: int) -> None:
+        """From now on calls that find a container in this slot may not change it. Whoever calls one meanwhile on what
+        is there for the first time has yet to be handed it."""
+        if not self._readers_of:
+            readers: dict[int, list[int]] = {}
+            for step, (node, slots) in enumerate(zip(self.nodes, self.reads, strict=True)):
+                numbers = {leaf for argument in handed_to(node) for leaf in leaves(argument) if type(leaf) is Ref}
+                for number, each in zip(node.reads, slots):
+                    if number in numbers:
+                        readers.setdefault(each, []).append(step)
+            self._readers_of.update(readers)
+        for step in self._readers_of.get(slot, ()):
+            self.calls[step] = watched(self.calls[step], self.nodes[step], (slot,))
+        self._watched.add(slot)
 
     def disorder(self, number: int) -> str:
         """`out_of_order` for one of the graph's values; asked for what can be read once."""
@@ -207,6 +258,8 @@ def make_plan(graph: Graph, same: Iterable[Sequence[Hashable]] = ()) -> Plan:
             taken.update((slot_of[number], ()) for number in written(node) if owned(number))
     if taken:
         _say_whose(taken, steps, slot_of, shared)
+    if constants.containers:
+        _watch_constants(calls, steps, constants)
     on_loop = bytes(size)
     if unusual:
         on_loop = bytes([node.spec.kind is Kind.ASYNC or node.spec.options is not None for node in steps])
@@ -362,6 +415,13 @@ _EQUAL_BY_VALUE: Final = frozenset({int, str, bool, type(None)})
 """Types of constants that share a slot where they are equal; 0.0 and -0.0 are equal, and not the same."""
 
 
+def _watch_constants(calls: list[Caller], steps: list[Node], constants: Constants) -> None:
+    for step, node in enumerate(steps):
+        slots = constants.containers.intersection(map(constants.known, handed_to(node)))
+        if slots:
+            calls[step] = watched(calls[step], node, slots)
+
+
 class Constants:
     """Gives constants their slots at the end of the template; small equal ones share theirs, and so do the same."""
 
@@ -375,6 +435,12 @@ class Constants:
         self._large: dict[int, int] = {}
         """By the id of what the template keeps alive."""
         self._made: list[tuple[int, Builder]] = []
+        self.containers: set[int] = set()
+        """The slots of those that are rebuilt for each reader."""
+
+    def known(self, value: Any) -> int:
+        """The slot of a large constant that has one; else -1."""
+        return self._large.get(id(value), -1)
 
     @property
     def made(self) -> tuple[tuple[int, Builder], ...]:
@@ -401,14 +467,15 @@ class Constants:
         if self._is_changed(value):
             return self._add(Held.live(value), held=True)
         protected = any(readonly.knows(type(leaf)) for leaf in leaves(value))
-        return self._add(Held(value) if protected else value, held=protected)
+        return self._add(Held(value) if protected else value, held=protected, rebuilt=type(value))
 
     def _literal(self, literal: Literal) -> int:
         """One slot for all who read it: in a run, they get the same object, or what is protected of the same."""
         if self._is_changed(literal):
             return self._add(Held.live(literal.value), held=True)
         protected = not literal.fresh or any(readonly.knows(type(leaf)) for leaf in leaves(literal.value))
-        slot = self._add(Held(literal.value) if protected else literal.value, held=protected)
+        value = literal.value
+        slot = self._add(Held(value) if protected else value, held=protected, rebuilt=type(value))
         make = literal.builder() if literal.fresh else (lambda _: literal.value)
         self._made.append((slot, (lambda _: Held(make(()))) if protected else make))
         return slot
@@ -416,7 +483,9 @@ class Constants:
     def _is_changed(self, value: Any) -> bool:
         return bool(self._changed) and not self._changed.isdisjoint(keys_of(value))
 
-    def _add(self, value: Any, *, held: bool) -> int:
+    def _add(self, value: Any, *, held: bool, rebuilt: type | None = None) -> int:
+        if held and rebuilt is not None and is_rebuilt(rebuilt):
+            self.containers.add(len(self._template))
         self._template.append(value)
         self._shared.append(held)
         return len(self._template) - 1

@@ -32,7 +32,8 @@ from dataflow.graph.nodes import Declared
 
 __all__ = [
     "ATOMS",
-    "Kind",
+    "CHANGEABLE",
+    "ContainerKind",
     "Visit",
     "arranged",
     "built",
@@ -52,7 +53,11 @@ ATOMS: Final[frozenset[type]] = frozenset(
 """Types of leaves that hold nothing, and that nobody can write to."""
 
 
-class Kind(NamedTuple):
+CHANGEABLE: Final = (list, dict, set, deque, bytearray)
+"""Exact types of containers that their owner can change."""
+
+
+class ContainerKind(NamedTuple):
     """How containers of one type are taken apart and put together."""
 
     items: Callable[[Any], Sequence[Any]]
@@ -63,6 +68,8 @@ class Kind(NamedTuple):
     """Of all others: one as this, yet to be filled by `put`."""
     put: Callable[[Any, Any, Sequence[Any]], object] | None = None
     """`put(shell, like, items)`."""
+    names: Callable[[Any], Sequence[Any]] | None = None
+    """Of one whose items have names: these, in order."""
 
     def make(self, like: Any, items: Sequence[Any]) -> Any:
         """A container as this one, around other items: as many, in the same order."""
@@ -80,35 +87,36 @@ class Kind(NamedTuple):
         return self.shell is not None
 
 
-_EXACT: Final[dict[type, Kind]] = {
-    list: Kind(
+_EXACT: Final[dict[type, ContainerKind]] = {
+    list: ContainerKind(
         items=lambda value: value,
         shell=lambda like: [],
         put=lambda shell, like, items: shell.extend(items),
     ),
-    tuple: Kind(items=lambda value: value, whole=lambda like, items: tuple(items)),
-    dict: Kind(
+    tuple: ContainerKind(items=lambda value: value, whole=lambda like, items: tuple(items)),
+    dict: ContainerKind(
         items=lambda value: list(value.values()),
         shell=lambda like: {},
         put=lambda shell, like, items: shell.update(zip(like, items, strict=True)),
+        names=list,
     ),
-    set: Kind(
+    set: ContainerKind(
         items=list,
         shell=lambda like: set(),
         put=lambda shell, like, items: shell.update(items),
     ),
-    bytearray: Kind(  # one whose items nobody asks for
+    bytearray: ContainerKind(  # one whose items nobody asks for
         items=lambda value: (),
         shell=bytearray,
         put=lambda shell, like, items: None,
     ),
-    deque: Kind(
+    deque: ContainerKind(
         items=list,
         shell=lambda like: deque(maxlen=like.maxlen),
         put=lambda shell, like, items: shell.extend(items),
     ),
 }
-_NAMEDTUPLE: Final = Kind(items=lambda value: value, whole=lambda like, items: type(like)._make(items))
+_NAMEDTUPLE: Final = ContainerKind(items=lambda value: value, whole=lambda like, items: type(like)._make(items))
 
 
 def _names_held(record: Any) -> list[str]:
@@ -125,14 +133,15 @@ def _set_fields(record: Any, items: Sequence[Any]) -> Any:
     return record
 
 
-_RECORD: Final = Kind(
+_RECORD: Final = ContainerKind(
     items=lambda value: [getattr(value, name) for name in _names_held(value)],
     shell=copy.copy,
     put=lambda shell, like, items: _set_fields(shell, items),
+    names=_names_held,
 )
 
 
-def kind_of(type_: Any) -> Kind | None:
+def kind_of(type_: Any) -> ContainerKind | None:
     """How values of this type are taken apart; None if they are leaves."""
     if type_ in ATOMS:
         return None
@@ -140,7 +149,7 @@ def kind_of(type_: Any) -> Kind | None:
     return _kind_of(type_) if exact is None else exact
 
 
-def _find_kind(type_: Any) -> Kind | None:
+def _find_kind(type_: Any) -> ContainerKind | None:
     if issubclass(type_, tuple):
         return _NAMEDTUPLE if hasattr(type_, "_make") and hasattr(type_, "_fields") else None
     if is_dataclass(type_) and not issubclass(cast(type, type_), _NO_RECORDS):
@@ -149,7 +158,7 @@ def _find_kind(type_: Any) -> Kind | None:
 
 
 _NO_RECORDS: Final = (list, dict, set, frozenset, deque, BaseException, np.ndarray)
-_kind_of: Callable[[Any], Kind | None] = lru_cache(maxsize=1024)(_find_kind)
+_kind_of: Callable[[Any], ContainerKind | None] = lru_cache(maxsize=1024)(_find_kind)
 
 
 def _names_of_fields(type_: Any) -> tuple[str, ...]:
@@ -236,7 +245,7 @@ class Visit:
 
     __slots__ = ("changed", "inner", "items", "kind", "like", "todo")
 
-    def __init__(self, like: Any, kind: Kind) -> None:
+    def __init__(self, like: Any, kind: ContainerKind) -> None:
         self.like = like
         self.kind = kind
         self.items: list[Any] = list(kind.items(like))
@@ -251,7 +260,7 @@ def walked(
     value: Any,
     into: Callable[[Any], bool] | None = None,
     function: Callable[[Any], Any] | None = None,
-    kinds: Callable[[type], Kind | None] = kind_of,
+    kinds: Callable[[type], ContainerKind | None] = kind_of,
 ) -> list[Visit]:
     """Every container of a container once, itself first, depth first and in order.
 

@@ -32,7 +32,7 @@ import numpy as np
 from dataflow.graph.arrays import Array, copied_array, locked, locked_kind, memory_of
 from dataflow.graph.bytype import ByType
 from dataflow.graph.libraries import LIBRARIES
-from dataflow.graph.pytree import ATOMS, is_model, kind_of, leaves, map_leaves
+from dataflow.graph.pytree import ATOMS, Visit, is_model, kind_of, leaves, map_leaves, walked
 
 __all__ = [
     "ANY_RESULT",
@@ -41,9 +41,10 @@ __all__ = [
     "Handed",
     "Held",
     "bare",
+    "containers_in",
     "copied",
-    "guard",
     "handed",
+    "is_rebuilt",
     "map_parts",
     "memory",
     "parts_of",
@@ -224,11 +225,6 @@ copied.default(
 memory.default({np.ndarray: memory_of, np.flatiter: lambda places: memory_of(places.base), memoryview: _array_of})
 
 
-def guard(value: Any) -> Any:
-    """What a reader gets instead of a value."""
-    return value if type(value) in PLAIN_RESULT else readonly(value)
-
-
 def map_parts(function: Callable[[Any], Any], value: Any) -> Any:
     """The value with what the function gives for each leaf that is no atom."""
     return map_leaves(function, value, into=_into_readonly)
@@ -237,6 +233,16 @@ def map_parts(function: Callable[[Any], Any], value: Any) -> Any:
 def parts_of(value: Any) -> Iterator[Any]:
     """All leaves of a value that are no atoms; itself if it is no container."""
     return leaves(value, into=_into_readonly)
+
+
+def containers_in(value: Any) -> list[Visit]:
+    """All containers of a value that are rebuilt around what is protected in them."""
+    return walked(value, into=_into_readonly) if is_rebuilt(type(value)) else []
+
+
+def is_rebuilt(kind: type) -> bool:
+    """Whether values of this type are containers that are rebuilt for each reader, if they hold what is protected."""
+    return readonly.dispatch(kind) is _readonly_container
 
 
 # ------------------------------------------------------------------------------------------------ what a run holds
@@ -294,7 +300,7 @@ def _hand(held: Held) -> Any:
     if seed is _PASSED_ON:
         return value
     if seed is _LIVE:
-        return guard(value)
+        return readonly(value)
     if type(value) is np.ndarray:
         held.seed = seed = value.view() if _is_locked(value) else locked(value)
         return seed.view()
@@ -370,11 +376,9 @@ def _renewed(leaf: Any) -> Any:
     return readonly(leaf) if readonly.knows(type(leaf)) else copied(leaf)
 
 
-def writable(value: Any, *, copy: bool) -> Any:
-    """What an operator gets that writes into its argument: a copy, or else the value with what is read-only in it
-    copied."""
-    value = bare(value)
-    return copied(value) if copy else map_leaves(_writable, value, into=_into_copied)
+def writable(value: Any) -> Any:
+    """What an operator gets that writes into an argument which nobody else has: what is read-only in it is copied."""
+    return map_leaves(_writable, bare(value), into=_into_copied)
 
 
 def _writable(leaf: Any) -> Any:

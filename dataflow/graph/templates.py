@@ -9,16 +9,30 @@ outside is that very object. `dataflow.graph.tracing.literals` decides it when t
 
 from __future__ import annotations
 
-from collections import deque
+import copy
+from array import array
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
 
 from dataflow.graph.nodes import Graph, Node, Ref
-from dataflow.graph.pytree import ATOMS, Kind, Visit, arranged, kind_of, leaves, map_leaves, types_of, walked
+from dataflow.graph.pytree import (
+    ATOMS,
+    CHANGEABLE,
+    ContainerKind,
+    Visit,
+    arranged,
+    kind_of,
+    leaves,
+    map_leaves,
+    types_of,
+    walked,
+)
 
 __all__ = [
     "Builder",
@@ -27,6 +41,7 @@ __all__ = [
     "Template",
     "builder",
     "fill",
+    "kind_of_literal",
     "kind_of_result",
     "output_template",
     "rearranged",
@@ -41,16 +56,55 @@ Builder = Callable[[Sequence[Any]], Any]
 """Gives, from a run's values, what a template stands for."""
 
 
-_ARRAY: Final = Kind(
+_ARRAY: Final = ContainerKind(
     items=lambda value: (),
     shell=lambda like: like.copy(order="K"),
     put=lambda shell, like, items: None,
 )
 
 
-def kind_of_result(type_: type) -> Kind | None:
-    """As `kind_of`, for what a body returned: an array that it made is new in every run, too."""
-    return _ARRAY if type_ is np.ndarray else kind_of(type_)
+_DICT: Final = ContainerKind(
+    items=lambda value: list(dict.values(value)),
+    shell=copy.copy,
+    put=lambda shell, like, items: [dict.__setitem__(shell, *each) for each in zip(dict.keys(shell), items)],
+)
+_LIST: Final = ContainerKind(
+    items=lambda value: list.__getitem__(value, slice(None)),
+    shell=copy.copy,
+    put=lambda shell, like, items: list.__setitem__(shell, slice(None), items),
+)
+_WHOLE: Final = ContainerKind(items=lambda value: (), shell=copy.copy, put=lambda shell, like, items: None)
+
+
+_KINDS: Final = (OrderedDict, Counter, defaultdict, list, dict, set, deque, array)
+_MINDED: Final = ("__new__", "__init__", "__copy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
+
+
+def kind_of_literal(type_: type) -> ContainerKind | None:
+    """As `kind_of`, and of kinds of list, dict, set and deque, and of array.array, which the body may have made, too.
+
+    Not of a kind with a mind of its own on how it is made: nobody else knows how to copy that.
+    """
+    return kind_of(type_) or _kind_of_kind(type_)
+
+
+@lru_cache(maxsize=1024)
+def _kind_of_kind(type_: Any) -> ContainerKind | None:
+    for cls in type_.__mro__:
+        if cls in _KINDS:
+            break
+        if any(name in vars(cls) for name in _MINDED):
+            return None
+    if issubclass(type_, dict):
+        return _DICT
+    if issubclass(type_, list):
+        return _LIST
+    return _WHOLE if issubclass(type_, (set, deque, array)) else None
+
+
+def kind_of_result(type_: type) -> ContainerKind | None:
+    """As `kind_of_literal`, for what a body returned: an array that it made is new in every run, too."""
+    return _ARRAY if type_ is np.ndarray else kind_of_literal(type_)
 
 
 class Literal:
@@ -147,7 +201,7 @@ def builder(
     *,
     constant: Callable[[Any], Any] = lambda leaf: leaf,
     into: Callable[[Any], bool] | None = None,
-    kinds: Callable[[type], Kind | None] = kind_of,
+    kinds: Callable[[type], ContainerKind | None] = kind_of,
 ) -> Builder:
     """What makes the value of a template from the values of a run; every container in it is new each time.
 
@@ -158,7 +212,7 @@ def builder(
     if kind is None or (into is not None and not into(template)):
         return _leaf(template, slot, constant)
     items = kind.items(template)
-    if type(template) in _COPIES and types_of(items) <= ATOMS:
+    if type(template) in CHANGEABLE and types_of(items) <= ATOMS:
         return lambda v, copy=template.copy: copy()  # type: ignore[misc]  # mypy infers no defaults
     if type(template) in _FLAT and not any(kinds(type(item)) for item in items):
         places = [None if type(item) in ATOMS else slot(item) for item in items]
@@ -190,7 +244,6 @@ def _flat_dict(template: dict[Any, Any], places: list[Any]) -> Builder:
     return lambda v: {name: v[place] for name, place in named}
 
 
-_COPIES: Final = (list, dict, set, deque, bytearray)
 _FLAT: Final[dict[type, Callable[[Any, list[Any]], Builder]]] = {
     list: _flat_list,
     tuple: _flat_tuple,

@@ -15,7 +15,7 @@ matters is what is in force:
   products (200,000 x 4 by 4 x 2) ran 17 times slower than with one BLAS thread each (2 CPUs).
 - OpenMP keeps one count for each thread, so whoever executes a kernel sets it (`Reach.THREAD`).
 
-Nothing here starts a thread by itself, remembers a setting or decides anything; see `intraop`.
+Nothing here starts a thread by itself, remembers a setting or decides anything; see `controller`.
 """
 
 from __future__ import annotations

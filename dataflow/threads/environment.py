@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from dataflow.threads import blas, intraop, settings
+from dataflow.threads import blas, controller, settings
 
 __all__ = ["variables"]
 
@@ -13,7 +13,7 @@ NAMES = sorted(
     {
         settings.INTEROP_VARIABLE,
         settings.INTRAOP_VARIABLE,
-        intraop.MANAGE_VARIABLE,
+        controller.MANAGE_VARIABLE,
         *(name for names in blas.VARIABLES.values() for name in names),
         "OPENBLAS_CORETYPE",
         "OPENBLAS_DEFAULT_NUM_THREADS",

@@ -13,6 +13,7 @@ from tests.benchmarks.machine import Usage, machine
 from tests.benchmarks.measure import Options
 from tests.benchmarks.measures.build import build
 from tests.benchmarks.measures.fairness import fairness
+from tests.benchmarks.measures.first import first
 from tests.benchmarks.measures.growth import growth
 from tests.benchmarks.measures.lag import lag
 from tests.benchmarks.measures.latency import latency
@@ -21,6 +22,7 @@ from tests.benchmarks.measures.metg import metg
 from tests.benchmarks.measures.network import network
 from tests.benchmarks.measures.overhead import overhead
 from tests.benchmarks.measures.oversized import oversized
+from tests.benchmarks.measures.sizes import sizes
 from tests.benchmarks.plot import plot
 from tests.benchmarks.section import Section
 
@@ -28,7 +30,9 @@ __all__ = ["MEASURES", "main"]
 
 MEASURES: dict[str, Callable[[Options], list[Section]]] = {
     "overhead": overhead,
+    "first": first,
     "metg": metg,
+    "sizes": sizes,
     "build": build,
     "growth": growth,
     "latency": latency,

@@ -17,9 +17,9 @@ import pytest
 
 import dataflow as flow
 from dataflow.engine import worker
-from dataflow.threads import intraop
+from dataflow.threads import controller
 from dataflow.threads.blas import Blas, Library, Reach
-from dataflow.threads.intraop import process_intraop
+from dataflow.threads.controller import process_intraop
 from dataflow.threads.settings import process_settings
 from tests.release import settles
 
@@ -35,12 +35,12 @@ def blas() -> Library:
 
 @pytest.fixture(autouse=True)
 def two_cpus(blas: Library, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Whatever the machine has: a fresh budget of two CPUs, and BLAS found with three threads."""
+    """Whatever the machine has: a fresh policy of two CPUs, and BLAS found with three threads."""
     process_settings._change(2, None)
-    if process_intraop._budget is None:
+    if process_intraop._policy is None:
         process_intraop._begin()
-    monkeypatch.setattr(process_intraop._budget, "cpus", 2)
-    monkeypatch.setattr(process_intraop._budget, "_hot_until", 0.0)
+    monkeypatch.setattr(process_intraop._policy, "cpus", 2)
+    monkeypatch.setattr(process_intraop._policy, "_hot_until", 0.0)
     before = blas.count()
     blas.put(3)
     yield
@@ -78,7 +78,7 @@ def test_two_at_once_have_one_each(blas: Library) -> None:
 def test_of_two_that_are_ready_the_first_has_one_before_the_second_begins(
     blas: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intraop, "workers_awake", lambda: False)  # else both might have two in turn
+    monkeypatch.setattr(controller, "workers_awake", lambda: False)  # else both might have two in turn
 
     def kernel() -> int:
         count = blas.count()
@@ -207,12 +207,12 @@ def test_what_goes_wrong_before_the_first_kernel_ends_the_run(
     pipeline = pipeline_of(lambda: 1, lambda: 2)
 
     def come() -> None:
-        raise OSError("no budget today")
+        raise OSError("no device today")
 
     async def main() -> None:
         with monkeypatch.context() as patch:
             patch.setattr(process_intraop, "come", come)
-            with pytest.raises(OSError, match="no budget today"):
+            with pytest.raises(OSError, match="no device today"):
                 await asyncio.wait_for(pipeline(), 20)
             await flow.quiet()
         assert await pipeline() == [1, 2]

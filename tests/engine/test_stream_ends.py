@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import dataflow as flow
-from dataflow.engine import stream as engine
+from dataflow.engine import feeder as engine
 from dataflow.engine.items import StreamRun
 from dataflow.events import RunEnded, RunStarted
 from tests.release import FREE_THREADED, let_go
@@ -973,7 +973,7 @@ def test_a_task_factory_that_fails(left: Left, held: Any) -> None:
         loop = asyncio.get_running_loop()
 
         def factory(loop: Any, coroutine: Any, **options: Any) -> Any:
-            if "stream" in coroutine.__qualname__.lower():
+            if coroutine.__qualname__ == "Feed._feed":
                 raise OSError("no task")
             return asyncio.Task(coroutine, loop=loop, **options)
 

@@ -51,6 +51,18 @@ def test_nobody_waits_at_first() -> None:
     assert (list(turns), turns.lowest, first(turns), turns.clear()) == ([], NOBODY, (None, []), [])
 
 
+def test_one_that_has_risen_moves_behind_those_of_its_level() -> None:
+    names = [("a", 0), ("b", 1), ("c", 0)]
+    runs = [FakeRun(*each) for each in names]
+    turns = waiting(*runs)
+    runs[0].level = 1
+    turns.move(runs[0])
+    assert ([run.name for run in turns], len(turns), turns.lowest) == (["c", "b", "a"], 3, 0)
+    runs[2].level = 3
+    turns.move(runs[2])
+    assert ([run.name for run in turns], len(turns), turns.lowest) == (["b", "a", "c"], 3, 1)
+
+
 def test_the_lowest_level_has_its_turn_and_within_it_who_came_first() -> None:
     names = [("a", 2), ("b", 0), ("c", 1), ("d", 0), ("e", 2), ("f", 1)]
     turns = waiting(*[FakeRun(*each) for each in names])

@@ -21,6 +21,7 @@ import pytest
 import dataflow as flow
 from dataflow.engine import executors, monitor
 from dataflow.engine import pool as engine
+from dataflow.engine import worker as worker_module
 from dataflow.engine.executors import THREAD_NAME
 from dataflow.engine.pool import process_pool
 from dataflow.engine.turns import TURN
@@ -258,6 +259,61 @@ def test_a_small_run_does_not_wait_for_a_big_one(run_async: Runner, seconds: flo
     run_async(main())
     assert asked == 20
     assert started_small <= asked + 2 + TURN / seconds
+
+
+def test_the_only_run_is_served_to_its_end(run_async: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its level rises as it is served, and nobody waits at a lower one: its worker has nowhere else to go."""
+    flow.set_num_interop_threads(1)
+    came: list[Any] = []
+    original = engine.Pool._next
+
+    def counted(self: Any, worker: Any) -> Any:
+        came.append(worker)
+        return original(self, worker)
+
+    @flow.pipeline
+    def p(x: int) -> int:
+        for _ in range(20):
+            x = flow.op(lambda v: spin(50 * TURN / 20) or v)(x)
+        return x
+
+    p.graph(1)
+    monkeypatch.setattr(engine.Pool, "_next", counted)
+    assert run_async(p(1)) == 1
+    assert len(came) <= 2, "one for the run, and one that finds no other"
+
+
+@pytest.mark.parametrize("awake", [True, False])
+def test_light_kernels_give_way_to_threads_that_are_awake(
+    run_async: Runner, monkeypatch: pytest.MonkeyPatch, awake: bool
+) -> None:
+    flow.set_num_interop_threads(1)
+    slept: list[float] = []
+    others = [0.0]
+
+    def process_time() -> float:
+        others[0] += 1.0 if awake else 0.0
+        return others[0] + time.thread_time()
+
+    @flow.op
+    def increment(x: int) -> int:
+        return x + 1
+
+    @flow.pipeline
+    def p(x: int) -> int:
+        for _ in range(30_000):
+            x = increment(x)
+        return x
+
+    p.graph(1)
+    assert run_async(p(1)) == 30_001
+    monkeypatch.setattr(worker_module, "process_time", process_time)
+    monkeypatch.setattr(worker_module, "sleep", slept.append)
+    monkeypatch.setattr(worker_module, "LOCKED", lambda: True)
+    monkeypatch.setattr(worker_module, "AWAKE", 1e-3)
+    assert run_async(p(1)) == 30_001
+    assert bool(slept) is awake
+    assert set(slept) <= {0}
 
 
 def test_a_small_run_takes_its_turn_among_light_kernels(run_async: Runner) -> None:

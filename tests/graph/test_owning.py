@@ -17,7 +17,7 @@ from numpy.lib.stride_tricks import as_strided, sliding_window_view
 
 import dataflow as flow
 from dataflow.graph.owning import Addresses, Given, own
-from dataflow.graph.readonly import Held, guard
+from dataflow.graph.readonly import Held, readonly
 
 Array = np.ndarray[Any, Any]
 
@@ -381,7 +381,7 @@ def test_addresses_are_those_of_the_memory_that_arrays_are_spread_over() -> None
 
 def test_containers_of_a_great_many_arguments_are_looked_up_once() -> None:
     many = [np.arange(3.0) for _ in range(300)]
-    handed = guard(many)
+    handed = readonly(many)
     source = given(many)
     results = own([array[1:] for array in handed], source, "op")
     assert len(results) == 300
@@ -392,6 +392,6 @@ def test_containers_of_a_great_many_arguments_are_looked_up_once() -> None:
 @pytest.mark.parametrize("shared", [True, False])
 def test_what_nobody_else_has_is_passed_on_unless_it_is_read_only(shared: bool) -> None:
     x = np.arange(4.0)
-    view = guard(x)[1:]
+    view = readonly(x)[1:]
     assert own(view, given(view, shared=shared), "op").flags.writeable
     assert own(x[1:], given(x, shared=False), "op").base is x

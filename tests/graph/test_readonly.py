@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dataflow.graph.owning import Given, own
-from dataflow.graph.readonly import Held, copied, guard, handed
+from dataflow.graph.readonly import Held, copied, handed, readonly
 
 # numpy 2.5 deprecates both, and older ones do not.
 pytestmark = pytest.mark.filterwarnings("ignore:Setting the shape", "ignore:The chararray class")
@@ -72,7 +72,7 @@ def locked_for_good(array: Array) -> bool:
 def test_an_array_that_is_not_ours_is_seen_through_a_read_only_view(make: Callable[[], Array]) -> None:
     array = make()
     before = array.flags.writeable
-    seen = guard(array)
+    seen = readonly(array)
     assert type(seen) is type(array)
     assert (seen.dtype, seen.shape, seen.strides) == (array.dtype, array.shape, array.strides)
     assert seen.tobytes() == array.tobytes()
@@ -90,24 +90,24 @@ LIFTABLE = {"empty"}  # nothing to write to
 
 @pytest.mark.parametrize("name", sorted(ARRAYS.keys() - LIFTABLE))
 def test_its_flag_cannot_be_lifted(name: str) -> None:
-    assert locked_for_good(guard(ARRAYS[name]()))
+    assert locked_for_good(readonly(ARRAYS[name]()))
 
 
 @pytest.mark.parametrize("value", [None, 3, 2.5, "text", b"bytes", np.float64(1), np.int32(3), object(), range(3)])
 def test_what_holds_no_array_is_passed_on(value: Any) -> None:
-    assert guard(value) is value
+    assert readonly(value) is value
     assert own(value, given(), "op") is value
 
 
 @pytest.mark.parametrize("value", [[1, 2], (1, "two"), {"a": 1}, Pair(1, 2), ([], {}, ())])
 def test_containers_without_arrays_stay_the_same_objects(value: Any) -> None:
-    assert guard(value) is value
+    assert readonly(value) is value
 
 
 def test_containers_are_rebuilt_around_their_arrays() -> None:
     x = np.arange(3)
     value = [x, (x, 1), {"k": x, "l": [x]}, Pair(x, None)]
-    seen = guard(value)
+    seen = readonly(value)
     assert type(seen) is list
     assert isinstance(seen[3], Pair)
     found = [seen[0], seen[1][0], seen[2]["k"], seen[2]["l"][0], seen[3].left]
@@ -168,17 +168,17 @@ def test_attributes_of_subclasses_are_kept_and_protected() -> None:
     x = np.arange(3.0).view(Tagged)
     x.unit = "m"
     x.weights = np.ones(3)
-    for made in (guard(x), copied(x)):
+    for made in (readonly(x), copied(x)):
         assert type(made) is Tagged
         assert made.unit == "m"
         assert made.weights.tolist() == [1, 1, 1]
-    assert not guard(x).weights.flags.writeable
+    assert not readonly(x).weights.flags.writeable
     copied(x).weights[0] = 7
     assert x.weights[0] == 1
 
     y = np.arange(3.0).view(Bare)
     y.name = "why"
-    assert guard(y).name == copied(y).name == "why"
+    assert readonly(y).name == copied(y).name == "why"
 
 
 def test_a_reader_that_sets_an_attribute_sets_its_own() -> None:
@@ -190,7 +190,7 @@ def test_a_reader_that_sets_an_attribute_sets_its_own() -> None:
 
 def test_memory_maps_are_read_only_memory_maps(tmp_path: Any) -> None:
     x: Any = np.memmap(tmp_path / "x", dtype="f8", mode="w+", shape=(4,))
-    seen = guard(x)
+    seen = readonly(x)
     assert type(seen) is np.memmap
     assert (seen.filename, seen.offset, seen.mode) == (x.filename, x.offset, x.mode)
     assert locked_for_good(seen)
@@ -208,7 +208,7 @@ def test_memory_maps_are_read_only_memory_maps(tmp_path: Any) -> None:
 )
 def test_numpys_own_subclasses(make: Callable[[], Any]) -> None:
     x = make()
-    seen = guard(x)
+    seen = readonly(x)
     assert type(seen) is type(x)
     assert seen.dtype is x.dtype
     assert seen.tolist() == x.tolist()
@@ -234,7 +234,7 @@ MASKED: dict[str, Callable[[], Any]] = {
 def test_data_and_mask_are_protected(make: Callable[[], Any]) -> None:
     x = make()
     data, mask = np.ma.getdata(x).copy(), np.ma.getmaskarray(x).copy()
-    seen = guard(x)
+    seen = readonly(x)
     assert type(seen) is np.ma.MaskedArray
     assert seen.hardmask == x.hardmask
     assert (seen.mask is np.ma.nomask) == (x.mask is np.ma.nomask)
@@ -249,7 +249,7 @@ def test_data_and_mask_are_protected(make: Callable[[], Any]) -> None:
     ]
     for write in writes:
         try:
-            write(guard(x))
+            write(readonly(x))
         except (ValueError, AttributeError):
             pass  # read-only; or without a mask, where it gets a mask of its own
         assert np.ma.getdata(x).tolist() == data.tolist()
@@ -271,22 +271,22 @@ def test_a_copy_of_a_masked_array_shares_neither_data_nor_mask(make: Callable[[]
 
 def test_the_fill_value_is_each_readers_own() -> None:
     x = np.ma.array([1.0, 2], mask=[0, 1], fill_value=7)
-    for made in (guard(x), copied(x)):
+    for made in (readonly(x), copied(x)):
         assert made.fill_value == 7
         made.fill_value = 9
         assert x.fill_value == 7
 
 
 def test_masked_itself_is_that_object() -> None:
-    assert guard(np.ma.masked) is np.ma.masked
+    assert readonly(np.ma.masked) is np.ma.masked
     assert copied(np.ma.masked) is np.ma.masked
-    assert guard([np.ma.masked, np.ones(1)])[0] is np.ma.masked
+    assert readonly([np.ma.masked, np.ones(1)])[0] is np.ma.masked
 
 
 def test_one_record_of_a_masked_array() -> None:
     x = np.ma.array([(1, 2.0)] * 2, mask=[(0, 1)] * 2, dtype=[("a", "i4"), ("b", "f8")])
     one = x[0]
-    seen = guard(one)
+    seen = readonly(one)
     assert type(seen) is type(one)
     assert repr(seen) == repr(one)
     with pytest.raises(ValueError, match="read-only"):
@@ -299,7 +299,7 @@ def test_one_record_of_a_masked_array() -> None:
 
 def test_a_record_is_a_copy_since_it_is_a_part_of_an_array() -> None:
     x = np.zeros(2, dtype=[("a", "f8")])
-    guard(x[0])["a"] = 5
+    readonly(x[0])["a"] = 5
     copied(x[0])["a"] = 5
     assert x["a"].tolist() == [0, 0]
 
@@ -307,12 +307,12 @@ def test_a_record_is_a_copy_since_it_is_a_part_of_an_array() -> None:
 def test_a_memoryview_is_a_read_only_one_of_its_own() -> None:
     x = bytearray(b"abc")
     view = memoryview(x)
-    seen = guard(view)
+    seen = readonly(view)
     assert seen.readonly
     seen.release()
-    assert view[0] == guard(view)[0] == ord("a")
+    assert view[0] == readonly(view)[0] == ord("a")
     x[0] = ord("z")
-    assert bytes(guard(view)) == b"zbc"
+    assert bytes(readonly(view)) == b"zbc"
 
 
 @pytest.mark.parametrize(
@@ -339,14 +339,14 @@ def test_a_copy_of_a_memoryview_has_its_format(make: Callable[[], Any]) -> None:
 
 @pytest.mark.parametrize("value", [bytearray(b"abc"), array("d", [1, 2]), {1, 2}], ids=lambda v: type(v).__name__)
 def test_what_cannot_be_read_only_and_of_its_type_is_passed_on(value: Any) -> None:
-    assert guard(value) is value
+    assert readonly(value) is value
 
 
 def test_an_iterator_over_an_array_is_passed_on_and_copied_with_its_place() -> None:
     x = np.arange(4)
     places = x.flat
     next(places)
-    assert guard(places) is places  # whoever takes an item of it takes it from all
+    assert readonly(places) is places  # whoever takes an item of it takes it from all
     same = copied(places)
     assert (type(same), same.index, list(same)) == (np.flatiter, 1, [1, 2, 3])
     copied(places)[0] = 7

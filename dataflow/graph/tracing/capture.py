@@ -35,8 +35,17 @@ import numpy as np
 
 from dataflow.errors import TraceError
 from dataflow.graph.nodes import Declared, Kind, OpSpec, Ref
-from dataflow.graph.once import LATER, ONCE, close_coroutines, described, found_within, is_coroutine, is_later, is_once
+from dataflow.graph.once import (
+    close_coroutines,
+    described,
+    is_coroutine,
+    is_later,
+    is_once,
+    later_within,
+    once_within,
+)
 from dataflow.graph.pytree import kind_of, map_leaves
+from dataflow.graph.stateful import is_stateful
 from dataflow.graph.templates import Literal
 from dataflow.graph.tracing.literals import is_literal
 from dataflow.graph.tracing.tracer import NO_KWARGS, Trace, Traced, array_changed, here, refusal, stranger, user_line
@@ -138,10 +147,12 @@ class Scan:
             self._trace.closures.watch(value, user_line())
         if is_later(kind) or is_once(value):
             raise self._no_value(value, "is")
+        if is_stateful(kind):
+            self._trace.stateful = True
         self._refuse_hidden(_contents(value), value)
         if isinstance(value, (*_NOT_REBUILT, dict, list)):
-            for wanted in (LATER, ONCE):
-                found = found_within(value, wanted)
+            for within in (later_within, once_within):
+                found = within(value)
                 if found is not None:
                     raise self._no_value(found, "holds")
         if isinstance(value, np.ndarray) and not value.dtype.hasobject:

@@ -1,4 +1,4 @@
-"""The constants of a body that its operators change (`inout=`): they must be somebody else's.
+"""The constants of a body that its operators change (`inout=`, and what is stateful): they must be somebody else's.
 
     OUT = np.memmap(...)
 
@@ -22,6 +22,7 @@ import numpy as np
 from dataflow.graph.inout import changed_by
 from dataflow.graph.nodes import Kind, Node, Ref
 from dataflow.graph.pytree import ATOMS, kind_of, leaves
+from dataflow.graph.stateful import is_stateful, stateful_constants
 from dataflow.graph.templates import Literal
 from dataflow.graph.tracing.tracer import Trace, refusal
 
@@ -40,6 +41,8 @@ class Changed:
         """By the id of an array, what stands for those that are parts of it."""
         for node in recording.nodes:
             for argument in changed_by(node):
+                self._add(recording, node, argument)
+            for argument in stateful_constants(node) if recording.stateful else ():
                 self._add(recording, node, argument)
         if self._parts:
             self._add_siblings(recording)
@@ -90,9 +93,19 @@ class Changed:
         """TraceError for what the body made itself."""
         for what, literal, whole, node in self._found:
             if literal.fresh and all(part.fresh for part in self._parts.get(whole, ())):
+                stateful = is_stateful(type(literal.value))
                 raise refusal(
-                    f"{node.spec.name} is to change {what} that the body made",
-                    "what the body itself does with it is done now, before any run: let an operator make it "
-                    "(flow.op(np.zeros)(3), say), or pass it as an argument",
+                    f"{node.spec.name} {'uses' if stateful else 'is to change'} {what} that the body made",
+                    _USED if stateful else _CHANGED,
                     node.where,
                 )
+
+
+_CHANGED = (
+    "what the body itself does with it is done now, before any run: let an operator make it (flow.op(np.zeros)(3), "
+    "say), or pass it as an argument"
+)
+_USED = (
+    "the body runs once, and each run would go on with it where the last one stopped: let an operator make it "
+    "(flow.op(np.random.default_rng)(1), say), or pass it as an argument"
+)

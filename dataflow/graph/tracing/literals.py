@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import operator
 import sys
+from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
@@ -24,26 +25,23 @@ from typing import Any, Final, cast
 import numpy as np
 
 from dataflow.graph.nodes import Node
-from dataflow.graph.pytree import ATOMS, Kind, Visit, built, is_model, kind_of, leaves, walked
-from dataflow.graph.templates import Literal, kind_of_result
+from dataflow.graph.pytree import ATOMS, CHANGEABLE, ContainerKind, Visit, built, is_model, kind_of, leaves, walked
+from dataflow.graph.templates import Literal, kind_of_literal, kind_of_result
 
 __all__ = ["Literals", "is_literal"]
 
 
-_LIST: Final = cast(Kind, kind_of(list))
-_THING: Final = Kind(items=lambda value: (), whole=lambda like, items: like)
+_LIST: Final = cast(ContainerKind, kind_of(list))
+_THING: Final = ContainerKind(items=lambda value: (), whole=lambda like, items: like)
 
 
-def _kind_of_changed(type_: type) -> Kind | None:
+def _kind_of_changed(type_: type) -> ContainerKind | None:
     """Of an array, or of any other object: as a container that holds nothing."""
     return None if type_ in ATOMS else kind_of_result(type_) or _kind_of_array(type_) or _THING
 
 
-def _kind_of_array(type_: type) -> Kind | None:
+def _kind_of_array(type_: type) -> ContainerKind | None:
     return kind_of_result(np.ndarray) if issubclass(type_, np.ndarray) else None
-
-
-_CHANGEABLE: Final = (list, dict, set, deque, bytearray)
 
 
 def _looked_into(container: Any) -> bool:
@@ -53,11 +51,11 @@ def _looked_into(container: Any) -> bool:
 
 def is_literal(value: Any) -> bool:
     """Whether this is a container that can be changed, or that holds one."""
-    if kind_of(type(value)) is None or not _looked_into(value):
+    if kind_of_literal(type(value)) is None or not _looked_into(value):
         return False
-    if type(value) in _CHANGEABLE:
+    if type(value) in CHANGEABLE or kind_of(type(value)) is None:
         return True
-    return any(_changeable(visit) for visit in walked(value, _looked_into))
+    return any(_changeable(visit) for visit in _walk(value))
 
 
 def _changeable(visit: Visit) -> bool:
@@ -92,16 +90,28 @@ class _Kept:
 
 
 def _is_more(container: Any) -> bool:
-    return type(container) in (dict, bytearray) or hasattr(type(container), "__dataclass_fields__")
+    type_ = type(container)
+    if kind_of(type_) is None:
+        return kind_of_literal(type_) is not None
+    return type_ in (dict, bytearray) or hasattr(type_, "__dataclass_fields__")
 
 
 def _equal(old: Visit, more: Any, new: Visit) -> bool:
     if old.like is not new.like or len(old.items) != len(new.items):
         return False
-    if type(new.like) is bytearray:
-        return bool(more == new.like)
-    same_keys = type(new.like) is not dict or all(map(operator.is_, more, new.like))
-    return same_keys and all(map(operator.is_, old.items, new.items))
+    if isinstance(new.like, dict):
+        return all(map(operator.is_, dict.keys(more), dict.keys(new.like))) and _same(old, new)
+    if isinstance(new.like, array):
+        return bool(more.tobytes() == new.like.tobytes())
+    return bool(more == new.like) if isinstance(new.like, _WHOLE) and more is not None else _same(old, new)
+
+
+_WHOLE: Final = (bytearray, set, deque)
+"""Of those without items, what is in them is compared."""
+
+
+def _same(old: Visit, new: Visit) -> bool:
+    return all(map(operator.is_, old.items, new.items))
 
 
 class Literals:
@@ -166,7 +176,7 @@ def _arrays(visits: list[Visit]) -> list[Any]:
 
 
 def _walk(container: Any) -> list[Visit]:
-    return walked(container, _looked_into)
+    return walked(container, _looked_into, kinds=kind_of_literal)
 
 
 def _walk_result(container: Any) -> list[Visit]:

@@ -39,6 +39,7 @@ from dataflow.graph.diagnostics.early import Early, caught_at, early, warn, warn
 from dataflow.graph.diagnostics.holders import Held, outlived
 from dataflow.graph.inout import at_their_places, in_order
 from dataflow.graph.nodes import Graph
+from dataflow.graph.stateful import in_turn
 from dataflow.graph.tracing.capture import Scan
 from dataflow.graph.tracing.changed import Changed
 from dataflow.graph.tracing.closures import Closures
@@ -107,7 +108,8 @@ def _recorded(recording: Trace, body: Callable[[list[Placeholder]], Any]) -> tup
         if rebound := recording.closures.rebound():
             raise variable_rebound(rebound)
         recording.constants, recording.closures = Constants(), Closures()
-        inout = Changed(recording) if recording.changing else None
+        stateful = recording.stateful
+        inout = Changed(recording) if recording.changing or stateful else None
         if changed := recording.literals.settle(recording.nodes, output):
             raise container_changed(changed)
         if inout is not None:
@@ -121,10 +123,13 @@ def _recorded(recording: Trace, body: Callable[[list[Placeholder]], Any]) -> tup
             labels=recording.labels,
             scopes=recording.scopes,
             names=recording.names,
+            stateful=stateful,
         )
         overtaken = early(graph.nodes, recording.lines)
         recording.failed = False
-        return in_order(at_their_places(graph, recording.late)) if recording.changing else graph, overtaken
+        if recording.changing:
+            graph = in_order(at_their_places(graph, recording.late))
+        return in_turn(graph) if stateful else graph, overtaken
     except TraceError as error:
         if refused := foreign(error, recording.refused):
             raise TraceError(f"{refused} ({error})") from error

@@ -89,6 +89,7 @@ class Trace:
         "refused_last",
         "scope",
         "scopes",
+        "stateful",
         "thread",
     )
 
@@ -110,6 +111,7 @@ class Trace:
         self.literals = Literals()
         self.closures = Closures()
         self.changing = False
+        self.stateful = False
         """Whether some node changes what it is given."""
         self.late: dict[int, int] = {}
         """For plumbing that was recorded later than the body asked for it, how many nodes there were then."""
@@ -163,6 +165,8 @@ class Trace:
             self.scopes[number] = self.scope
         if spec.inout:
             self.changing = True
+        if spec.owner is not None:
+            self.stateful = True
         nodes.append(_tuple_new(Node, (number, spec, args, kwargs, reads, nested, code, lasti)))
         return Ref(number)
 

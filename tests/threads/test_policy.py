@@ -1,4 +1,4 @@
-"""budget: events in, the number of BLAS threads out; the invariants are checked after each event."""
+"""policy: events in, the number of BLAS threads out; the invariants are checked after each event."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ import random
 
 import pytest
 
-from dataflow.threads.budget import SPIN, Budget, Member, State
+from dataflow.threads.policy import SPIN, Member, Policy, State
 
 
 class Checked:
-    """A budget of so many CPUs whose invariants are asserted after each event, with a clock that stands still."""
+    """A policy of so many CPUs whose invariants are asserted after each event, with a clock that stands still."""
 
     def __init__(self, cpus: int = 2, fixed: int | None = None) -> None:
-        self.budget = Budget(cpus, fixed)
+        self.policy = Policy(cpus, fixed)
         self.now = 100.0
 
     @property
     def threads(self) -> int:
-        return self.budget.threads
+        return self.policy.threads
 
     def come(self) -> Member:
-        return self.budget.come()
+        return self.policy.come()
 
     def start(self, member: Member, ready: int = 0) -> None:
-        self.budget.start(member, ready=ready)
-        self.budget.check()
+        self.policy.start(member, ready=ready)
+        self.policy.check()
 
     def end(self, member: Member) -> None:
-        self.budget.end(member, self.now)
-        self.budget.check()
+        self.policy.end(member, self.now)
+        self.policy.check()
 
     def go(self, member: Member) -> None:
-        self.budget.go(member)
-        self.budget.check()
+        self.policy.go(member)
+        self.policy.check()
 
     def small(self, member: Member) -> None:
-        self.budget.small(member)
-        self.budget.check()
+        self.policy.small(member)
+        self.policy.check()
 
 
 def test_alone_with_nothing_ready_a_long_kernel_has_all_cpus() -> None:
@@ -97,20 +97,20 @@ def test_a_kernel_that_waits_for_an_inner_run_is_none_of_those_that_execute() ->
     b = Checked()
     outer = b.come()
     b.start(outer)
-    b.budget.pause(outer)
+    b.policy.pause(outer)
     inner = b.come()
     b.start(inner)
     assert b.threads == inner.threads == 2
     b.end(inner)
     b.go(inner)
-    b.budget.resume(outer)
-    b.budget.check()
+    b.policy.resume(outer)
+    b.policy.check()
     assert outer.threads == 2
-    b.budget.pause(outer)
+    b.policy.pause(outer)
     other = b.come()
     b.small(other)
-    b.budget.resume(outer)
-    b.budget.check()
+    b.policy.resume(outer)
+    b.policy.check()
     assert outer.threads == b.threads == 1
 
 
@@ -119,11 +119,11 @@ def test_workers_are_hot_for_a_while_after_a_kernel_with_several() -> None:
     member = b.come()
     b.start(member, ready=1)
     b.end(member)
-    assert not b.budget.hot(b.now)
+    assert not b.policy.hot(b.now)
     b.start(member)
     b.end(member)
-    assert b.budget.hot(b.now + 0.9 * SPIN)
-    assert not b.budget.hot(b.now + 1.1 * SPIN)
+    assert b.policy.hot(b.now + 0.9 * SPIN)
+    assert not b.policy.hot(b.now + 1.1 * SPIN)
 
 
 def test_a_fixed_number_holds_for_all() -> None:
@@ -140,16 +140,16 @@ def test_it_may_be_set_and_taken_back_while_kernels_run() -> None:
     first, second = b.come(), b.come()
     b.start(first)
     b.start(second)
-    b.budget.set_fixed(4)
+    b.policy.set_fixed(4)
     assert b.threads == 4
-    b.budget.set_fixed(None)
-    b.budget.check()
+    b.policy.set_fixed(None)
+    b.policy.check()
     assert b.threads == 1
 
 
 def test_repr() -> None:
-    b = Budget(2)
-    assert repr(b) == "<Budget adaptive threads=1 executing=0/0>"
+    b = Policy(2)
+    assert repr(b) == "<Policy adaptive threads=1 executing=0/0>"
     assert repr(b.come()) == "<Member between kernels, 1 BLAS threads>"
 
 

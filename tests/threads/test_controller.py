@@ -1,4 +1,4 @@
-"""intraop: what the budget says is in force in the libraries while kernels run, and what was found is put back."""
+"""intraop: what the policy says is in force in the libraries while kernels run, and what was found is put back."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from dataflow.threads import intraop
+from dataflow.threads import controller
 from dataflow.threads.blas import Blas, Library, Reach
-from dataflow.threads.intraop import IntraOp
+from dataflow.threads.controller import Controller
 from dataflow.threads.settings import Settings
 
 
@@ -34,9 +34,9 @@ class Faked(Library):
         super().__init__(get=lambda: self.counts.get(key(), self.found), put=put, reach=reach, **more)
 
 
-def made(*libraries: Library, environ: dict[str, str] | None = None, cpus: int = 2) -> tuple[IntraOp, Settings]:
+def made(*libraries: Library, environ: dict[str, str] | None = None, cpus: int = 2) -> tuple[Controller, Settings]:
     settings = Settings(environ or {}, lambda: cpus)
-    return IntraOp(settings, Blas({}, lambda: iter(libraries)), environ or {}), settings
+    return Controller(settings, Blas({}, lambda: iter(libraries)), environ or {}), settings
 
 
 def test_it_begins_as_found_and_ends_as_found():
@@ -189,14 +189,14 @@ def test_whatever_brings_a_flaw_out_warns_of_it(by: str) -> None:
     with pytest.warns(RuntimeWarning, match="wrong"):
         if by == "resume":
             control._here.member = second
-            control._budget.resume(second)
+            control._policy.resume(second)
             control.resume(second)
         elif by == "small":
             control.small(second)
         else:
-            control._budget.small(second)  # nobody has looked yet
+            control._policy.small(second)  # nobody has looked yet
             third = control.come()
-            control._budget.small(third)
+            control._policy.small(third)
             control.end(third) if by == "end" else control.go(third)
     control.end(first)
 
@@ -297,7 +297,7 @@ def test_turned_on_while_kernels_run_it_holds_at_once():
 @pytest.mark.parametrize("on", [0, 1, None, "no"])
 def test_manage_blas_takes_true_or_false(on):
     with pytest.raises(TypeError, match=r"^manage_blas\(\) takes True or False, not"):
-        intraop.manage_blas(on)
+        controller.manage_blas(on)
 
 
 def test_without_libraries_there_is_nothing_to_do():
@@ -307,10 +307,10 @@ def test_without_libraries_there_is_nothing_to_do():
 # ---------------------------------------------------------------- teams
 
 
-def hot(control: IntraOp) -> None:
+def hot(control: Controller) -> None:
     member = control.come()
     control.start(member)
-    control._budget.end(member, member.began, hot=True)
+    control._policy.end(member, member.began, hot=True)
     control.go(member)
 
 

@@ -1,7 +1,7 @@
-"""The adaptive budget: how many BLAS threads kernels may use now. A state machine; time comes in as an argument.
+"""The policy: how many BLAS threads kernels may use now. A state machine; time comes in as an argument.
 
 It knows no clock, thread, lock, library or numpy. A *member* is a worker that serves a run. Whoever drives this (see
-`intraop`) tells what members do, under a lock, and puts what `threads` says in force before the member goes on:
+`controller`) tells what members do, under a lock, and puts what `threads` says in force before the member goes on:
 
     come ──▶ IDLE ──start──▶ LONG ──end──▶ IDLE             a kernel that took long before
               │ └───small──▶ SMALL (till it starts a long one, or goes)
@@ -21,7 +21,7 @@ from __future__ import annotations
 from enum import Enum
 from math import inf
 
-__all__ = ["SPIN", "Budget", "Member", "State"]
+__all__ = ["SPIN", "Member", "Policy", "State"]
 
 SPIN = 0.1
 """Seconds for which idle BLAS workers spin, unless the environment says something else."""
@@ -36,7 +36,7 @@ class State(Enum):
 
 
 class Member:
-    """A worker that serves a run, as the budget sees it."""
+    """A worker that serves a run, as the policy sees it."""
 
     __slots__ = ("state", "threads")
 
@@ -49,7 +49,7 @@ class Member:
         return f"<Member {self.state.value}, {self.threads} BLAS threads>"
 
 
-class Budget:
+class Policy:
     """The state machine; every method under one lock, which is the caller's."""
 
     def __init__(self, cpus: int, fixed: int | None = None, spin: float = SPIN) -> None:
@@ -65,7 +65,7 @@ class Budget:
 
     def __repr__(self) -> str:
         kind = "adaptive" if self.fixed is None else "fixed"
-        return f"<Budget {kind} threads={self.threads} executing={self.executing}/{len(self.members)}>"
+        return f"<Policy {kind} threads={self.threads} executing={self.executing}/{len(self.members)}>"
 
     @property
     def executing(self) -> int:
@@ -85,7 +85,7 @@ class Budget:
         member.state = State.SMALL
         self._share()
 
-    def start(self, member: Member, *, ready: int = 0) -> None:
+    def start(self, member: Member, ready: int = 0) -> None:
         """It is about to execute a long kernel, while `ready` others could be started as well."""
         member.state = State.IDLE
         if self.executing or ready:

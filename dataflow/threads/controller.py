@@ -1,7 +1,7 @@
-"""The intra-op control: puts what the budget decides in force in the BLAS libraries, while kernels run.
+"""The controller: puts what the policy decides in force in the BLAS libraries, while kernels run.
 
-    worker ── come, small, start, end, go ──▶ IntraOp ──▶ Budget      decides
-                                               └──────▶ Library     obeys: set, and read back
+    worker ── come, small, start, end, go ──▶ Controller ──▶ Policy      decides
+                                                  └────────▶ Library     obeys: set, and read back
 
 Outside of kernels nothing is touched: what a library was found to use when the first kernel started is put back
 when the last one has ended, whatever became of it. Each change is made before the call that caused it returns.
@@ -29,17 +29,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any
 
 from dataflow.threads.blas import Blas, Library, Reach, spin_seconds
-from dataflow.threads.budget import Budget, Member, State
-from dataflow.threads.complaints import of_flaw, of_refusal, warn
+from dataflow.threads.blas_threads import wait_for_workers, workers_awake
+from dataflow.threads.policy import Member, Policy, State
 from dataflow.threads.settings import Settings, process_settings
-from dataflow.threads.workers import wait_for_workers, workers_awake
+from dataflow.threads.warnings import of_flaw, of_refusal, warn
 
-__all__ = ["LONG", "IntraOp", "manage_blas", "process_intraop"]
+__all__ = ["LONG", "Controller", "manage_blas", "process_intraop"]
 
 LONG = 200e-6
 """Seconds from which on a kernel is worth these calls: below that they would cost more than four parts in a hundred."""
@@ -56,8 +56,8 @@ class _Here(threading.local):
     member: Member | None = None
 
 
-class IntraOp:
-    """The intra-op control of a process; every method may be called from any thread."""
+class Controller:
+    """The controller of a process; every method may be called from any thread."""
 
     def __init__(self, settings: Settings, blas: Blas | None = None, environ: Mapping[str, str] = os.environ) -> None:
         self._settings = settings
@@ -67,17 +67,17 @@ class IntraOp:
         self._here = _Here()
         self._managed: bool | None = None
         """What `manage` said; None: nobody has asked for it nor looked into the environment."""
-        self._budget: Budget | None = None
+        self._policy: Policy | None = None
         """Made when the first worker comes, since it takes the number of CPUs."""
         self._found: dict[str, int] | None = None
         """How many threads each library had when the first kernel started; None: no kernel runs."""
-        self._told: set[tuple[str, str]] = set()
+        self._warned: set[tuple[str, str]] = set()
         """What has been warned of."""
         self._forking = 0
         """How many threads fork."""
 
     def __repr__(self) -> str:
-        return f"<IntraOp {'managing' if self.managing else 'off'} {self._budget!r}>"
+        return f"<Controller {'managing' if self.managing else 'off'} {self._policy!r}>"
 
     @property
     def managing(self) -> bool:
@@ -88,19 +88,19 @@ class IntraOp:
     @property
     def threads(self) -> int | None:
         """How many BLAS threads kernels have at the moment; None if none runs."""
-        budget = self._budget
-        return None if self._found is None or budget is None else budget.threads
+        policy = self._policy
+        return None if self._found is None or policy is None else policy.threads
 
     def manage(self, on: bool) -> None:
         """See `manage_blas`."""
         with self._lock:
             self._managed = on
-            complaints: list[str] = []
+            warned: list[str] = []
             if not on:
                 self._restore()
-            elif self._budget is not None and self._budget.executing:
-                complaints = self._enforce()
-        _warn_of(complaints)
+            elif self._policy is not None and self._policy.executing:
+                warned = self._enforce()
+        _warn_of(warned)
 
     def libraries(self) -> list[Library]:
         """The BLAS and OpenMP libraries that are loaded now."""
@@ -114,45 +114,33 @@ class IntraOp:
         """A worker begins to serve a run. None: BLAS is not managed, or the environment leaves nothing to manage."""
         if not self.managing:
             return None
-        if self._budget is None:
+        if self._policy is None:
             self._begin()
         with self._lock:
             if self._blas.refresh() and self._found is not None:
                 self._find()
-            budget = self._needed
-            if budget.fixed is None and not any(library.allowed(2) > 1 for library in self._blas.libraries):
+            policy = self._needed
+            if policy.fixed is None and not any(library.allowed(2) > 1 for library in self._blas.libraries):
                 return None  # one thread is all they may have: there is nothing to decide, and no gain to be had
-            member = self._here.member = budget.come()
+            member = self._here.member = policy.come()
             return member
 
     def small(self, member: Member) -> None:
         """It goes on with kernels that are not worth a call each."""
-        with self._lock:
-            self._needed.small(member)
-            complaints = self._enforce()
-        _warn_of(complaints)
+        self._told(Policy.small, member)
 
     def start(self, member: Member, *, ready: int = 0) -> None:
         """It is about to execute a long kernel, while `ready` others could be started as well."""
-        with self._lock:
-            self._needed.start(member, ready=ready)
-            complaints = self._enforce()
-        _warn_of(complaints)
+        self._told(Policy.start, member, ready)
 
     def end(self, member: Member) -> None:
         """Its kernel is over, in whatever way."""
-        with self._lock:
-            self._needed.end(member, perf_counter())
-            complaints = self._enforce()
-        _warn_of(complaints)
+        self._told(Policy.end, member, perf_counter())
 
     def go(self, member: Member) -> None:
         """The worker leaves the run."""
-        with self._lock:
-            self._here.member = None
-            self._needed.go(member)
-            complaints = self._enforce()
-        _warn_of(complaints)
+        self._here.member = None
+        self._told(Policy.go, member)
 
     def pause(self) -> Member | None:
         """The kernel of this thread waits for an inner run, and executes nothing itself; what to `resume` with."""
@@ -164,51 +152,52 @@ class IntraOp:
 
     def rest(self, member: Member) -> None:
         """Its worker waits for something, and executes nothing until it says what it does next."""
-        with self._lock:
-            self._needed.pause(member)
-            complaints = self._enforce()
-        _warn_of(complaints)
+        self._told(Policy.pause, member)
 
     def resume(self, member: Member | None) -> None:
         """It goes on."""
         self._here.member = member
         if member is not None:
-            with self._lock:
-                self._needed.resume(member)
-                complaints = self._enforce()
-            _warn_of(complaints)
+            self._told(Policy.resume, member)
+
+    def _told(self, what: Callable[..., None], member: Member, *more: Any) -> None:
+        """Tell the policy, and put in force what it says then."""
+        with self._lock:
+            what(self._needed, member, *more)
+            warned = self._enforce()
+        _warn_of(warned)
 
     # Under the lock.
 
     @property
-    def _needed(self) -> Budget:
-        assert self._budget is not None
-        return self._budget
+    def _needed(self) -> Policy:
+        assert self._policy is not None
+        return self._policy
 
     def _enforce(self) -> list[str]:
-        """Have the libraries do what the budget says; returns what is to be warned of."""
-        budget = self._needed
+        """Have the libraries do what the policy says; returns what is to be warned of."""
+        policy = self._needed
         if self._managed is False or self._forking:
             return []
-        if not budget.executing:
+        if not policy.executing:
             self._restore()
             return []
         if self._found is None:
             self._find()
-        complaints = []
-        in_danger = budget.fixed is not None and budget.fixed > 1 and budget.executing > 1
+        warned = []
+        in_danger = policy.fixed is not None and policy.fixed > 1 and policy.executing > 1
         for library in self._blas.libraries:
             if in_danger and (flaw := of_flaw(library)) is not None:
-                complaints += self._complain("flaw", library, flaw)
-            wanted = library.allowed(budget.threads)
+                warned += self._complain("flaw", library, flaw)
+            wanted = library.allowed(policy.threads)
             count = library.count()
             if count != wanted:
                 count = library.put(wanted)
-            told = budget.threads if budget.fixed is None else budget.fixed
+            told = policy.threads if policy.fixed is None else policy.fixed
             # Less than all CPUs, by default, is nobody's disappointment.
-            if count != told and (budget.fixed is not None or count is None or count > told):
-                complaints += self._complain("refused", library, of_refusal(library, told, count))
-        return complaints
+            if count != told and (policy.fixed is not None or count is None or count > told):
+                warned += self._complain("refused", library, of_refusal(library, told, count))
+        return warned
 
     def _find(self) -> None:
         found = self._found or {}
@@ -227,9 +216,9 @@ class IntraOp:
 
     def _complain(self, what: str, library: Library, complaint: str) -> list[str]:
         """The complaint, unless it has been made."""
-        if (what, library.path) in self._told:
+        if (what, library.path) in self._warned:
             return []
-        self._told.add((what, library.path))
+        self._warned.add((what, library.path))
         return [complaint]
 
     # The beginning.
@@ -249,9 +238,9 @@ class IntraOp:
         cpus = self._settings.cpus()
         self._settings.intraop()  # may warn, and then whoever subscribes is told what the environment says
         with self._lock:
-            if self._budget is not None:
+            if self._policy is not None:
                 return
-            self._budget = Budget(cpus, spin=spin_seconds(self._environ))
+            self._policy = Policy(cpus, spin=spin_seconds(self._environ))
         self._settings.subscribe_intraop(self._set)
 
     def _set(self, fixed: int | None) -> Any:
@@ -262,14 +251,14 @@ class IntraOp:
 
     def _put_in_force(self) -> None:
         with self._lock:
-            complaints = self._enforce()
-        _warn_of(complaints)
+            warned = self._enforce()
+        _warn_of(warned)
 
     # Forks.
 
     def before_fork(self) -> None:
         """Leave BLAS with one thread, and none at work."""
-        if self._budget is None or not self.managing:
+        if self._policy is None or not self.managing:
             return
         # Whoever holds the lock lets go of it soon; but that may be this thread, which a signal has interrupted.
         locked = self._lock.acquire(timeout=1.0)
@@ -291,19 +280,19 @@ class IntraOp:
             wait_for_workers(FORK_PATIENCE if kernels else FORK_PATIENCE / 5)
 
     def after_fork_in_parent(self) -> None:
-        """Back to what the budget says."""
+        """Back to what the policy says."""
         if self._forking:
             with self._lock:
                 self._forking -= 1
-                complaints = self._enforce()
-            _warn_of(complaints)
+                warned = self._enforce()
+            _warn_of(warned)
 
     def after_fork_in_child(self) -> None:
         """No kernel runs here, and no thread exists that could hold the lock."""
         self._lock = threading.Lock()
         self._here = _Here()
-        if self._budget is not None:
-            self._budget.members.clear()
+        if self._policy is not None:
+            self._policy.members.clear()
         if self._forking:
             self._forking = 0
             for library in self._blas.libraries:
@@ -312,13 +301,13 @@ class IntraOp:
         self._found = None
 
 
-def _warn_of(complaints: list[str]) -> None:
+def _warn_of(warned: list[str]) -> None:
     """Not under a lock: a warning may call user code."""
-    for complaint in complaints:
+    for complaint in warned:
         warn(complaint)
 
 
-process_intraop = IntraOp(process_settings)
+process_intraop = Controller(process_settings)
 
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(
