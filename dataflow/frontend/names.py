@@ -19,15 +19,16 @@ from __future__ import annotations
 
 import builtins
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from operator import attrgetter, call, is_, itemgetter
 from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 
 from dataflow.frontend.static_key import static_key
+from dataflow.graph.attributes import dict_of
 from dataflow.graph.diagnostics.bytecode import names_bound, names_in
 from dataflow.graph.nodes import Declared
 from dataflow.graph.tracing.tracer import is_module_of_user, is_of_user
@@ -191,8 +192,8 @@ class _Look:
             self._waiting.append((value, (), of))
         elif issubclass(kind, (ModuleType, type)) or is_module_of_user(kind.__module__):
             self._waiting.append((value, near, None))
-        elif "__wrapped__" in _vars(value):  # what functools.cache makes, and its like
-            self._waiting.append((_vars(value)["__wrapped__"], (), of))
+        elif "__wrapped__" in dict_of(value):  # what functools.cache makes, and its like
+            self._waiting.append((dict_of(value)["__wrapped__"], (), of))
 
     def _follow(self, value: Any, near: tuple[str, ...], of: type | None) -> None:
         kind = type(value)
@@ -232,13 +233,6 @@ class _Look:
 def _class_of(owner: Any) -> type:
     """Where the names of a method's first argument are found; of a class method, that is the class."""
     return owner if issubclass(type(owner), type) else type(owner)
-
-
-def _vars(value: Any) -> Mapping[str, Any]:
-    try:
-        return cast("Mapping[str, Any]", object.__getattribute__(value, "__dict__"))
-    except AttributeError:
-        return {}
 
 
 def _groups(named: list[tuple[Any, Any]]) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...], bool]]:

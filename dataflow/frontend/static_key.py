@@ -25,6 +25,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from dataflow.graph.attributes import own_attributes
 from dataflow.graph.nodes import Declared
 from dataflow.graph.tracing.tracer import Traced, is_module_of_user
 
@@ -142,33 +143,13 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
     elif compared and hasattr(kind, "__attrs_attrs__"):
         names = [each.name for each in kind.__attrs_attrs__ if each.eq]
     else:
-        yield from list(_own(value, "__dict__", {}).items())
-        names = [name for name in _slots(kind) if name not in ("__dict__", "__weakref__")]
+        yield from own_attributes(value)
+        return
     for name in names:
-        part = _own(value, name, _MISSING)
-        if part is not _MISSING:
-            yield name, part
-
-
-_MISSING = object()
-
-
-def _own(value: Any, name: str, default: Any) -> Any:
-    try:
-        return object.__getattribute__(value, name)
-    except AttributeError:
-        return default
-
-
-@lru_cache(maxsize=1024)
-def _slots(kind: Any) -> tuple[str, ...]:
-    found: list[str] = []
-    for each in kind.__mro__:
-        names = each.__dict__.get("__slots__", ())
-        for name in (names,) if isinstance(names, str) else names:
-            private = name.startswith("__") and not name.endswith("__")
-            found.append(f"_{each.__name__.lstrip('_')}{name}" if private else name)
-    return tuple(found)
+        try:
+            yield name, object.__getattribute__(value, name)
+        except AttributeError:
+            pass  # a field that was never set
 
 
 @lru_cache(maxsize=1024)

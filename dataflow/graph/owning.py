@@ -17,13 +17,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
 from dataflow.errors import ResultWarning
 from dataflow.graph.arrays import Array, apart
+from dataflow.graph.attributes import dict_of, own_attributes
 from dataflow.graph.nodes import Ref
 from dataflow.graph.readonly import PLAIN_RESULT, bare, copied, map_parts, memory, parts_of
 from dataflow.graph.templates import Literal
@@ -236,28 +237,14 @@ _ITEMS: Final[dict[type, Any]] = {list: list.__setitem__, dict: dict.__setitem__
 
 
 def _places(value: Any) -> Iterator[tuple[tuple[Any, Any], Any]]:
-    """((how to put something there, name or index), what is there) of an object's attributes, in `__dict__` and in
-    slots, and of the items of a list, dict, deque or tuple; runs no code of its class."""
+    """((how to put something there, name or index), what is there) of an object's own attributes, and of the items of a
+    list, dict, deque or tuple; runs no code of its class."""
     if isinstance(value, dict):
         yield from (((dict, key), part) for key, part in _first(dict.items(value)))
     elif isinstance(value, (list, tuple, deque)):
         base: Any = next(base for base in (list, tuple, deque) if isinstance(value, base))
         yield from (((base, place), part) for place, part in enumerate(_first(base.__iter__(value))))
-    try:
-        attributes = object.__getattribute__(value, "__dict__")
-    except AttributeError:
-        pass  # all of them are in slots
-    else:
-        yield from (((None, name), part) for name, part in _first(attributes.items()))
-    for cls in type(value).__mro__:
-        names = vars(cls).get("__slots__", ())
-        for name in (names,) if isinstance(names, str) else names:
-            mangled = f"_{cls.__name__.lstrip('_')}{name}" if name[:2] == "__" and name[-2:] != "__" else name
-            if mangled not in ("__dict__", "__weakref__"):
-                try:
-                    yield (object, mangled), object.__getattribute__(value, mangled)
-                except AttributeError:
-                    pass  # declared, never set
+    yield from (((None, name), part) for name, part in islice(own_attributes(value), MOST_PARTS))
 
 
 def _first(items: Iterable[Any]) -> list[Any]:
@@ -271,9 +258,9 @@ def _put(holder: Any, place: tuple[Any, Any], part: Any) -> bool:
     """Put something in the place of what is there; whether that was possible."""
     how, name = place
     try:
-        if how is None:
-            object.__getattribute__(holder, "__dict__")[name] = part
-        elif how is object:
+        if how is None and name in dict_of(holder):
+            cast("dict[str, Any]", dict_of(holder))[name] = part
+        elif how is None:
             object.__setattr__(holder, name, part)
         else:
             _ITEMS[how](holder, name, part)

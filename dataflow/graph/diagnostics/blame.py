@@ -18,6 +18,7 @@ from types import CodeType, FrameType, TracebackType
 from typing import Any, Final, NamedTuple
 
 from dataflow.errors import DataflowError, TraceError
+from dataflow.graph.attributes import own_attributes
 from dataflow.graph.diagnostics.bytecode import raises, variables_read
 from dataflow.graph.nodes import Declared
 from dataflow.graph.tracing.tracer import PACKAGE, PASSED_OVER, Traced, of_user
@@ -110,7 +111,7 @@ def text_of(error: BaseException) -> str:
 
 def tells_of_placeholder(error: BaseException) -> bool:
     """Whether an error of the user's holds a placeholder, or a text that shows one."""
-    held = (*error.args, *getattr(error, "__dict__", {}).values())
+    held = (*error.args, *(part for _, part in own_attributes(error)))
     if isinstance(error, BaseExceptionGroup):
         return any(map(tells_of_placeholder, error.exceptions))
     return any(_holds(value) or (isinstance(value, str) and "<placeholder" in value) for value in held)

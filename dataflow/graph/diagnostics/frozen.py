@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 import random
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from datetime import date
 from functools import partial
@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 
+from dataflow.graph.attributes import dict_of
 from dataflow.graph.diagnostics.bytecode import Called, calls_in, names_in
 from dataflow.graph.nodes import Declared
 from dataflow.graph.tracing.tracer import is_of_user
@@ -65,7 +66,7 @@ def frozen_calls(body: Any, owner: Any, functions: Iterable[FunctionType]) -> It
 
     `functions` are all those that the body names.
     """
-    if not any(map(_may_ask, functions)) and not _draws(_own(owner).values()):
+    if not any(map(_may_ask, functions)) and not _draws(dict_of(owner).values()):
         return
     waiting, seen = [body], set[int]()
     while waiting and len(seen) < _MOST:
@@ -163,15 +164,8 @@ def _called(function: FunctionType, called: Called, owner: Any) -> Any:
 
 
 def _of_object(value: Any, name: str) -> Any:
-    own = _own(value)
+    own = dict_of(value)
     return own[name] if name in own else inspect.getattr_static(type(value), name, _NOTHING)
-
-
-def _own(value: Any) -> Mapping[str, Any]:
-    try:
-        return cast("Mapping[str, Any]", object.__getattribute__(value, "__dict__"))
-    except AttributeError:
-        return {}
 
 
 def _attribute(value: Any, name: str) -> Any:

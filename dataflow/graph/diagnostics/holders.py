@@ -38,10 +38,10 @@ from dataflow.graph.nodes import Graph
 from dataflow.graph.templates import Literal
 from dataflow.graph.tracing.tracer import Trace, Traced
 
-__all__ = ["Held", "outlived"]
+__all__ = ["Outlived", "outlived"]
 
 
-class Held(NamedTuple):
+class Outlived(NamedTuple):
     """A placeholder that outlived its trace."""
 
     placeholder: Traced
@@ -49,7 +49,7 @@ class Held(NamedTuple):
     """Who holds it, in words."""
 
 
-def outlived(trace: ref[Trace], graph: Graph) -> Held | None:
+def outlived(trace: ref[Trace], graph: Graph) -> Outlived | None:
     """A placeholder of a finished trace that something holds; None if there is none. `graph` is what was recorded."""
     for generation in range(3):  # what the body left behind is young, unless it was much
         if trace() is None:
@@ -64,7 +64,7 @@ def outlived(trace: ref[Trace], graph: Graph) -> Held | None:
         return found
     for placeholder in alive:
         if holder := _holder(placeholder, alive):
-            return Held(placeholder, holder)
+            return Outlived(placeholder, holder)
     return None
 
 
@@ -85,16 +85,16 @@ _MOST: Final = 100_000
 _HOLD_NOTHING: Final = (ModuleType, type, CodeType, str, bytes, int, float, complex, *_ONLY_SHOW)
 
 
-def _in_graph(graph: Graph, wanted: set[int]) -> Held | None:
+def _in_graph(graph: Graph, wanted: set[int]) -> Outlived | None:
     """What was given to an operator, or returned, and holds a placeholder further inside than anybody fills it in."""
     seen: set[int] = set()
     for node in graph.nodes:
         for value in (*node.args, *node.kwargs.values()):
             found = _below(value, wanted, seen)
             if found is not None:
-                return Held(found, f"{_a(value)} that {node.spec.name} is given at {node.where}")
+                return Outlived(found, f"{_a(value)} that {node.spec.name} is given at {node.where}")
     found = _below(graph.output, wanted, seen)
-    return None if found is None else Held(found, f"{_a(graph.output)} that the body returned")
+    return None if found is None else Outlived(found, f"{_a(graph.output)} that the body returned")
 
 
 def _below(value: Any, wanted: set[int], seen: set[int]) -> Traced | None:

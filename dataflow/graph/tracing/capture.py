@@ -34,6 +34,7 @@ from typing import Any, Final, cast
 import numpy as np
 
 from dataflow.errors import TraceError
+from dataflow.graph.attributes import own_attributes
 from dataflow.graph.nodes import Declared, Kind, OpSpec, Ref
 from dataflow.graph.once import (
     close_coroutines,
@@ -282,16 +283,4 @@ def _contents(value: Any) -> Iterable[Any]:
 
 
 def _attributes(value: object) -> Iterator[Any]:
-    """The values of an object's own attributes, in `__dict__` and in slots; runs no code of its class."""
-    try:
-        yield from list(object.__getattribute__(value, "__dict__").values())
-    except AttributeError:
-        pass  # all its attributes are in slots
-    for cls in type(value).__mro__:
-        names = cls.__dict__.get("__slots__", ())
-        for name in (names,) if isinstance(names, str) else names:
-            mangled = f"_{cls.__name__.lstrip('_')}{name}" if name[:2] == "__" and name[-2:] != "__" else name
-            try:
-                yield object.__getattribute__(value, mangled)
-            except AttributeError:
-                pass  # declared, never set
+    return (part for _, part in own_attributes(value))

@@ -36,7 +36,7 @@ from dataflow.graph.diagnostics.blame import (
 )
 from dataflow.graph.diagnostics.bytecode import formats_nothing, names_in_call, place_of
 from dataflow.graph.diagnostics.early import Early, caught_at, early, warn, warn_of_variables
-from dataflow.graph.diagnostics.holders import Held, outlived
+from dataflow.graph.diagnostics.holders import Outlived, outlived
 from dataflow.graph.inout import at_their_places, in_order
 from dataflow.graph.nodes import Graph
 from dataflow.graph.stateful import in_turn
@@ -175,7 +175,7 @@ def _tell_concat(recording: Trace) -> None:
                 recording.nodes[place] = node._replace(spec=CONCAT[named.pop()])
 
 
-def _outlived(graph: Graph, held: Held, declared: str) -> TraceError:
+def _outlived(graph: Graph, held: Outlived, declared: str) -> TraceError:
     placeholder, first = held.placeholder, len(graph.inputs)
     number = placeholder._ref
     if isinstance(placeholder, PendingPlaceholder) and number is None:
