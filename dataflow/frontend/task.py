@@ -4,6 +4,9 @@
     both = concat.start(left, right)                      begins when both are done
     await both
 
+Each operator that is given a Task gets its result as it gets any argument: arrays as read-only views of its own. Who
+awaits the Task gets the result itself, or a copy as long as operators that were given it have not ended.
+
 A Task stands on one event loop. What it waits for are other Tasks among its arguments, also inside lists, tuples, dicts
 and dataclasses; then its operator is a run of one node. Tasks elsewhere, coroutines and Futures are refused.
 """
@@ -12,11 +15,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextvars import Context, copy_context
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from dataflow.engine.loop import running_loop
 from dataflow.engine.runtime import MANY, off_loop
@@ -24,6 +27,7 @@ from dataflow.frontend.arguments import await_it
 from dataflow.graph.nodes import Ref
 from dataflow.graph.once import LOOKED_AT, ORDINARY, Later, close_coroutines, described, later_within
 from dataflow.graph.pytree import ATOMS, larger_than, map_leaves
+from dataflow.graph.readonly import PLAIN_RESULT, copied, memory, parts_of
 
 __all__ = ["Task"]
 
@@ -45,14 +49,24 @@ class Task(Later, Awaitable[R_co], _Base):  # type: ignore[misc]  # the base Any
         otherwise = f"{name}.start() needs a running event loop: call it in a coroutine, or call {name}(...) itself"
         loop = running_loop(f"{name}.start()", otherwise=otherwise)
         call = _Call(name, (args, kwargs))
+        self._readers: set[asyncio.Task[Any]] = set()
+        """The operators that were given this one and have not ended."""
+        self._own: list[Any] = []
+        """The copy that is the user's, if one had to be made: it is the result from then on."""
+        needed = tuple(call.needed)  # the coroutine may begin at once
         self._task: asyncio.Task[Any] = loop.create_task(
             _when_ready(run, call), name=f"dataflow {name}", context=copy_context()
         )
+        _read_by(self._task, needed)
 
     def __await__(self) -> Generator[Any, Any, R_co]:
-        """Wait for the result. An operator's exception arrives as it is; cancelling the awaiter cancels the Task."""
+        """Wait for the result. An operator's exception arrives as it is; cancelling the awaiter cancels the Task.
+
+        The result is the user's to write to. As long as operators that were given this Task have not ended, it is a
+        copy: what is written to it is not seen by them. All awaiters get the same from then on.
+        """
         # No `yield from`: a frame of ours, which holds the Task, would be part of the traceback that the Task holds.
-        return self._task.__await__()
+        return _for_user(self._task, self._readers, self._own).__await__()
 
     # What asyncio asks of a Future: so Tasks work in `asyncio.wait`.
 
@@ -91,9 +105,12 @@ class Task(Later, Awaitable[R_co], _Base):  # type: ignore[misc]  # the base Any
         return self._task.cancelled()
 
     def result(self) -> R_co:
-        """The result of a Task that is done; its exception is raised, as is asyncio.InvalidStateError before that."""
+        """The result of a Task that is done, as `await` gives it; its exception is raised, as is
+        asyncio.InvalidStateError before that."""
         result: R_co = self._task.result()
-        return result
+        if not self._own and _is_shared(result, self._readers):
+            self._own.append(copied(result))
+        return cast(R_co, self._own[0]) if self._own else result
 
     def exception(self) -> BaseException | None:
         """The exception of a Task that is done, if it failed."""
@@ -107,9 +124,45 @@ class Task(Later, Awaitable[R_co], _Base):  # type: ignore[misc]  # the base Any
         raise TypeError(f"{self!r} has no truth value: await it for its result, or ask .done()")
 
 
+async def _for_user(task: asyncio.Task[Any], readers: set[asyncio.Task[Any]], own: list[Any]) -> Any:
+    """What an awaiter gets; a traceback that holds this frame holds no Task."""
+    try:
+        result = await task
+    finally:
+        del task
+    if own or not _is_shared(result, readers):
+        return own[0] if own else result
+    copy = partial(copied, result)
+    made = await off_loop(copy, asyncio.get_running_loop()) if _is_large(result) else copy()
+    if not own:  # another awaiter may have been quicker
+        own.append(made)
+    return own[0]
+
+
+def _is_shared(result: Any, readers: set[asyncio.Task[Any]]) -> bool:
+    """Whether somebody still reads a result that can be written to."""
+    return bool(readers) and type(result) not in PLAIN_RESULT
+
+
+_LARGE: Final = 1 << 20
+"""Bytes that take the loop some hundred microseconds to copy."""
+
+
+def _is_large(result: Any) -> bool:
+    return larger_than(result, MANY) or sum(each.nbytes for leaf in parts_of(result) for each in memory(leaf)) > _LARGE
+
+
+def _read_by(reader: asyncio.Task[Any], tasks: Iterable[Task[Any]]) -> None:
+    """Say so to the Tasks that an operator was given, until it has ended."""
+    for task in () if reader.done() else tasks:
+        task._readers.add(reader)
+        reader.add_done_callback(task._readers.discard)
+
+
 async def _when_ready(run: Callable[..., Coroutine[Any, Any, Any]], call: _Call) -> Any:
     if call.many:
         await off_loop(call.look_through, asyncio.get_running_loop())
+        _read_by(cast("asyncio.Task[Any]", asyncio.current_task()), call.needed)
     known = await _results_of(call.needed)
     filled = partial(call.filled, known)
     args, kwargs = await off_loop(filled, asyncio.get_running_loop()) if call.many else filled()
@@ -166,6 +219,8 @@ class _Call:
 
     def _leaf(self, leaf: Any) -> Any:
         if isinstance(leaf, Task):
+            if leaf._own:  # the user may have written to it since
+                return leaf._own[0]
             self.needed.append(leaf)
             return Ref(len(self.needed) - 1)
         if type(leaf) not in ORDINARY:

@@ -24,8 +24,9 @@ def own_attributes(value: object) -> Iterator[tuple[str, Any]]:
     >>> list(own_attributes(point))
     [('label', 'a'), ('x', 1)]
     """
+    kind: Any = type(value)
     yield from dict(dict_of(value)).items()
-    for name in _slots(type(value)):
+    for name in _slots(kind):
         try:
             yield name, object.__getattribute__(value, name)
         except AttributeError:

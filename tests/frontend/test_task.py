@@ -308,3 +308,103 @@ def test_callbacks_of_a_task(run_async: Runner) -> None:
         assert task.get_loop() is asyncio.get_running_loop()
 
     run_async(main())
+
+
+# ---------------------------------------------------------------------------------------------- who gets what
+
+
+@flow.op
+def ones(n: int = 3) -> Any:
+    return np.ones(n)
+
+
+class Reader:
+    """An operator that reads when it is told to, and what it was given."""
+
+    def __init__(self) -> None:
+        self.inside, self.go_on = threading.Event(), threading.Event()
+        self.given: Any = None
+
+    @flow.op
+    def read(self, x: Any) -> Any:
+        self.given = x
+        self.inside.set()
+        assert self.go_on.wait(20)
+        return np.array(x).tolist()
+
+
+@flow.op
+async def read_later(x: Any) -> Any:
+    await asyncio.sleep(0)
+    return x
+
+
+def test_each_reader_of_a_result_gets_a_read_only_view_of_its_own(run_async: Runner) -> None:
+    async def main() -> None:
+        task, seen = ones.start(), []
+        watch = flow.op(lambda x: seen.append(x[0] if isinstance(x, list) else x))
+        await asyncio.gather(watch.start(task), watch.start([task]), watch.start(task))
+        assert len({id(each) for each in seen}) == 3
+        assert not any(each.flags.writeable for each in seen)
+        assert all(np.shares_memory(each, seen[0]) for each in seen)
+        inplace = flow.op(lambda x: x.__iadd__(1), name="inplace")
+        with pytest.raises(ValueError, match="read-only"):
+            await inplace.start(task)
+        writing = flow.op(writes="x")(lambda x: x.__iadd__(1))
+        one, other = await asyncio.gather(writing.start(task), writing.start(task))
+        assert one.tolist() == other.tolist() == [2, 2, 2]
+        assert (await task).tolist() == [1, 1, 1]
+
+    run_async(main())
+
+
+@pytest.mark.parametrize("n", [3, 1 << 18])
+def test_what_an_awaiter_writes_is_not_seen_by_operators_that_were_given_the_task(run_async: Runner, n: int) -> None:
+    async def main() -> None:
+        task, reader = ones.start(n), Reader()
+        reading = reader.read.start(task)
+        result = await task
+        assert result.flags.writeable
+        await asyncio.to_thread(reader.inside.wait, 20)
+        result[:] = 5
+        assert not np.shares_memory(result, reader.given)
+        assert await task is result
+        assert task.result() is result
+        again = await read_later.start(task)  # after the write, as in plain Python
+        reader.go_on.set()
+        assert await reading == [1] * n
+        assert again[0] == 5
+        assert await task is result
+
+    run_async(main())
+
+
+def test_a_result_that_nobody_reads_any_more_is_the_users_itself(run_async: Runner) -> None:
+    async def main() -> None:
+        task, seen = ones.start(), []
+        await flow.op(lambda x: seen.append(x)).start(task)
+        result = await task
+        assert result.flags.writeable
+        assert np.shares_memory(result, seen[0])
+        assert task.result() is await task is result
+        number, reader = add.start(1, 2), Reader()
+        reading = reader.read.start([task, task])
+        assert np.shares_memory(task.result(), result) is False
+        assert (await number, number.result()) == (3, 3)
+        reader.go_on.set()
+        assert await reading == [[1, 1, 1]] * 2
+
+    run_async(main())
+
+
+def test_among_many_arguments_a_task_is_read_all_the_same(run_async: Runner) -> None:
+    async def main() -> None:
+        task, reader = ones.start(1), Reader()
+        reading = reader.read.start([task, *[[0]] * 3_000])
+        await asyncio.to_thread(reader.inside.wait, 20)
+        result = await task
+        result[:] = 5
+        reader.go_on.set()
+        assert (await reading)[0] == [1]
+
+    run_async(main())
