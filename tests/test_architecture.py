@@ -48,7 +48,6 @@ STARTERS = {f"{PACKAGE}.engine.executors", f"{PACKAGE}.engine.monitor"}
 CORE_REFUSES = {"_thread", "asyncio", "concurrent", "logging", "numpy", "os", "threading", "time", "uvloop"}
 
 CIRCLES_OF_TYPES = {
-    (f"{PACKAGE}.engine.attempts", f"{PACKAGE}.engine.runtime"),
     (f"{PACKAGE}.engine.managed", f"{PACKAGE}.engine.runtime"),
 }
 """Imports for types that close a circle and stay until the engine is rebuilt."""

@@ -148,7 +148,7 @@ class Pool:
 
     def _drive(self, run: Run, wait: Callable[[], object]) -> None:
         worker = Worker(guest=True)
-        outer, here.run = here.run, run
+        outer, attempt, here.run, here.attempt = here.run, here.attempt, run, None
         with self.lock:
             self._guests.add(worker)
         try:
@@ -172,13 +172,13 @@ class Pool:
         finally:
             if worker.member is not None:
                 process_intraop.go(worker.member)
-            here.run = outer
+            here.run, here.attempt = outer, attempt
             with self.lock:
                 self._guests.discard(worker)
                 if run.queued:  # who would drop it may never come by
                     run.queued = False
                     (self._serial if run.serial else self._parallel).remove(run)
-            del worker, run, outer, wait  # the frame of a failed kernel refers back to this one
+            del worker, run, outer, attempt, wait  # the frame of a failed kernel refers back to this one
 
     def _wait(self, run: Run, wait: Callable[[], object]) -> None:
         """Wait for async ops and other workers, which may need kernels to go on: meanwhile another has our slot."""
@@ -265,13 +265,13 @@ class Pool:
             else:
                 if light is not None and light is not run.serial:
                     self._judge(run, light)
+                changed = run.hand_over() if core.due else False  # first: a step may have what it needs to start
                 if self._leaves(worker, run):
                     step = END
                 elif run.serial and not observers[OperatorEnded] and core.may_go_in_order():
                     step = IN_ORDER
                 else:
                     step = core.take()
-                changed = run.hand_over() if core.due else False
                 if run.serial:
                     watch = bool(core.ready or len(self._serial) > run.queued) and self._may_watch
                 if core.ready:
@@ -332,7 +332,7 @@ class Pool:
 
     def is_alone(self, run: Run) -> bool:
         """Whether nothing else of this run can be executed now; asked without the lock."""
-        return (self._slots == 1 or not run.core.ready) and len(run.core.running) <= 1
+        return (self._slots == 1 or not run.core.ready) and len(run.core.running) + len(run.core.overrunning) <= 1
 
     def _leaves(self, worker: Worker, run: Run) -> bool:
         """Under the lock: whether it is to leave this run."""
@@ -631,7 +631,7 @@ def process_pool() -> Pool:
 def _after_fork() -> None:
     global _creating
     _creating = Lock()
-    here.run = None
+    here.run = here.attempt = None
     if _process_pool is not None:
         _process_pool.reset()
 

@@ -8,15 +8,20 @@ from __future__ import annotations
 from enum import Enum
 from typing import Protocol
 
-__all__ = ["Phase", "State", "Steps"]
+from dataflow.graph.kinds import KERNEL, LIMITED, MANAGED, ON_LOOP
+
+__all__ = ["KERNEL", "LIMITED", "MANAGED", "ON_LOOP", "Phase", "State", "Steps"]
 
 
 class State(Enum):
     """What can be said of a step."""
 
     WAITING = "waiting"
+    ASKING = "asking"
     READY = "ready"
     RUNNING = "running"
+    OVERRUNNING = "overrunning"
+    RESTING = "resting"
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -54,8 +59,8 @@ class Steps(Protocol):
         """The steps in order."""
 
     @property
-    def on_loop(self) -> bytes:
-        """For each step, 1 if it runs on the event loop, 0 if it is a kernel."""
+    def kinds(self) -> bytes:
+        """For each step: KERNEL, ON_LOOP, MANAGED or LIMITED."""
 
     @property
     def sources(self) -> list[int]:

@@ -1,0 +1,377 @@
+"""Managed kernels: those of operators with a `timeout`, `retries` or a `limit`.
+
+To a worker they are steps like others. The scheduler has their states; here is what brings the events about:
+
+    asks     for a permit of its limit, as soon as it waits for no other step, and again before each further attempt
+    begins   in its worker; a timeout counts from here
+    expires  on the loop, by one timer for all kernels of the run
+    returns  in its worker, which gives its permit back
+    rests    between two attempts, for which the loop has a timer
+
+Rules:
+
+1. `Retries` is changed under the engine's lock, but for the timers, which are the loop's thread's alone. So whether a
+   kernel had returned when its time was up is settled, and nothing is held by a step that neither runs nor is ready.
+2. A permit belongs to the step from its `grant` on. The kernel's worker gives it back; if the step is ready and no
+   worker has taken it when the run is stopped, whoever stops the run does.
+3. A kernel whose time was up has failed with that, if with nothing else, also if it returns a result later. If it is to
+   be tried again, `checkpoint` and the runs that it waits for end it as soon as its time is up.
+4. The timer looks at the smallest timeout of the plan from the beginning of the run on: no kernel that begins needs the
+   loop for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from dataflow.engine import managed
+from dataflow.engine.clock import Timer
+from dataflow.engine.failure import attempted, timed_out, trimmed
+from dataflow.engine.limits import Permit, Waiter
+from dataflow.engine.managed import delay_after, options_of, tell_retrying
+from dataflow.engine.pool import process_pool
+from dataflow.engine.run import Attempt, Run, Serving, here
+from dataflow.engine.strays import strays
+from dataflow.graph.call import Caller
+from dataflow.graph.kinds import LIMITED, MANAGED
+from dataflow.graph.plan import Plan
+
+__all__ = ["Retries", "calls_of"]
+
+
+class Asking:
+    """A step that waits for a permit; see `Waiter`."""
+
+    __slots__ = ("_retries", "_step", "gone", "loop", "run")
+
+    def __init__(self, run: Run, step: int, retries: Retries, loop: asyncio.AbstractEventLoop) -> None:
+        self.run = run
+        self._step = step
+        self._retries = retries
+        self.loop = loop
+        self.gone = False
+
+    def granted(self, permit: Permit) -> bool:
+        """Under the lock: the step is ready."""
+        del self._retries.asking[self._step]
+        self._retries.held[self._step] = permit
+        self.run.core.grant(self._step)
+        return True
+
+    def wake(self) -> None:
+        """Its loop calls a worker: whoever gives back may be in the middle of anything."""
+        self._retries.calls_worker = True
+        self.run.post()
+
+
+class Retries:
+    """Of one run: what its managed kernels hold and wait for."""
+
+    __slots__ = (
+        "_clock",
+        "_loop",
+        "_overdue",
+        "_rests",
+        "_timer",
+        "_timers",
+        "_timeout",
+        "_woken",
+        "asking",
+        "attempts",
+        "calls_worker",
+        "held",
+        "leaving",
+        "made",
+    )
+
+    def __init__(self, plan: Plan, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._clock = managed.process_clock
+        self._timeout = plan.least_timeout
+        self._timer: Timer | None = None
+        """For the kernel whose time is up next."""
+        self._timers: dict[int, Timer] = {}
+        """Of those that rest."""
+        self._rests: list[tuple[int, float]] = []
+        """Those that rest and have no timer yet, and how long they do."""
+        self.asking: dict[int, Asking] = {}
+        self.held: dict[int, Permit] = {}
+        self.attempts: dict[int, Attempt] = {}
+        """Those that are under way, at kernels with a timeout."""
+        self.made: dict[int, int] = {}
+        """How many have failed at a step."""
+        self._overdue: dict[int, float] = {}
+        """The steps that overrun and will be tried again, and how long they are to rest before that."""
+        self.leaving: set[Serving] = set()
+        """Workers that are about to leave a kernel which has overrun while its run went on."""
+        self._woken: list[Waiter] = []
+        """To be woken after the lock."""
+        self.calls_worker = False
+        """Whether steps were granted permits and nobody has called a worker for them."""
+
+    @property
+    def needs_loop(self) -> bool:
+        """Whether the loop has timers to start or to end."""
+        return self._timeout is not None or bool(self._rests or self._timers or self.calls_worker)
+
+    # Under the lock.
+
+    def sort_out(self, run: Run, due: list[int]) -> list[int]:
+        """Of the steps that are due, those with a limit ask; the others are the loop's."""
+        kinds, others = run.plan.kinds, []
+        for step in due:
+            if kinds[step] != LIMITED:
+                others.append(step)
+                continue
+            asking = self.asking[step] = Asking(run, step, self, self._loop)
+            permit = options_of(run.plan, step).limit._ask(asking)
+            if permit is not None:
+                asking.granted(permit)
+        return others
+
+    def withdraw(self, run: Run) -> None:
+        """The run was stopped just now: what asks does so no longer, and what was granted and has not begun goes on."""
+        core = run.core
+        limits = {options_of(run.plan, step).limit for step in self.asking}
+        for asking in self.asking.values():
+            asking.gone = True
+        self.asking.clear()
+        for limit in limits:
+            limit._sweep()
+        for step in [step for step in self.held if step not in core.running and step not in core.overrunning]:
+            waiter = self.held.pop(step).hand_on()
+            if waiter is not None:
+                self._woken.append(waiter)
+
+    # After the lock.
+
+    def wake(self) -> None:
+        """Tell those who were handed a permit when the run was stopped."""
+        while self._woken:
+            self._woken.pop().wake()
+
+    # In the loop's thread.
+
+    def look(self, run: Run) -> None:
+        """Start the timers that are missing, or end all if the run is over; call a worker for what was granted."""
+        with run.lock:
+            rests, self._rests = self._rests, []
+            calls, self.calls_worker = self.calls_worker, False
+        if run.core.over:
+            for timer in (self._timer, *self._timers.values()):
+                if timer is not None:
+                    timer.cancel()
+            self._timer = self._timeout = None
+            self._timers.clear()
+            return
+        ref = weakref.ref(run)
+        if self._timer is None and self._timeout is not None:
+            self._timer = self._clock.call_later(self._loop, self._timeout, partial(_with, ref, self._expire_some))
+        for step, delay in rests:
+            over = partial(_with, ref, partial(self._rested, step))
+            self._timers[step] = self._clock.rest(self._loop, delay, over)
+        if calls:
+            _call_worker(run)
+
+    def _rested(self, step: int, run: Run) -> None:
+        """The wait before a further attempt is over."""
+        del self._timers[step]
+        with run.lock:
+            if run.core.stopped:
+                return
+            run.core.retry(step)
+            run.hand_over()
+        _call_worker(run)
+
+    def _expire_some(self, run: Run) -> None:
+        """The time of some attempt may be up; it counts from a kernel's beginning, of which the timer was not told."""
+        self._timer, timeout = None, self._timeout
+        if timeout is None or run.core.over:
+            return
+        now, soonest = self._clock.now(), timeout
+        for step, attempt in list(self.attempts.items()):
+            left = attempt.began + (options_of(run.plan, step).timeout or 0.0) - now
+            if left > 0:
+                soonest = min(soonest, left)
+            elif not attempt.over:
+                self._expire(run, step, attempt)
+        if not run.core.over:
+            self._timer = self._clock.call_later(
+                self._loop, soonest, partial(_with, weakref.ref(run), self._expire_some)
+            )
+
+    def _expire(self, run: Run, step: int, attempt: Attempt) -> None:
+        """Its time is up: the run fails, or waits for it to return and tries again."""
+        error, node = _timed_out(run.plan, step), run.plan.nodes[step]
+        made = self.made.get(step, 0) + 1
+        delay = delay_after(run, step, made, error, self._clock)
+        if delay is None:
+            Run.arrived(run, step, error, node)
+            if made > 1:
+                attempted(error, made)
+        with run.lock:
+            if self.attempts.get(step) is not attempt or run.core.stopped:
+                return
+            attempt.over = True
+            if delay is None:
+                run.expire(step, error, node)
+            else:
+                run.core.overrun(step)
+                self._overdue[step] = delay
+                strays.enter()
+        if delay is None:
+            run.has_stopped()
+            run.changed()
+            return
+        self.made[step] = made
+        tell_retrying(run, step, made, delay, error)
+        for child in list(attempt.children):
+            child.stop()
+
+    # In the kernel's worker.
+
+    def begins(self, step: int) -> Attempt:
+        """A kernel with a timeout begins."""
+        attempt = self.attempts[step] = Attempt(self._clock.now())
+        return attempt
+
+    def returned(self, run: Run, step: int) -> Attempt | None:
+        """A kernel has returned; its attempt, if its time was up before."""
+        with run.lock:
+            attempt = self.attempts.get(step)
+            if attempt is not None and not attempt.over:
+                del self.attempts[step]
+            permit = self.held.pop(step, None)
+            waiter = None if permit is None else permit.hand_on()
+        if type(waiter) is Asking:
+            if waiter.run is not run:  # else our worker comes by for it
+                _call_worker(waiter.run)
+        elif waiter is not None:
+            waiter.wake()
+        return attempt if attempt is not None and attempt.over else None
+
+    def failed(self, run: Run, step: int, exc: BaseException, worker: Serving) -> bool:
+        """A kernel failed; whether that is no failure of its run, since it will be tried again, or was out of time."""
+        attempt = self.attempts.get(step)
+        if attempt is not None:
+            self._came_late(run, step, exc, attempt, worker)
+            return True
+        made = self.made.get(step, 0) + 1
+        delay = delay_after(run, step, made, exc, self._clock)
+        if delay is None:
+            self.made[step] = made
+            return False
+        assert isinstance(exc, Exception)
+        tell_retrying(run, step, made, delay, trimmed(exc))  # type: ignore[arg-type]
+        self.made[step] = made
+        with run.lock:
+            self._rest(run, step, delay, worker)
+            trash = run.take_trash()
+        del trash
+        run.tell_of(worker)
+        run.post()
+        return True
+
+    def departed(self, worker: Serving) -> None:
+        """A worker has left the run."""
+        if worker in self.leaving:
+            self.leaving.discard(worker)
+            strays.leave()
+
+    def _came_late(self, run: Run, step: int, exc: BaseException, attempt: Attempt, worker: Serving) -> None:
+        """A kernel has returned whose time was up: of what it raised itself, only the log is told."""
+        told = exc is attempt.error
+        if not told:
+            node = run.blamed(step)
+            late = Run.arrived(run, step, exc, node)  # of how many attempts there were, there is nothing to say yet
+        attempt.error = None
+        with run.lock:
+            del self.attempts[step]
+            delay = self._overdue.pop(step, None)
+            if delay is not None:
+                self.leaving.add(worker)
+            self._rest(run, step, delay, worker)
+            trash = run.take_trash()
+        del trash
+        if not told:
+            run.told_late(node, late)
+            del late
+        run.tell_of(worker)
+        run.post()
+
+    def _rest(self, run: Run, step: int, delay: float | None, worker: Serving) -> None:
+        """Under the lock: an attempt is over; the next one is after so long, if the run goes on."""
+        if run.core.stopped or delay is None:
+            run.fail(step, worker)
+            return
+        run.core.rest(step)
+        self._rests.append((step, delay))
+
+
+def _with(ref: weakref.ref[Run], call: Callable[[Run], object]) -> None:
+    """What a timer calls: it keeps no run alive."""
+    run = ref()
+    if run is not None:
+        call(run)
+
+
+def _call_worker(run: Run) -> None:
+    """Kernels of a run may have become ready, and nobody of its workers comes by for them."""
+    if run.core.startable:
+        process_pool().offer(run)
+        if run.driven:
+            run.changed()
+
+
+def _timed_out(plan: Plan, step: int) -> Any:
+    timeout = options_of(plan, step).timeout
+    assert timeout is not None
+    return timed_out(plan.nodes[step], plan.graph, timeout)
+
+
+def calls_of(plan: Plan) -> list[Caller]:
+    """The calls of a plan, by which a kernel with a timeout or a limit says that it begins and returns."""
+    if not plan.entered:
+        calls = plan.calls.copy()
+        for step, kind in enumerate(plan.kinds):
+            if kind >= MANAGED:
+                options = options_of(plan, step)
+                if options.timeout is not None:
+                    calls[step] = partial(_timed, step, calls[step])
+                elif options.limit is not None:
+                    calls[step] = partial(_limited, step, calls[step])
+        plan.entered[:] = calls  # by whom is no matter
+    return plan.entered
+
+
+def _limited(step: int, call: Caller, values: list[Any]) -> Any:
+    try:
+        return call(values)
+    finally:
+        run: Any = here.run  # which has `retries`: its plan has this call
+        run.retries.returned(run, step)
+        del run, values  # a held exception keeps this frame
+
+
+def _timed(step: int, call: Caller, values: list[Any]) -> Any:
+    run: Any = here.run
+    outer, result, error = here.attempt, None, None
+    here.attempt = run.retries.begins(step)
+    try:
+        result = call(values)
+    except BaseException as exc:
+        error = exc
+    try:
+        here.attempt = outer
+        over = run.retries.returned(run, step)
+        if over is not None and (error is None or isinstance(error, asyncio.CancelledError)):
+            error = over.error = _timed_out(run.plan, step)
+        if error is not None:
+            raise error
+        return result
+    finally:
+        del run, outer, values, result, error, over
