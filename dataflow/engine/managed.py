@@ -2,9 +2,9 @@
 
 A coroutine on the loop sees such a step through:
 
-    wait for the limit ─▶ attempt ─▶ succeeded ───────────────────────────────────▶ the outcome
-            ▲                └─ failed ─▶ no attempt left, or none is due for this ─────▲
-            └──── wait (backoff) ◀───────┘
+    attempt ─▶ succeeded ───────────────────────────────────▶ the outcome
+      ▲ └─ failed ─▶ no attempt left, or none is due for this ────▲
+      └─ wait (backoff), wait for the limit ◀─┘
 
 An attempt is a task. While the coroutine waits, for whatever it is, it holds nothing but the permit of an attempt that
 is under way. Cancelled, it cancels the operator and awaits it. Of kernels, see `dataflow.engine.retries`.
@@ -118,31 +118,29 @@ class _Step:
     async def attempts(self) -> tuple[bool, Any]:
         """As many as it takes, or as there may be."""
         made = 0
+        retries, limit = self._run.retries, self._options.limit
+        assert retries is not None
+        permit = retries.permit(self._run, self._step)  # which the step was granted before it became due
         while True:
             made += 1
-            succeeded, value = await self._attempt()
+            try:
+                succeeded, value = await self._attempt()
+            finally:
+                if permit is not None:
+                    permit.give_back()
             delay = None if succeeded else delay_after(self._run, self._step, made, value, self._clock)
             if delay is None:
                 break
             tell_retrying(self._run, self._step, made, delay, value)
             del value  # with all that its traceback holds, before anything waits
             await self._clock.sleep(delay)
+            permit = None if limit is None else await limit._permit()
         if not succeeded and made > 1:
-            assert self._run.retries is not None
-            self._run.retries.made[self._step] = made
+            retries.made[self._step] = made
         return succeeded, value
 
     async def _attempt(self) -> tuple[bool, Any]:
         """One attempt: whether it succeeded, and what it came to."""
-        limit = self._options.limit
-        permit = None if limit is None else await limit._permit()
-        try:
-            return await self._at_async_op()
-        finally:
-            if permit is not None:
-                permit.give_back()
-
-    async def _at_async_op(self) -> tuple[bool, Any]:
         run, seconds = self._run, self._options.timeout
         watch = Stopwatch() if observed(OperatorEnded) else None
         task = self._task(watch)

@@ -56,11 +56,17 @@ class Asking:
         self.gone = False
 
     def granted(self, permit: Permit) -> bool:
-        """Under the lock: the step is ready."""
+        """Under the lock: the step may start."""
         del self._retries.asking[self._step]
         self._retries.held[self._step] = permit
         self.run.core.grant(self._step)
+        self.run.hand_over()
         return True
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether it is a worker's to start."""
+        return self.run.plan.kinds[self._step] == LIMITED
 
     def wake(self) -> None:
         """Its loop calls a worker: whoever gives back may be in the middle of anything."""
@@ -120,18 +126,26 @@ class Retries:
 
     # Under the lock.
 
-    def sort_out(self, run: Run, due: list[int]) -> list[int]:
-        """Of the steps that are due, those with a limit ask; the others are the loop's."""
-        kinds, others = run.plan.kinds, []
+    def ask(self, run: Run) -> None:
+        """Of the steps that are due, those with a limit ask for a permit; the others are the loop's."""
+        core = run.core
+        due, core.due = core.due, []
         for step in due:
-            if kinds[step] != LIMITED:
-                others.append(step)
+            if step not in core.asking:
+                core.due.append(step)
                 continue
-            asking = self.asking[step] = Asking(run, step, self, self._loop)
+            asking = Asking(run, step, self, self._loop)
             permit = options_of(run.plan, step).limit._ask(asking)
-            if permit is not None:
-                asking.granted(permit)
-        return others
+            if permit is None:
+                self.asking[step] = asking
+            else:
+                self.held[step] = permit
+                core.grant(step)
+
+    def permit(self, run: Run, step: int) -> Permit | None:
+        """Takes the lock: what a step holds is the caller's from now on."""
+        with run.lock:
+            return self.held.pop(step, None)
 
     def withdraw(self, run: Run) -> None:
         """The run was stopped just now: what asks does so no longer, and what was granted and has not begun goes on."""
@@ -142,7 +156,8 @@ class Retries:
         self.asking.clear()
         for limit in limits:
             limit._sweep()
-        for step in [step for step in self.held if step not in core.running and step not in core.overrunning]:
+        in_kernels = {step for step in core.running | core.overrunning if run.plan.kinds[step] == LIMITED}
+        for step in self.held.keys() - in_kernels:
             waiter = self.held.pop(step).hand_on()
             if waiter is not None:
                 self._woken.append(waiter)
@@ -247,11 +262,11 @@ class Retries:
                 del self.attempts[step]
             permit = self.held.pop(step, None)
             waiter = None if permit is None else permit.hand_on()
-        if type(waiter) is Asking:
-            if waiter.run is not run:  # else our worker comes by for it
-                _call_worker(waiter.run)
-        elif waiter is not None:
-            waiter.wake()
+        if type(waiter) is not Asking or not waiter.is_kernel:
+            if waiter is not None:
+                waiter.wake()
+        elif waiter.run is not run:  # else our worker comes by for it
+            _call_worker(waiter.run)
         return attempt if attempt is not None and attempt.over else None
 
     def failed(self, run: Run, step: int, exc: BaseException, worker: Serving) -> bool:

@@ -36,7 +36,6 @@ from dataflow.engine.strays import strays
 from dataflow.engine.telling import Stopwatch
 from dataflow.errors import RuntimeClosed
 from dataflow.events import OperatorEnded, observed
-from dataflow.graph.kinds import ON_LOOP
 from dataflow.graph.nodes import Kind, Node, OpSpec
 from dataflow.graph.plan import Plan, make_plan
 from dataflow.graph.pytree import larger_than
@@ -116,9 +115,14 @@ class HostedRun(Run):
 
     def hand_over(self) -> bool:
         """As in every run; those with a limit ask for a permit first."""
-        if self.retries is not None and self.core.due:
-            self.core.due = self.retries.sort_out(self, self.core.due)
+        if self.retries is not None and self.core.asking:
+            self.retries.ask(self)
         return super().hand_over()
+
+    def _give_back(self, step: int) -> None:
+        """A step on the loop has ended, or will never begin: its permit, if its task has not had it."""
+        if self.retries is not None and (permit := self.retries.permit(self, step)) is not None:
+            permit.give_back()
 
     def withdraw(self) -> None:
         """See `Run`; and what was granted and has not begun is for others."""
@@ -167,6 +171,7 @@ class HostedRun(Run):
             with self.lock:
                 self.core.give_back(step)
                 self.loop_steps -= 1
+            self._give_back(step)
             return
         spec = self.plan.nodes[step].spec
         watch = None
@@ -182,6 +187,7 @@ class HostedRun(Run):
             )
         except BaseException as exc:  # the user's task factory failed
             outcome.close()
+            self._give_back(step)
             self.failed(step, exc)
             return
         self.tasks[step] = task
@@ -197,6 +203,7 @@ class HostedRun(Run):
         """In the loop's thread: an async op has ended, in whatever way."""
         del self.tasks[step]
         succeeded, value = outcome_of(task)
+        self._give_back(step)
         if task.cancelling() and not self.core.stopped:
             self._swept_away = True
         del task
@@ -464,7 +471,7 @@ class Driver:
                     watch.start()
                 try:
                     result = context.copy().run(plan.calls[step], run.values)
-                    if plan.kinds[step] == ON_LOOP:
+                    if plan.nodes[step].spec.kind is Kind.ASYNC:
                         runner.run(_capture(result, came), context=context.copy())
                         result = _raised(*came.pop())
                     if type(result) not in plan.settled[step]:

@@ -11,16 +11,16 @@ priority, which is a topological order: the smaller number goes first.
 A run is stopped by its first `fail` or `expire`, or by `cancel`; from then on nothing starts, and what still runs may
 only report in. A step on the event loop becomes RUNNING in the moment it becomes ready: it is added to `due`, once.
 
-**Managed kernels** (those of operators with retries, a timeout or a limit) have three more states. One with a limit
-asks before it is ready: it is added to `due`, once for each attempt, and waits for `grant`.
+A step with a limit asks before it is ready: it is added to `due`, and waits for `grant`. A *managed* kernel (with
+retries, a timeout or a limit) may rest between two attempts, and overruns if its time is up and it has not returned; if
+that was the last attempt, `expire` stops the run.
 
     WAITING ──deps done──▶ ASKING ──grant──▶ READY ──take──▶ RUNNING ──complete──▶ DONE
                              ▲                                │   │└─────fail────▶ FAILED ◀──fail──┐
                              │                   rest         │   └──overrun, expire──▶ OVERRUNNING
                              └──retry── RESTING ◀─────────────┴─────────────rest───────────┘
 
-RESTING is the wait between two attempts. OVERRUNNING: the time of the attempt is up, and its kernel has not returned.
-If it was the last one, `expire` stops the run. Without a limit there is no ASKING. A stop cancels ASKING and RESTING.
+Without a limit there is no ASKING. A stop cancels ASKING and RESTING, as it does READY.
 
 **Step by step.** Ready kernels wait in one heap. `advance` reports the step that is done, books its followers and
 readers, and takes the next one.
@@ -44,7 +44,7 @@ Invariants, asserted by `check()`:
  5. Not over, and nothing running, means something is ready, asks or rests: a run cannot get stuck.
  6. `done` counts the DONE steps; the run is complete when it reaches the number of steps.
  7. While steps are taken in order, the steps below `_cursor` are DONE, and no other.
- 8. Only a managed kernel overruns or rests; only one with a limit asks; once stopped, none asks or rests.
+ 8. Only a managed kernel overruns or rests; only a step with a limit asks; once stopped, none asks or rests.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 from typing import Any
 
-from dataflow.engine.steps import KERNEL, LIMITED, MANAGED, ON_LOOP, Phase, State, Steps
+from dataflow.engine.steps import Phase, State, Steps
 from dataflow.errors import InternalError
+from dataflow.graph.kinds import KERNEL, LIMITED, LIMITED_ON_LOOP, MANAGED, ON_LOOP
 
 __all__ = ["END", "Batch", "Scheduler"]
 
@@ -129,7 +130,7 @@ class Scheduler:
         self.overrunning: set[int] = set()
         """The managed kernels whose time is up and that have not reported; not among the running ones."""
         self.asking: set[int] = set()
-        """The managed kernels that wait for `grant`."""
+        """The steps that wait for `grant`."""
         self.resting: set[int] = set()
         """The managed kernels that wait for their next attempt."""
         self.due: list[int] = []
@@ -218,7 +219,7 @@ class Scheduler:
         One that is due on the loop is given back only after a stop: it is nothing that a worker could take.
         """
         self._must_run("give_back", step)
-        if self.phase is _OPEN and self._kinds[step] == ON_LOOP:
+        if self.phase is _OPEN and self._kinds[step] in (ON_LOOP, LIMITED_ON_LOOP):
             raise self._illegal("give_back", (step,), "it is the loop's, and the run goes on")
         self.running.remove(step)
         self._log.append(("give_back", step))
@@ -277,14 +278,14 @@ class Scheduler:
         self._log.append("cancel")
         return self._stop(Phase.CANCELLED)
 
-    # The events of managed kernels.
+    # The events of steps with a limit, and of managed kernels.
 
     def grant(self, step: int) -> None:
         """One that has asked may start."""
         self._must_be(self.asking, "grant", step, "it must be asking")
         self.asking.remove(step)
         self._log.append(("grant", step))
-        heappush(self.ready, step)
+        self._may_start(step)
 
     def overrun(self, step: int) -> None:
         """The time of a running one is up, and there will be a further attempt once it has reported."""
@@ -385,12 +386,15 @@ class Scheduler:
 
     def _has_all(self, step: int) -> None:
         """A step waits for no other any more."""
-        kind = self._kinds[step]
-        if kind == ON_LOOP:
-            self.running.add(step)
-            self.due.append(step)
-        elif kind == LIMITED:
+        if self._kinds[step] in (LIMITED, LIMITED_ON_LOOP):
             self.asking.add(step)
+            self.due.append(step)
+        else:
+            self._may_start(step)
+
+    def _may_start(self, step: int) -> None:
+        if self._kinds[step] in (ON_LOOP, LIMITED_ON_LOOP):
+            self.running.add(step)
             self.due.append(step)
         else:
             heappush(self.ready, step)
@@ -464,7 +468,7 @@ class Scheduler:
         taken = set().union(*apart)
         require(2, len(taken) == sum(map(len, apart)) and not taken & {*self.ready, *done}, apart)
         require(8, all(self._kinds[step] >= MANAGED for step in self.overrunning | self.resting), apart)
-        require(8, all(self._kinds[step] == LIMITED for step in self.asking), self.asking)
+        require(8, all(self._kinds[step] in (LIMITED, LIMITED_ON_LOOP) for step in self.asking), self.asking)
         require(6, self.done == len(done), (self.done, len(done)))
         if self.stopped:
             require(3, not self.ready and not self.in_order, self.ready)

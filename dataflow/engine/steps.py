@@ -8,9 +8,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Protocol
 
-from dataflow.graph.kinds import KERNEL, LIMITED, MANAGED, ON_LOOP
-
-__all__ = ["KERNEL", "LIMITED", "MANAGED", "ON_LOOP", "Phase", "State", "Steps"]
+__all__ = ["Phase", "State", "Steps"]
 
 
 class State(Enum):
@@ -60,7 +58,7 @@ class Steps(Protocol):
 
     @property
     def kinds(self) -> bytes:
-        """For each step: KERNEL, ON_LOOP, MANAGED or LIMITED."""
+        """For each step, how it is executed; see `dataflow.graph.kinds`."""
 
     @property
     def sources(self) -> list[int]:

@@ -30,7 +30,7 @@ from typing import Any, Final
 
 from dataflow.graph.call import Caller, is_usual, make_call, retried, writing, written
 from dataflow.graph.inout import Live, alike, constants_of, in_order, keys_of, live
-from dataflow.graph.kinds import KERNEL, LIMITED, MANAGED, ON_LOOP
+from dataflow.graph.kinds import KERNEL, LIMITED, LIMITED_ON_LOOP, MANAGED, ON_LOOP
 from dataflow.graph.nodes import Graph, Kind, Node, OpSpec
 from dataflow.graph.once import out_of_order
 from dataflow.graph.order import priority_order
@@ -247,7 +247,7 @@ def make_plan(graph: Graph, same: Iterable[Sequence[Hashable]] = ()) -> Plan:
         made=constants.made,
         output=output,
         output_slots=output_slots,
-        has_async=ON_LOOP in kinds,
+        has_async=ON_LOOP in kinds or LIMITED_ON_LOOP in kinds,
         managed=any(spec.options is not None for spec in unusual),
         least_timeout=min((options.timeout for options in managed if options.timeout is not None), default=None),
     )
@@ -293,11 +293,12 @@ def _is_kernel(spec: OpSpec) -> bool:
 
 
 def _kind(spec: OpSpec) -> int:
-    if spec.kind is Kind.ASYNC:
-        return ON_LOOP
-    if spec.options is None:
-        return KERNEL
-    return MANAGED if spec.options.limit is None else LIMITED
+    options, on_loop = spec.options, spec.kind is Kind.ASYNC
+    if options is None:
+        return ON_LOOP if on_loop else KERNEL
+    if options.limit is None:
+        return ON_LOOP if on_loop else MANAGED
+    return LIMITED_ON_LOOP if on_loop else LIMITED
 
 
 def _slots(root: list[int], order: list[int], first: int) -> list[int]:
