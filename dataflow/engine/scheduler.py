@@ -266,7 +266,10 @@ class Scheduler:
 
     def fail(self, step: int) -> bool:
         """A step that runs, or overruns, failed. Returns whether that stops the run: not if it is over already."""
-        self._reports("fail", step)
+        where = self.overrunning if step in self.overrunning else self.running
+        self._must_be(where, "fail", step, "it must be running")
+        where.remove(step)
+        self._log.append(("fail", step))
         stops = self._stop(Phase.FAILED)
         self._failed.add(step)
         return stops
@@ -289,23 +292,18 @@ class Scheduler:
 
     def overrun(self, step: int) -> None:
         """The time of a running one is up, and there will be a further attempt once it has reported."""
-        self._must_be(self.running, "overrun", step, "it must be running")
-        if self.phase is not _OPEN or self._kinds[step] < MANAGED:
-            raise self._illegal("overrun", (step,), "the run must go on, and the step be a managed kernel")
-        self.running.remove(step)
+        self._tried("overrun", step, self.running)
         self.overrunning.add(step)
-        self._log.append(("overrun", step))
 
     def expire(self, step: int) -> None:
         """The same, but it was the last attempt: that stops the run."""
-        self.overrun(step)
+        self._tried("expire", step, self.running)
+        self.overrunning.add(step)
         self._stop(Phase.FAILED)
 
     def rest(self, step: int) -> None:
         """An attempt has failed, whose kernel has returned, and another is due after a while; not after a stop."""
-        if self.phase is not _OPEN or self._kinds[step] < MANAGED:
-            raise self._illegal("rest", (step,), "the run must go on, and the step be a managed kernel")
-        self._reports("rest", step)
+        self._tried("rest", step, self.overrunning if step in self.overrunning else self.running)
         self.resting.add(step)
 
     def retry(self, step: int) -> None:
@@ -409,10 +407,11 @@ class Scheduler:
         self.resting.clear()
         return True
 
-    def _reports(self, event: str, step: int) -> None:
-        """The kernel of a step that runs, or overruns, has returned without a result."""
-        where = self.overrunning if step in self.overrunning else self.running
+    def _tried(self, event: str, step: int, where: set[int]) -> None:
+        """A managed kernel leaves the steps that run, or overrun, without a result."""
         self._must_be(where, event, step, "it must be running")
+        if self.phase is not _OPEN or self._kinds[step] < MANAGED:
+            raise self._illegal(event, (step,), "the run must go on, and the step be a managed kernel")
         where.remove(step)
         self._log.append((event, step))
 
