@@ -271,6 +271,8 @@ class Retries:
 
     def failed(self, run: Run, step: int, exc: BaseException, worker: Serving) -> bool:
         """A kernel failed; whether that is no failure of its run, since it will be tried again, or was out of time."""
+        if run.plan.kinds[step] < MANAGED:
+            return False
         attempt = self.attempts.get(step)
         if attempt is not None:
             self._came_late(run, step, exc, attempt, worker)

@@ -1007,6 +1007,22 @@ def test_a_failing_managed_op_stops_the_others(run_async: Runner, clock: FakeClo
     run_async(main())
 
 
+def test_other_kernels_of_their_run_fail_as_ever(run_async: Runner) -> None:
+    @flow.op
+    def fails(x: int) -> None:
+        raise LookupError(x)
+
+    p = flow.pipeline(lambda x: fails(add(plain_add(x, 1), 1)), name="p")
+
+    async def main() -> None:
+        for x in range(3):
+            error = await failure(p(x))
+            assert isinstance(error, LookupError)
+            assert error.args == (x + 2,)
+
+    run_async(main())
+
+
 def test_cancelling_after_any_number_of_loop_turns(run_async: Runner, clock: FakeClock) -> None:
     limit = flow.Limit(1)
     flaky = flow.op(lambda x, y: x + y, name="flaky").options(timeout=10, limit=limit)
