@@ -16,13 +16,14 @@ Rules:
    worker has taken it when the run is stopped, whoever stops the run does.
 3. A kernel whose time was up has failed with that, if with nothing else, also if it returns a result later. If it is to
    be tried again, `checkpoint` and the runs that it waits for end it as soon as its time is up.
-4. The timer looks at the smallest timeout of the plan from the beginning of the run on: no kernel that begins needs the
-   loop for it.
+4. There is one timer for all attempts, for the time that is up first; whoever begins one that ends before has the loop
+   set it anew. It is set for the smallest timeout of the plan when the run begins, so hardly any kernel needs the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -41,6 +42,11 @@ from dataflow.graph.kinds import LIMITED, MANAGED
 from dataflow.graph.plan import Plan
 
 __all__ = ["Retries", "calls_of"]
+
+
+NEVER = math.inf
+LEAST = 1e-3
+"""Seconds of a timer; some loops take less for nothing, and would be busy until the time is up."""
 
 
 class Asking:
@@ -82,9 +88,10 @@ class Retries:
         "_loop",
         "_overdue",
         "_rests",
+        "_set_for",
         "_timer",
         "_timers",
-        "_timeout",
+        "_wakes_at",
         "_woken",
         "asking",
         "attempts",
@@ -97,9 +104,11 @@ class Retries:
     def __init__(self, plan: Plan, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._clock = managed.process_clock
-        self._timeout = plan.least_timeout
+        self._wakes_at = NEVER if plan.least_timeout is None else self._clock.now() + plan.least_timeout
+        """No attempt that is under way ends before."""
         self._timer: Timer | None = None
-        """For the kernel whose time is up next."""
+        self._set_for = NEVER
+        """The loop's thread's: what the timer is set for."""
         self._timers: dict[int, Timer] = {}
         """Of those that rest."""
         self._rests: list[tuple[int, float]] = []
@@ -122,7 +131,7 @@ class Retries:
     @property
     def needs_loop(self) -> bool:
         """Whether the loop has timers to start or to end."""
-        return self._timeout is not None or bool(self._rests or self._timers or self.calls_worker)
+        return bool(self._wakes_at != NEVER or self._timer or self._rests or self._timers or self.calls_worker)
 
     # Under the lock.
 
@@ -176,16 +185,19 @@ class Retries:
         with run.lock:
             rests, self._rests = self._rests, []
             calls, self.calls_worker = self.calls_worker, False
+            wakes_at = self._wakes_at
         if run.core.over:
             for timer in (self._timer, *self._timers.values()):
                 if timer is not None:
                     timer.cancel()
-            self._timer = self._timeout = None
+            self._timer = None
             self._timers.clear()
             return
+        if wakes_at < self._set_for:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._set(run, wakes_at)
         ref = weakref.ref(run)
-        if self._timer is None and self._timeout is not None:
-            self._timer = self._clock.call_later(self._loop, self._timeout, partial(_with, ref, self._expire_some))
         for step, delay in rests:
             over = partial(_with, ref, partial(self._rested, step))
             self._timers[step] = self._clock.rest(self._loop, delay, over)
@@ -202,22 +214,26 @@ class Retries:
             run.hand_over()
         _call_worker(run)
 
+    def _set(self, run: Run, wakes_at: float) -> None:
+        """The timer."""
+        self._set_for = wakes_at
+        delay = max(wakes_at - self._clock.now(), LEAST)
+        self._timer = self._clock.call_later(self._loop, delay, partial(_with, weakref.ref(run), self._expire_some))
+
     def _expire_some(self, run: Run) -> None:
-        """The time of some attempt may be up; it counts from a kernel's beginning, of which the timer was not told."""
-        self._timer, timeout = None, self._timeout
-        if timeout is None or run.core.over:
-            return
-        now, soonest = self._clock.now(), timeout
-        for step, attempt in list(self.attempts.items()):
-            left = attempt.began + (options_of(run.plan, step).timeout or 0.0) - now
-            if left > 0:
-                soonest = min(soonest, left)
-            elif not attempt.over:
+        """The time of some attempt may be up."""
+        self._timer, self._set_for = None, NEVER
+        now = self._clock.now()
+        with run.lock:
+            ended = [(step, attempt) for step, attempt in self.attempts.items() if attempt.ends <= now]
+        for step, attempt in ended:
+            if not attempt.over:
                 self._expire(run, step, attempt)
-        if not run.core.over:
-            self._timer = self._clock.call_later(
-                self._loop, soonest, partial(_with, weakref.ref(run), self._expire_some)
-            )
+        with run.lock:  # those that have begun in the meantime have left it to us
+            ends = [attempt.ends for attempt in self.attempts.values() if not attempt.over]
+            wakes_at = self._wakes_at = min(ends, default=NEVER)
+        if wakes_at != NEVER and not run.core.over:
+            self._set(run, wakes_at)
 
     def _expire(self, run: Run, step: int, attempt: Attempt) -> None:
         """Its time is up: the run fails, or waits for it to return and tries again."""
@@ -249,9 +265,16 @@ class Retries:
 
     # In the kernel's worker.
 
-    def begins(self, step: int) -> Attempt:
+    def begins(self, run: Run, step: int) -> Attempt:
         """A kernel with a timeout begins."""
-        attempt = self.attempts[step] = Attempt(self._clock.now())
+        attempt = Attempt(self._clock.now() + (options_of(run.plan, step).timeout or 0.0))
+        with run.lock:
+            self.attempts[step] = attempt
+            first = attempt.ends < self._wakes_at
+            if first:
+                self._wakes_at = attempt.ends
+        if first:
+            run.post()
         return attempt
 
     def returned(self, run: Run, step: int) -> Attempt | None:
@@ -377,7 +400,7 @@ def _limited(step: int, call: Caller, values: list[Any]) -> Any:
 def _timed(step: int, call: Caller, values: list[Any]) -> Any:
     run: Any = here.run
     outer, result, error = here.attempt, None, None
-    here.attempt = run.retries.begins(step)
+    here.attempt = run.retries.begins(run, step)
     try:
         result = call(values)
     except BaseException as exc:

@@ -57,10 +57,11 @@ _numbers = count(1)
 class Attempt:
     """One at a kernel with a timeout."""
 
-    __slots__ = ("began", "children", "error", "over")
+    __slots__ = ("children", "ends", "error", "over")
 
-    def __init__(self, began: float) -> None:
-        self.began = began
+    def __init__(self, ends: float) -> None:
+        self.ends = ends
+        """When its time is up."""
         self.children: list[Run] = []
         """Runs that it waits for."""
         self.over = False
