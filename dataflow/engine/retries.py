@@ -24,8 +24,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import weakref
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -197,14 +195,12 @@ class Retries:
             if self._timer is not None:
                 self._timer.cancel()
             self._set(run, wakes_at)
-        ref = weakref.ref(run)
-        for step, delay in rests:
-            over = partial(_with, ref, partial(self._rested, step))
-            self._timers[step] = self._clock.rest(self._loop, delay, over)
+        for step, delay in rests:  # this keeps the run alive, and so the task that waits for it: nobody else need do so
+            self._timers[step] = self._clock.rest(self._loop, delay, partial(self._rested, run, step))
         if calls:
             _call_worker(run)
 
-    def _rested(self, step: int, run: Run) -> None:
+    def _rested(self, run: Run, step: int) -> None:
         """The wait before a further attempt is over."""
         del self._timers[step]
         with run.lock:
@@ -218,7 +214,7 @@ class Retries:
         """The timer."""
         self._set_for = wakes_at
         delay = max(wakes_at - self._clock.now(), LEAST)
-        self._timer = self._clock.call_later(self._loop, delay, partial(_with, weakref.ref(run), self._expire_some))
+        self._timer = self._clock.call_later(self._loop, delay, partial(self._expire_some, run))
 
     def _expire_some(self, run: Run) -> None:
         """The time of some attempt may be up."""
@@ -350,13 +346,6 @@ class Retries:
             return
         run.core.rest(step)
         self._rests.append((step, delay))
-
-
-def _with(ref: weakref.ref[Run], call: Callable[[Run], object]) -> None:
-    """What a timer calls: it keeps no run alive."""
-    run = ref()
-    if run is not None:
-        call(run)
 
 
 def _call_worker(run: Run) -> None:
