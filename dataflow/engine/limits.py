@@ -21,6 +21,7 @@ import asyncio
 import os
 import weakref
 from collections import deque
+from contextlib import suppress
 from operator import index
 from threading import RLock
 from typing import Any, Protocol, SupportsIndex
@@ -163,7 +164,9 @@ class Limit:
         """Wait for a permit. Cancelling this is harmless: none is lost."""
         waiter = _Coroutine()
         with self._lock:
-            permit = self._ask(waiter)
+            permit = self._take()
+            if permit is None:
+                self._wait(waiter)
         if permit is not None:
             return permit
         try:
@@ -183,17 +186,21 @@ class Limit:
 
     # Under the lock.
 
-    def _ask(self, waiter: Waiter) -> Permit | None:
-        """A permit if one is free; else it waits."""
+    def _take(self) -> Permit | None:
+        """A permit, if one is free."""
         while self._returned and not self._waiting:
             self._took_back(self._returned.popleft())
-        if self._free:
-            self._free -= 1
-            return Permit(self, self._epoch)
+        if not self._free:
+            return None
+        self._free -= 1
+        return Permit(self, self._epoch)
+
+    def _wait(self, waiter: Waiter) -> None:
+        """None was free: it waits for one."""
         self._waiting.append(waiter)
         if self._returned:  # after that: who gives back while we have the lock looks for somebody who waits
-            waiter.loop.call_soon_threadsafe(self._hand_on)
-        return None
+            with suppress(RuntimeError):  # its loop is closed
+                waiter.loop.call_soon_threadsafe(self._hand_on)
 
     def _took_back(self, epoch: int) -> Waiter | None:
         """A permit came back. Whom it was handed to: to be woken after the lock."""

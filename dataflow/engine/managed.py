@@ -57,7 +57,7 @@ def delay_after(run: Run, step: int, made: int, error: BaseException, clock: Clo
     return min(first * 2.0 ** min(made - 1, 64), max(first, LONGEST_BACKOFF)) * clock.random()
 
 
-def tell_retrying(run: Run, step: int, made: int, delay: float, error: Exception) -> None:
+def tell_retrying(run: Run, step: int, made: int, delay: float, error: BaseException) -> None:
     """The log and the observers, that there will be another attempt."""
     name, pipeline = run.plan.nodes[step].spec.name, run.plan.graph.name
     logger.warning(
@@ -65,6 +65,7 @@ def tell_retrying(run: Run, step: int, made: int, delay: float, error: Exception
         *(made, options_of(run.plan, step).retries + 1, name, pipeline, delay, in_one_line(error)),
     )
     if observed(Retrying):
+        assert isinstance(error, Exception)
         tell(run.context, Retrying(run.number, pipeline, name, made, delay, error))
 
 

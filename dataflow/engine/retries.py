@@ -35,6 +35,7 @@ from dataflow.engine.managed import delay_after, options_of, tell_retrying
 from dataflow.engine.pool import process_pool
 from dataflow.engine.run import Attempt, Run, Serving, here
 from dataflow.engine.strays import strays
+from dataflow.errors import OperatorTimeout
 from dataflow.graph.call import Caller
 from dataflow.graph.kinds import LIMITED, MANAGED
 from dataflow.graph.plan import Plan
@@ -141,18 +142,14 @@ class Retries:
             if step not in core.asking:
                 core.due.append(step)
                 continue
-            asking = Asking(run, step, self, self._loop)
-            permit = options_of(run.plan, step).limit._ask(asking)
+            limit = options_of(run.plan, step).limit
+            permit = limit._take()
             if permit is None:
-                self.asking[step] = asking
+                asking = self.asking[step] = Asking(run, step, self, self._loop)
+                limit._wait(asking)
             else:
                 self.held[step] = permit
                 core.grant(step)
-
-    def permit(self, run: Run, step: int) -> Permit | None:
-        """Takes the lock: what a step holds is the caller's from now on."""
-        with run.lock:
-            return self.held.pop(step, None)
 
     def withdraw(self, run: Run) -> None:
         """The run was stopped just now: what asks does so no longer, and what was granted and has not begun goes on."""
@@ -170,6 +167,11 @@ class Retries:
                 self._woken.append(waiter)
 
     # After the lock.
+
+    def permit(self, run: Run, step: int) -> Permit | None:
+        """What a step holds is the caller's from now on."""
+        with run.lock:
+            return self.held.pop(step, None)
 
     def wake(self) -> None:
         """Tell those who were handed a permit when the run was stopped."""
@@ -301,8 +303,7 @@ class Retries:
         if delay is None:
             self.made[step] = made
             return False
-        assert isinstance(exc, Exception)
-        tell_retrying(run, step, made, delay, trimmed(exc))  # type: ignore[arg-type]
+        tell_retrying(run, step, made, delay, trimmed(exc))
         self.made[step] = made
         with run.lock:
             self._rest(run, step, delay, worker)
@@ -356,7 +357,7 @@ def _call_worker(run: Run) -> None:
             run.changed()
 
 
-def _timed_out(plan: Plan, step: int) -> Any:
+def _timed_out(plan: Plan, step: int) -> OperatorTimeout:
     timeout = options_of(plan, step).timeout
     assert timeout is not None
     return timed_out(plan.nodes[step], plan.graph, timeout)
@@ -388,7 +389,8 @@ def _limited(step: int, call: Caller, values: list[Any]) -> Any:
 
 def _timed(step: int, call: Caller, values: list[Any]) -> Any:
     run: Any = here.run
-    outer, result, error = here.attempt, None, None
+    outer, result = here.attempt, None
+    error: BaseException | None = None
     here.attempt = run.retries.begins(run, step)
     try:
         result = call(values)
