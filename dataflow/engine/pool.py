@@ -126,7 +126,8 @@ class Pool:
         """Kernels of this run became ready: see that workers take them."""
         with self.lock:
             worker = self._call_for(run)
-            watch = worker is None and run.serial and self._right is not None and self._may_watch
+            # Its worker, or that of another serial run for which it waits, may be held up.
+            watch = worker is None and run.serial and bool(run.crew or self._right) and self._may_watch
         if worker is not None:
             self._launch(worker)
         if watch:
