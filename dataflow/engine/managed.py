@@ -97,103 +97,82 @@ async def awaited(run: HostedRun, step: int, watch: Stopwatch | None) -> list[An
 
 
 async def see_through(run: HostedRun, step: int) -> list[Any]:
-    """What a managed step came to, for `outcome_of`."""
+    """What a managed step came to, for `outcome_of`: of as many attempts as it takes, or as there may be."""
     try:
-        return list(await _Step(run, step).attempts())
+        made, retries, limit, clock = 0, run.retries, options_of(run.plan, step).limit, process_clock
+        assert retries is not None
+        permit = retries.permit(run, step)  # which the step was granted before it became due
+        while True:
+            made += 1
+            try:
+                succeeded, value = await _attempt(run, step, clock)
+            finally:
+                if permit is not None:
+                    permit.give_back()
+            delay = None if succeeded else delay_after(run, step, made, value, clock)
+            if delay is None:
+                break
+            tell_retrying(run, step, made, delay, value)
+            del value  # with all that its traceback holds, before anything waits
+            await clock.sleep(delay)
+            permit = None if limit is None else await limit._permit()
+        if not succeeded:
+            retries.made[step] = made
+        return [succeeded, value]
     except BaseException as exc:
         return [False, exc]
 
 
-class _Step:
-    """One managed step of a run."""
+async def _attempt(run: HostedRun, step: int, clock: Clock) -> tuple[bool, Any]:
+    """One attempt: whether it succeeded, and what it came to."""
+    node, seconds = run.plan.nodes[step], options_of(run.plan, step).timeout
+    watch = Stopwatch() if observed(OperatorEnded) else None
+    coroutine = awaited(run, step, watch)
+    try:
+        # As with other async ops, in the context rather than with it as an argument.
+        task = run.context_inside().run(
+            run.loop.create_task, coroutine, name=f"dataflow {run.plan.graph.name}.{node.spec.name}"
+        )
+    except BaseException:  # the user's task factory failed
+        coroutine.close()
+        raise
+    late = False
 
-    __slots__ = ("_clock", "_node", "_options", "_run", "_step")
-
-    def __init__(self, run: HostedRun, step: int) -> None:
-        self._clock = process_clock
-        self._run = run
-        self._step = step
-        self._node = run.plan.nodes[step]
-        self._options = options_of(run.plan, step)
-
-    async def attempts(self) -> tuple[bool, Any]:
-        """As many as it takes, or as there may be."""
-        made = 0
-        retries, limit = self._run.retries, self._options.limit
-        assert retries is not None
-        permit = retries.permit(self._run, self._step)  # which the step was granted before it became due
-        while True:
-            made += 1
-            try:
-                succeeded, value = await self._attempt()
-            finally:
-                if permit is not None:
-                    permit.give_back()
-            delay = None if succeeded else delay_after(self._run, self._step, made, value, self._clock)
-            if delay is None:
-                break
-            tell_retrying(self._run, self._step, made, delay, value)
-            del value  # with all that its traceback holds, before anything waits
-            await self._clock.sleep(delay)
-            permit = None if limit is None else await limit._permit()
-        if not succeeded and made > 1:
-            retries.made[self._step] = made
-        return succeeded, value
-
-    async def _attempt(self) -> tuple[bool, Any]:
-        """One attempt: whether it succeeded, and what it came to."""
-        run, seconds = self._run, self._options.timeout
-        watch = Stopwatch() if observed(OperatorEnded) else None
-        task = self._task(watch)
-        late = False
-
-        def time_is_up() -> None:
-            nonlocal late
-            if not task.done():
-                late = True
-                task.cancel()
-
-        timer = None if seconds is None else self._clock.call_later(run.loop, seconds, time_is_up)
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
+    def time_is_up() -> None:
+        nonlocal late
+        if not task.done():
+            late = True
             task.cancel()
-            await _ended(task)
-            self._tell_ended(watch, *outcome_of(task))
-            raise
-        except BaseException:  # the coroutine is closed
-            task.cancel()
-            raise
-        finally:
-            if timer is not None:
-                timer.cancel()
-        succeeded, value = outcome_of(task)
-        if late:
-            assert seconds is not None
-            error = timed_out(self._node, run.plan.graph, seconds)
-            if not succeeded and isinstance(value, Exception):  # what it raised instead of ending
-                error.__cause__ = value
-            succeeded, value = False, error
-        self._tell_ended(watch, succeeded, value)
-        return succeeded, value
 
-    def _tell_ended(self, watch: Stopwatch | None, succeeded: bool, value: Any) -> None:
-        """The observers, how an attempt at an async op ended, if it began."""
-        if watch is not None and watch.began:
-            self._run.tell_operator(self._step, watch.began, watch.seconds, None if succeeded else trimmed(value))
+    timer = None if seconds is None else clock.call_later(run.loop, seconds, time_is_up)
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        task.cancel()
+        await _ended(task)
+        _tell_ended(run, step, watch, *outcome_of(task))
+        raise
+    except BaseException:  # the coroutine is closed
+        task.cancel()
+        raise
+    finally:
+        if timer is not None:
+            timer.cancel()
+    succeeded, value = outcome_of(task)
+    if late:
+        assert seconds is not None
+        error = timed_out(node, run.plan.graph, seconds)
+        if not succeeded and isinstance(value, Exception):  # what it raised instead of ending
+            error.__cause__ = value
+        succeeded, value = False, error
+    _tell_ended(run, step, watch, succeeded, value)
+    return succeeded, value
 
-    def _task(self, watch: Stopwatch | None) -> asyncio.Task[list[Any]]:
-        """One attempt at an async op, under way; in the caller's context, of which it gets a copy to itself."""
-        run, name = self._run, self._node.spec.name
-        coroutine = awaited(run, self._step, watch)
-        try:
-            # As with other async ops, not as an argument.
-            return run.context_inside().run(
-                run.loop.create_task, coroutine, name=f"dataflow {run.plan.graph.name}.{name}"
-            )
-        except BaseException:  # the user's task factory failed
-            coroutine.close()
-            raise
+
+def _tell_ended(run: HostedRun, step: int, watch: Stopwatch | None, succeeded: bool, value: Any) -> None:
+    """The observers, how an attempt at an async op ended, if it began."""
+    if watch is not None and watch.began:
+        run.tell_operator(step, watch.began, watch.seconds, None if succeeded else trimmed(value))
 
 
 def outcome_of(task: asyncio.Task[list[Any]]) -> tuple[bool, Any]:

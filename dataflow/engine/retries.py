@@ -30,7 +30,7 @@ from typing import Any
 from dataflow.engine import managed
 from dataflow.engine.clock import Timer
 from dataflow.engine.failure import attempted, timed_out, trimmed
-from dataflow.engine.limits import Permit, Waiter
+from dataflow.engine.limits import Permit
 from dataflow.engine.managed import delay_after, options_of, tell_retrying
 from dataflow.engine.pool import process_pool
 from dataflow.engine.run import Attempt, Run, Serving, here
@@ -62,6 +62,8 @@ class Asking:
 
     def granted(self, permit: Permit) -> bool:
         """Under the lock: the step may start."""
+        if self.run.core.stopped:
+            return False
         del self._retries.asking[self._step]
         self._retries.held[self._step] = permit
         self.run.core.grant(self._step)
@@ -75,7 +77,6 @@ class Asking:
 
     def wake(self) -> None:
         """Its loop calls a worker: whoever gives back may be in the middle of anything."""
-        self._retries.calls_worker = True
         self.run.post()
 
 
@@ -91,12 +92,9 @@ class Retries:
         "_timer",
         "_timers",
         "_wakes_at",
-        "_woken",
         "asking",
         "attempts",
-        "calls_worker",
         "held",
-        "leaving",
         "made",
     )
 
@@ -120,22 +118,11 @@ class Retries:
         """How many have failed at a step."""
         self._overdue: dict[int, float] = {}
         """The steps that overrun and will be tried again, and how long they are to rest before that."""
-        self.leaving: set[Serving] = set()
-        """Workers that are about to leave a kernel which has overrun while its run went on."""
-        self._woken: list[Waiter] = []
-        """To be woken after the lock."""
-        self.calls_worker = False
-        """Whether steps were granted permits and nobody has called a worker for them."""
 
-    @property
-    def needs_loop(self) -> bool:
-        """Whether the loop has timers to start or to end."""
-        return bool(self._wakes_at != NEVER or self._timer or self._rests or self._timers or self.calls_worker)
-
-    # Under the lock.
+    # Permits.
 
     def ask(self, run: Run) -> None:
-        """Of the steps that are due, those with a limit ask for a permit; the others are the loop's."""
+        """Under the lock: of the steps that are due, those with a limit ask for a permit; the others are the loop's."""
         core = run.core
         due, core.due = core.due, []
         for step in due:
@@ -152,31 +139,24 @@ class Retries:
                 core.grant(step)
 
     def withdraw(self, run: Run) -> None:
-        """The run was stopped just now: what asks does so no longer, and what was granted and has not begun goes on."""
+        """The run was stopped just now: what asks waits no longer; what was granted and has not begun is for others."""
         core = run.core
-        limits = {options_of(run.plan, step).limit for step in self.asking}
-        for asking in self.asking.values():
-            asking.gone = True
-        self.asking.clear()
-        for limit in limits:
-            limit._sweep()
-        in_kernels = {step for step in core.running | core.overrunning if run.plan.kinds[step] == LIMITED}
-        for step in self.held.keys() - in_kernels:
-            waiter = self.held.pop(step).hand_on()
+        with run.lock:
+            for asking in self.asking.values():
+                asking.gone = True
+            for limit in {options_of(run.plan, step).limit for step in self.asking}:
+                limit._sweep()
+            self.asking.clear()
+            in_kernels = {step for step in core.running | core.overrunning if run.plan.kinds[step] == LIMITED}
+            woken = [self.held.pop(step).hand_on() for step in self.held.keys() - in_kernels]
+        for waiter in woken:
             if waiter is not None:
-                self._woken.append(waiter)
-
-    # After the lock.
+                waiter.wake()
 
     def permit(self, run: Run, step: int) -> Permit | None:
         """What a step holds is the caller's from now on."""
         with run.lock:
             return self.held.pop(step, None)
-
-    def wake(self) -> None:
-        """Tell those who were handed a permit when the run was stopped."""
-        while self._woken:
-            self._woken.pop().wake()
 
     # In the loop's thread.
 
@@ -184,7 +164,6 @@ class Retries:
         """Start the timers that are missing, or end all if the run is over; call a worker for what was granted."""
         with run.lock:
             rests, self._rests = self._rests, []
-            calls, self.calls_worker = self.calls_worker, False
             wakes_at = self._wakes_at
         if run.core.over:
             for timer in (self._timer, *self._timers.values()):
@@ -199,8 +178,7 @@ class Retries:
             self._set(run, wakes_at)
         for step, delay in rests:  # this keeps the run alive, and so the task that waits for it: nobody else need do so
             self._timers[step] = self._clock.rest(self._loop, delay, partial(self._rested, run, step))
-        if calls:
-            _call_worker(run)
+        _call_worker(run)
 
     def _rested(self, run: Run, step: int) -> None:
         """The wait before a further attempt is over."""
@@ -313,12 +291,6 @@ class Retries:
         run.post()
         return True
 
-    def departed(self, worker: Serving) -> None:
-        """A worker has left the run."""
-        if worker in self.leaving:
-            self.leaving.discard(worker)
-            strays.leave()
-
     def _came_late(self, run: Run, step: int, exc: BaseException, attempt: Attempt, worker: Serving) -> None:
         """A kernel has returned whose time was up: of what it raised itself, only the log is told."""
         told = exc is attempt.error
@@ -329,8 +301,6 @@ class Retries:
         with run.lock:
             del self.attempts[step]
             delay = self._overdue.pop(step, None)
-            if delay is not None:
-                self.leaving.add(worker)
             self._rest(run, step, delay, worker)
             trash = run.take_trash()
         del trash
@@ -339,6 +309,8 @@ class Retries:
             del late
         run.tell_of(worker)
         run.post()
+        if delay is not None:
+            strays.leave()
 
     def _rest(self, run: Run, step: int, delay: float | None, worker: Serving) -> None:
         """Under the lock: an attempt is over; the next one is after so long, if the run goes on."""

@@ -484,7 +484,6 @@ class Run:
             self.core.give_back(step)
         self.loop_steps -= len(self._due)
         self._due = []
-        self.withdraw()
 
     def hand_over(self) -> bool:
         """What has become due is the loop's from now on; returns whether anything has."""
@@ -560,9 +559,6 @@ class Run:
     def arrived(self, step: int, exc: BaseException, node: Node) -> BaseException:
         """What the awaiter gets for `exc`, with which this step failed at this node."""
         return arrive(exc, node, self.plan.graph, self.seen_by(step), self.number)
-
-    def withdraw(self) -> None:
-        """Under the lock, the run was stopped just now: nothing of it waits for anything outside."""
 
     def has_stopped(self) -> None:
         """The run was stopped just now: inner runs have no one left to wait for them."""

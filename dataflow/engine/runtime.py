@@ -107,7 +107,7 @@ class HostedRun(Run):
     def has_stopped(self) -> None:
         super().has_stopped()
         if self.retries is not None:
-            self.retries.wake()
+            self.retries.withdraw(self)
         if self._inside is not None and self.astray:
             self._inside.host.notice(self, self._inside)
 
@@ -124,27 +124,11 @@ class HostedRun(Run):
         if self.retries is not None and (permit := self.retries.permit(self, step)) is not None:
             permit.give_back()
 
-    def withdraw(self) -> None:
-        """See `Run`; and what was granted and has not begun is for others."""
-        if self.retries is not None:
-            self.retries.withdraw(self)
-
     def failed(self, step: int, exc: BaseException, worker: Serving | None = None) -> None:
         """As in every run; but a kernel may be tried again."""
         retries = self.retries
         if retries is None or worker is None or not retries.failed(self, step, exc, worker):
             super().failed(step, exc, worker)
-
-    def depart(self, worker: Serving) -> None:
-        """As in every run; it may come from a kernel that has overrun while the run goes on."""
-        super().depart(worker)
-        if self.retries is not None:
-            self.retries.departed(worker)
-
-    @property
-    def needs_loop(self) -> bool:
-        """Whether there is something to do for the loop, or will be."""
-        return self.loop_steps > 0 or (self.retries is not None and self.retries.needs_loop)
 
     def news(self) -> None:
         """See to what `begin` has brought about."""
@@ -347,7 +331,7 @@ class NestedRun(HostedRun):
         self.bell.set()
 
     def changed(self) -> None:
-        if self.needs_loop:
+        if self.loop_steps or self.retries is not None:
             self.post()
         self.bell.set()
 
@@ -540,7 +524,7 @@ def begin(run: HostedRun) -> None:
         run.stop(run.place.expulsion())
     if run.core.startable:
         process_pool().offer(run)
-    if run.needs_loop or run.settled:
+    if run.loop_steps or run.settled or run.retries is not None:
         run.news()
 
 
