@@ -29,6 +29,10 @@ class Clock:
         """Have something called on this loop, in whose thread we are, after a while."""
         return loop.call_later(delay, call)
 
+    def rest(self, loop: asyncio.AbstractEventLoop, delay: float, call: Callable[[], object]) -> Timer:
+        """The same, where it is the wait before a further attempt at a kernel."""
+        return self.call_later(loop, delay, call)
+
     async def sleep(self, delay: float) -> None:
         """Wait a while."""
         await asyncio.sleep(delay)

@@ -161,7 +161,7 @@ class StreamRun(HostedRun):
         self._on_loop()
 
     def changed(self) -> None:
-        self._post()
+        self.post()
 
     def _tell(self) -> None:
         if observed(RunEnded):

@@ -1,8 +1,8 @@
 """`Limit`: how many operators that share one scarce thing may execute at once, in the whole process.
 
-A *permit* is what an operator holds meanwhile. Permits are waited for on event loops, any number of them, in the order
-of asking; no thread waits. A permit that comes back is handed to the first who waits, who owns it from that moment on,
-whether its loop has heard of it or not.
+A *permit* is what an operator holds meanwhile. Kernels wait for one as steps of their run, async operators as
+coroutines, any number of them, in the order of asking; no thread waits. A permit that comes back is handed to the first
+who waits, who owns it from that moment on, whether its loop has heard of it or not.
 
 Rules:
 
@@ -10,6 +10,9 @@ Rules:
    loop that was closed) goes on to the next.
 2. While anybody waits, no permit is free: nobody who comes later goes first.
 3. Permits of before a fork are worth nothing in the child, where all are free.
+4. All this is decided under the engine's lock. The garbage collector may close a coroutine that holds a permit in the
+   middle of anything, also in a thread that has the lock. So `give_back` never waits for the lock: what comes back is
+   noted first (`_returned`), and where the lock is taken, the loop of the first who waits sees to it.
 """
 
 from __future__ import annotations
@@ -18,16 +21,19 @@ import asyncio
 import os
 import weakref
 from collections import deque
+from contextlib import suppress
 from operator import index
 from threading import RLock
-from typing import Any, SupportsIndex
+from typing import Any, Protocol, SupportsIndex
 from uuid import uuid4
 
-__all__ = ["Limit", "Permit"]
+from dataflow.engine.lock import engine_lock
+
+__all__ = ["Limit", "Permit", "Waiter"]
 
 
 class Permit:
-    """Held by one operator; `give_back` says that it is done."""
+    """Held by one operator; `give_back`, or `hand_on`, says that it is done."""
 
     __slots__ = ("_epoch", "_limit")
 
@@ -36,18 +42,58 @@ class Permit:
         self._epoch = epoch
 
     def give_back(self) -> None:
-        """From any thread; only once."""
-        self._limit._give_back(self._epoch)
+        """From any thread, also in the middle of anything; only once."""
+        self._limit._returned.append(self._epoch)
+        self._limit._hand_on()
+
+    def hand_on(self) -> Waiter | None:
+        """The same under the lock; whom to `wake` after it."""
+        return self._limit._took_back(self._epoch)
 
 
-class _Waiter:
-    __slots__ = ("future", "given", "loop")
+class Waiter(Protocol):
+    """Whoever waits for a permit."""
+
+    loop: asyncio.AbstractEventLoop
+    gone: bool
+    """Whether it waits no longer; may be set without the lock."""
+
+    def granted(self, permit: Permit) -> bool:
+        """Under the lock: this is its permit; False if it is gone, and leaves it to others."""
+
+    def wake(self) -> None:
+        """After the lock: it was granted one."""
+
+
+class _Coroutine:
+    """A coroutine that waits. Its permit is in `permits` until somebody takes it out, which nobody can do twice."""
+
+    __slots__ = ("future", "gone", "loop", "permits")
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[None] = self.loop.create_future()
-        self.given = False
-        """Whether it has a permit; under the limit's lock."""
+        self.gone = False
+        self.permits: deque[Permit] = deque()
+
+    def granted(self, permit: Permit) -> bool:
+        self.permits.append(permit)
+        return not self.gone or self.taken() is None  # else it has found it, and gives it back
+
+    def taken(self) -> Permit | None:
+        """Its permit, for whoever asks first."""
+        try:
+            return self.permits.popleft()
+        except IndexError:
+            return None
+
+    def wake(self) -> None:
+        try:
+            self.loop.call_soon_threadsafe(_set, self.future)
+        except RuntimeError:  # the loop was closed just now
+            permit = self.taken()
+            if permit is not None:
+                permit.give_back()
 
 
 class Limit:
@@ -71,7 +117,7 @@ class Limit:
     is taken in the child. Pickled, it is one of the other process there: the same for all that is sent with it.
     """
 
-    __slots__ = ("__weakref__", "_epoch", "_free", "_key", "_lock", "_n", "_waiting")
+    __slots__ = ("__weakref__", "_epoch", "_free", "_key", "_lock", "_n", "_returned", "_waiting")
 
     def __init__(self, n: SupportsIndex) -> None:
         if isinstance(n, bool) or not hasattr(type(n), "__index__"):
@@ -89,12 +135,12 @@ class Limit:
         return _arrived, (self._key, self._n)
 
     def _reset(self) -> None:
-        # Reentrant: the collector may close a coroutine that was given a permit, and so give it back, while this very
-        # thread holds the lock. What is done under it allows for that.
-        self._lock = RLock()
+        self._lock = engine_lock()
         self._epoch += 1
         self._free = self._n
-        self._waiting: deque[_Waiter] = deque()
+        self._returned: deque[int] = deque()
+        """The epochs of permits that came back, and that nobody has seen to yet."""
+        self._waiting: deque[Waiter] = deque()
 
     @property
     def n(self) -> int:
@@ -104,62 +150,99 @@ class Limit:
     @property
     def available(self) -> int:
         """How many more could begin now."""
-        return self._free
+        return self._free + len(self._returned)
 
     @property
     def waiting(self) -> int:
         """How many wait for their turn."""
-        with self._lock:
-            waiting = list(self._waiting)
-        return sum(not waiter.loop.is_closed() for waiter in waiting)
+        return sum(not waiter.gone and not waiter.loop.is_closed() for waiter in self._waiting.copy())
 
     def __repr__(self) -> str:
         return f"<Limit {self._n}: {self.available} available, {self.waiting} waiting>"
 
     async def _permit(self) -> Permit:
         """Wait for a permit. Cancelling this is harmless: none is lost."""
-        waiter = _Waiter()
+        waiter = _Coroutine()
         with self._lock:
-            epoch = self._epoch
-            if self._free:
-                self._free -= 1
-                return Permit(self, epoch)
-            self._waiting.append(waiter)
+            permit = self._take()
+            if permit is None:
+                self._wait(waiter)
+        if permit is not None:
+            return permit
         try:
             await waiter.future
         except BaseException:  # cancelled, or closed by the collector because its loop is gone
-            with self._lock:
-                given, waiter.given = waiter.given, False
-                if not given and waiter in self._waiting:
-                    self._waiting.remove(waiter)
-            if given:
-                self._give_back(epoch)
+            waiter.gone = True
+            permit = waiter.taken()
+            if permit is not None:
+                permit.give_back()
+            elif self._lock.acquire(blocking=False):  # else it is passed over when its turn comes
+                self._sweep()
+                self._lock.release()
             raise
-        return Permit(self, epoch)
+        permit = waiter.taken()
+        assert permit is not None
+        return permit
 
-    def _give_back(self, epoch: int) -> None:
-        """To the first who waits and whose loop is there."""
-        while True:
-            with self._lock:
-                if epoch != self._epoch:
-                    return
-                try:
-                    waiter = self._waiting.popleft()
-                except IndexError:
-                    self._free += 1
-                    return
-                waiter.given = True
-            try:
-                waiter.loop.call_soon_threadsafe(_wake, waiter.future)
-                return
-            except RuntimeError:  # that loop is closed: nobody waits there any more
-                with self._lock:
-                    if not waiter.given:  # its coroutine was closed, and has given it back
+    # Under the lock.
+
+    def _take(self) -> Permit | None:
+        """A permit, if one is free."""
+        while self._returned and not self._waiting:
+            self._took_back(self._returned.popleft())
+        if not self._free:
+            return None
+        self._free -= 1
+        return Permit(self, self._epoch)
+
+    def _wait(self, waiter: Waiter) -> None:
+        """None was free: it waits for one."""
+        self._waiting.append(waiter)
+        if self._returned:  # after that: who gives back while we have the lock looks for somebody who waits
+            with suppress(RuntimeError):  # its loop is closed
+                waiter.loop.call_soon_threadsafe(self._hand_on)
+
+    def _took_back(self, epoch: int) -> Waiter | None:
+        """A permit came back. Whom it was handed to: to be woken after the lock."""
+        if epoch != self._epoch:
+            return None
+        waiting = self._waiting
+        while waiting:
+            waiter = waiting.popleft()
+            if not waiter.gone and not waiter.loop.is_closed() and waiter.granted(Permit(self, epoch)):
+                return waiter
+        self._free += 1
+        return None
+
+    def _sweep(self) -> None:
+        """Drop those that are gone."""
+        self._waiting = deque(waiter for waiter in self._waiting if not waiter.gone)
+
+    # In the middle of anything.
+
+    def _hand_on(self) -> None:
+        """See to what came back."""
+        while self._returned:
+            if not self._lock.acquire(blocking=False):
+                for waiter in self._waiting.copy():
+                    try:
+                        waiter.loop.call_soon_threadsafe(self._hand_on)
                         return
-                    waiter.given = False
+                    except RuntimeError:  # it is closed
+                        continue
+                return  # nobody waits: whoever asks next sees to it
+            woken = []
+            try:
+                while self._returned:
+                    woken.append(self._took_back(self._returned.popleft()))
+            finally:
+                self._lock.release()
+            for found in woken:
+                if found is not None:
+                    found.wake()
 
 
-def _wake(future: asyncio.Future[None]) -> None:
+def _set(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
 

@@ -76,7 +76,8 @@ class Pool(Slots):
         """Kernels of this run became ready: see that workers take them."""
         with self.lock:
             worker = self._call_for(run)
-            watch = worker is None and run.serial and self._right is not None and self._may_watch
+            # Its worker, or that of another serial run for which it waits, may be held up.
+            watch = worker is None and run.serial and bool(run.crew or self._right) and self._may_watch
         if worker is not None:
             self._launch(worker)
         if watch:
@@ -98,7 +99,7 @@ class Pool(Slots):
 
     def _drive(self, run: Run, wait: Callable[[], object]) -> None:
         worker = Worker(guest=True)
-        outer, here.run = here.run, run
+        outer, attempt, here.run, here.attempt = here.run, here.attempt, run, None
         with self.lock:
             self._guests.add(worker)
         try:
@@ -122,13 +123,13 @@ class Pool(Slots):
         finally:
             if worker.member is not None:
                 process_intraop.go(worker.member)
-            here.run = outer
+            here.run, here.attempt = outer, attempt
             with self.lock:
                 self._guests.discard(worker)
                 if run.queued:  # who would drop it may never come by
                     run.queued = False
                     self._turns_of(run).remove(run)
-            del worker, run, outer, wait  # the frame of a failed kernel refers back to this one
+            del worker, run, outer, attempt, wait  # the frame of a failed kernel refers back to this one
 
     def _wait(self, run: Run, wait: Callable[[], object]) -> None:
         """Wait for async ops and other workers, which may need kernels to go on: meanwhile another has our slot."""
@@ -209,13 +210,13 @@ class Pool(Slots):
             else:
                 if light is not None and light is not run.serial:
                     self._judge(run, light)
+                changed = run.hand_over() if core.due else False  # first: a step may have what it needs to start
                 if self._leaves(worker, run):
                     step = END
                 elif run.serial and not observers[OperatorEnded] and core.may_go_in_order():
                     step = IN_ORDER
                 else:
                     step = core.take()
-                changed = run.hand_over() if core.due else False
                 if run.serial:
                     watch = bool(core.ready or len(self._serial) > run.queued) and self._may_watch
                 if core.ready:
@@ -440,7 +441,7 @@ def process_pool() -> Pool:
 def _after_fork() -> None:
     global _creating
     _creating = Lock()
-    here.run = None
+    here.run = here.attempt = None
     if _process_pool is not None:
         _process_pool.reset()
 

@@ -49,15 +49,33 @@ from dataflow.graph.pytree import leaves
 from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT, bare, copied
 from dataflow.graph.templates import Literal
 
-__all__ = ["Run", "Serving", "checkpoint", "here", "within"]
+__all__ = ["Attempt", "Run", "Serving", "checkpoint", "here", "within"]
 
 _numbers = count(1)
+
+
+class Attempt:
+    """One at a kernel with a timeout."""
+
+    __slots__ = ("children", "ends", "error", "over")
+
+    def __init__(self, ends: float) -> None:
+        self.ends = ends
+        """When its time is up."""
+        self.children: list[Run] = []
+        """Runs that it waits for."""
+        self.over = False
+        """Whether its time is up."""
+        self.error: BaseException | None = None
+        """With what it has failed then, once its kernel has returned."""
 
 
 class Here(local):
     """What this thread executes at the moment: set by workers, so that kernels can be asked about their run."""
 
     run: Run | None = None
+    attempt: Attempt | None = None
+    """If its kernel has a timeout."""
 
 
 here = Here()
@@ -67,7 +85,7 @@ within: ContextVar[int] = ContextVar("dataflow_within", default=NO_RUN)
 
 
 def checkpoint() -> None:
-    """Raise CancelledError if the run of the kernel that calls this is over; else do nothing.
+    """Raise CancelledError if the run of the kernel that calls this is over, or its time is up; else do nothing.
 
     For long kernels: a kernel cannot be interrupted, but it can ask. Outside a kernel this does nothing. What the
     kernel raises after its run is over is not reported anywhere if it is this CancelledError.
@@ -77,6 +95,8 @@ def checkpoint() -> None:
         with run.lock:  # whoever stops it has yet to take what has not started: our worker must not be quicker
             pass
         raise asyncio.CancelledError("the run of this kernel is over")
+    if here.attempt is not None and here.attempt.over:
+        raise asyncio.CancelledError("the time of this attempt is up")
 
 
 class Serving(Protocol):
@@ -100,6 +120,7 @@ class Run:
         "_late",
         "_trash",
         "apart",
+        "calls",
         "children",
         "context",
         "core",
@@ -125,6 +146,8 @@ class Run:
         self.outer = context.get(within, NO_RUN) if here.run is None else here.run.told_as
         """The number of the run that this one is inside of."""
         self.plan = plan
+        self.calls = plan.calls
+        """As workers call them."""
         self.context = context
         """What each kernel and async op gets a copy of; from `begin` on that in which observers were told of it."""
         self.apart: bool | None = None
@@ -227,15 +250,15 @@ class Run:
         """A step (of a worker's, or on the loop) failed: the run ends with this, or, if it is over, tells the log."""
         if isinstance(exc, asyncio.CancelledError) and self.core.stopped:
             with self.lock:  # it saw that it was no longer wanted
-                self._fail(step, worker)
+                self.fail(step, worker)
                 trash = self.take_trash()
             del trash
-            self._tell_of(worker)
+            self.tell_of(worker)
             return
         node = self.blamed(step)
         error = self.arrived(step, exc, node)
         with self.lock:
-            stops = self._fail(step, worker)
+            stops = self.fail(step, worker)
             late = not stops and (self._error is None)
             if stops:
                 self._error, self._failed_node, self._failing = error, node, worker
@@ -247,8 +270,8 @@ class Run:
         if late:
             self.told_late(node, error)
         if stops:
-            self._stopped()
-        self._tell_of(worker)
+            self.has_stopped()
+        self.tell_of(worker)
 
     def crash(self, error: BaseException) -> None:
         """What should not happen did, outside any operator: the run ends with this error, and does not hang."""
@@ -258,7 +281,7 @@ class Run:
                 self._error = error
                 self._stop_all()
         if stops:
-            self._stopped()
+            self.has_stopped()
             self.changed()
         else:
             self.told_late(None, error)
@@ -277,7 +300,7 @@ class Run:
             trash = self.take_trash()
         del trash
         if stops:
-            self._stopped()
+            self.has_stopped()
             self.changed()
 
     # For the awaiter, once the run is over.
@@ -333,7 +356,7 @@ class Run:
     def still_running(self) -> tuple[str, ...]:
         """Of a stopped run, the operators that have not returned yet."""
         with self.lock:
-            steps = sorted(self.core.running) if self.core.stopped else []
+            steps = sorted(self.core.running | self.core.overrunning) if self.core.stopped else []
         return tuple(self.plan.nodes[step].spec.name for step in steps)
 
     # What observers, the counters and the log are told.
@@ -469,7 +492,8 @@ class Run:
         self.loop_steps += len(due)
         return True
 
-    def _fail(self, step: int, worker: Serving | None) -> bool:
+    def fail(self, step: int, worker: Serving | None) -> bool:
+        """The core is told; whether that stops the run."""
         core = self.core
         if worker is None:
             self.loop_steps -= 1
@@ -479,6 +503,12 @@ class Run:
         if not stops:
             self._drop_values()
         return stops
+
+    def expire(self, step: int, error: BaseException, node: Node) -> None:
+        """The time of a kernel is up: the run fails with this, while the kernel runs on."""
+        self.core.expire(step)
+        self._error, self._failed_node = error, node
+        self._stop_all()
 
     def let_go(self) -> bool:
         """After the core was told: what comes of it; returns whether whoever waits for the run has to know."""
@@ -500,7 +530,7 @@ class Run:
         if not values:
             return
         kept: set[int] = set()
-        for step in self.core.running:
+        for step in self.core.running | self.core.overrunning:
             kept.update(plan.reads[step], (step,), (slot for slot, *_ in plan.plumbing.get(step, ())))
         self._trash += values
         begin = 0
@@ -508,7 +538,7 @@ class Run:
             values[begin:slot] = [None] * (slot - begin)
             begin = slot + 1
 
-    def _tell_of(self, worker: Serving | None) -> None:
+    def tell_of(self, worker: Serving | None) -> None:
         """A step has failed; not under the lock. If a worker had taken it, it tells as it departs: see rule 4."""
         if worker is None:
             self.changed()
@@ -527,7 +557,7 @@ class Run:
         """What the awaiter gets for `exc`, with which this step failed at this node."""
         return arrive(exc, node, self.plan.graph, self.seen_by(step), self.number)
 
-    def _stopped(self) -> None:
+    def has_stopped(self) -> None:
         """The run was stopped just now: inner runs have no one left to wait for them."""
         for child in list(self.children):
             child.stop()
@@ -549,13 +579,18 @@ class Run:
         if not self.concluded:
             return False
         if self.core.phase is Phase.FAILED:
-            return self._failing is None and len(self.crew) <= len(self.core.running)
+            in_kernels = len(self.core.running) + len(self.core.overrunning)
+            return self._failing is None and len(self.crew) <= in_kernels
         return self.core.stopped or not self.crew
 
     @property
     def concluded(self) -> bool:
         """The same, wherever workers are: who was cancelled waits for no more."""
         return self.core.over and not self.loop_steps
+
+    def post(self) -> None:
+        """Have the loop look at this run."""
+        raise InternalError(f"{type(self).__name__} has no loop")
 
     def changed(self) -> None:
         """Something happened that whoever waits for this run must know: steps due, a stop, the end."""

@@ -24,13 +24,13 @@ from functools import cache, partial
 from threading import Event, get_ident
 from typing import Any, Final, TypeVar
 
-from dataflow.engine.attempts import Attempt
 from dataflow.engine.failure import annotate, attempted, trimmed
 from dataflow.engine.loop import loop_runs_here, running_loop
-from dataflow.engine.managed import Managed, awaited, outcome_of
+from dataflow.engine.managed import awaited, outcome_of, see_through
 from dataflow.engine.places import StillRunning, current_place, outlived
 from dataflow.engine.pool import process_pool
-from dataflow.engine.run import Run, here, within
+from dataflow.engine.retries import Retries, calls_of
+from dataflow.engine.run import Attempt, Run, Serving, here, within
 from dataflow.engine.steps import Phase
 from dataflow.engine.strays import strays
 from dataflow.engine.telling import Stopwatch
@@ -67,10 +67,7 @@ LOOP_CHECK = 1.0
 class HostedRun(Run):
     """A run with an event loop for its async ops."""
 
-    __slots__ = ("_inside", "_managed", "_posted", "_swept_away", "loop", "place", "tasks")
-
-    _managed: Managed
-    """Of managed steps; made for the first one."""
+    __slots__ = ("_inside", "_posted", "_swept_away", "loop", "place", "retries", "tasks")
 
     def __init__(self, plan: Plan, inputs: list[Any], context: Context, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(plan, inputs, context)
@@ -78,12 +75,15 @@ class HostedRun(Run):
         self._inside = context.get(current_place)
         self.place = self._inside.taken_by(self) if self._inside is not None else None
         """In a bounded runtime: what it holds there, unless it is inside a run that holds one."""
+        self.retries = Retries(plan, loop) if plan.managed else None
+        if self.retries is not None:
+            self.calls = calls_of(plan)
         self.tasks: dict[int, asyncio.Task[list[Any]]] = {}
         self._posted = False
         self._swept_away = False
         """Whether somebody else has cancelled the task of an async op, as a loop does that shuts down."""
 
-    def _post(self) -> None:
+    def post(self) -> None:
         """Have the loop look at this run; news that come before it does are one piece of news."""
         with self.lock:
             if self._posted:
@@ -104,10 +104,31 @@ class HostedRun(Run):
         if self.place is not None:  # so is whoever would leave it
             self.place.host.vacate(self.place)
 
-    def _stopped(self) -> None:
-        super()._stopped()
+    def has_stopped(self) -> None:
+        super().has_stopped()
+        if self.retries is not None:
+            self.retries.withdraw(self)
         if self._inside is not None and self.astray:
             self._inside.host.notice(self, self._inside)
+
+    # Managed kernels.
+
+    def hand_over(self) -> bool:
+        """As in every run; those with a limit ask for a permit first."""
+        if self.retries is not None and self.core.asking:
+            self.retries.ask(self)
+        return super().hand_over()
+
+    def _give_back(self, step: int) -> None:
+        """A step on the loop has ended, or will never begin: its permit, if its task has not had it."""
+        if self.retries is not None and (permit := self.retries.permit(self, step)) is not None:
+            permit.give_back()
+
+    def failed(self, step: int, exc: BaseException, worker: Serving | None = None) -> None:
+        """As in every run; but a kernel may be tried again."""
+        retries = self.retries
+        if retries is None or worker is None or not retries.failed(self, step, exc, worker):
+            super().failed(step, exc, worker)
 
     def news(self) -> None:
         """See to what `begin` has brought about."""
@@ -124,6 +145,8 @@ class HostedRun(Run):
             for task in self.tasks.values():
                 if not task.cancelling():
                     task.cancel()
+        if self.retries is not None:
+            self.retries.look(self)
         if self.settled:
             self._tell()
 
@@ -132,6 +155,7 @@ class HostedRun(Run):
             with self.lock:
                 self.core.give_back(step)
                 self.loop_steps -= 1
+            self._give_back(step)
             return
         spec = self.plan.nodes[step].spec
         watch = None
@@ -139,9 +163,7 @@ class HostedRun(Run):
             watch = Stopwatch() if observed(OperatorEnded) else None
             outcome = awaited(self, step, watch)
         else:
-            if not hasattr(self, "_managed"):
-                self._managed = Managed()
-            outcome = self._managed.see_through(self, step)
+            outcome = see_through(self, step)
         try:
             # In the context rather than with it as an argument, which task factories of before 3.11 do not take.
             task = self.context_inside().run(
@@ -149,6 +171,7 @@ class HostedRun(Run):
             )
         except BaseException as exc:  # the user's task factory failed
             outcome.close()
+            self._give_back(step)
             self.failed(step, exc)
             return
         self.tasks[step] = task
@@ -164,6 +187,7 @@ class HostedRun(Run):
         """In the loop's thread: an async op has ended, in whatever way."""
         del self.tasks[step]
         succeeded, value = outcome_of(task)
+        self._give_back(step)
         if task.cancelling() and not self.core.stopped:
             self._swept_away = True
         del task
@@ -192,7 +216,7 @@ class HostedRun(Run):
     def arrived(self, step: int, exc: BaseException, node: Node) -> BaseException:
         """As in every run; and if it was the last of several attempts, that is said, too."""
         error = super().arrived(step, exc, node)
-        attempts = self._managed.attempts.pop(step, 1) if node.spec.options is not None else 1
+        attempts = 1 if self.retries is None else self.retries.made.pop(step, 1)
         if attempts > 1:
             attempted(error, attempts)
         return error
@@ -232,7 +256,7 @@ class LoopRun(HostedRun):
         self._on_loop()
 
     def changed(self) -> None:
-        self._post()
+        self.post()
 
     def _tell(self) -> None:
         if not self.waiter.done():
@@ -307,8 +331,8 @@ class NestedRun(HostedRun):
         self.bell.set()
 
     def changed(self) -> None:
-        if self.loop_steps:
-            self._post()
+        if self.loop_steps or self.retries is not None:
+            self.post()
         self.bell.set()
 
     def _tell(self) -> None:
@@ -380,23 +404,28 @@ class Driver:
     def drive(self, plan: Plan, inputs: list[Any], context: Context, kind: type[NestedRun] = NestedRun) -> Any:
         """In a kernel: run a plan in this thread, beside free workers, and return its result.
 
-        If the outer run is stopped this one is too, and CancelledError is raised in the kernel that waits.
+        If the outer run is stopped, or the time of the kernel is up, this one is stopped too, and CancelledError is
+        raised in the kernel that waits.
         """
         outer = here.run
-        assert isinstance(outer, (HostedRun, Attempt))
+        assert isinstance(outer, HostedRun)
         run = kind(plan, inputs, context, outer.loop)
         inputs.clear()
         del inputs, context
-        outer.children.append(run)
+        attempt = here.attempt
+        siblings = [outer.children] if attempt is None else [outer.children, attempt.children]
+        for children in siblings:
+            children.append(run)
         try:
-            process_pool().drive(run, partial(_begin_inside, run, outer), run.wait)
+            process_pool().drive(run, partial(_begin_inside, run, outer, attempt), run.wait)
         except BaseException:
             run.stop()
             run.abandon()
             raise
         finally:
-            outer.children.remove(run)
-            del outer
+            for children in siblings:
+                children.remove(run)
+            del outer, attempt, siblings, children
         try:
             return run.outcome()
         finally:
@@ -426,7 +455,7 @@ class Driver:
                     watch.start()
                 try:
                     result = context.copy().run(plan.calls[step], run.values)
-                    if plan.on_loop[step] and plan.nodes[step].spec.kind is Kind.ASYNC:
+                    if plan.nodes[step].spec.kind is Kind.ASYNC:
                         runner.run(_capture(result, came), context=context.copy())
                         result = _raised(*came.pop())
                     if type(result) not in plan.settled[step]:
@@ -495,12 +524,13 @@ def begin(run: HostedRun) -> None:
         run.stop(run.place.expulsion())
     if run.core.startable:
         process_pool().offer(run)
-    if run.loop_steps or run.settled:
+    if run.loop_steps or run.settled or run.retries is not None:
         run.news()
 
 
-def _begin_inside(run: HostedRun, outer: Run) -> None:
-    if outer.core.stopped:  # before anything of it starts; a stop from now on reaches it, as one of the children
+def _begin_inside(run: HostedRun, outer: Run, attempt: Attempt | None) -> None:
+    if outer.core.stopped or (attempt is not None and attempt.over):
+        # Before anything of it starts; a stop from now on reaches it, as one of the children.
         run.stop()
     begin(run)
 

@@ -75,7 +75,7 @@ class Slots:
 
     def is_alone(self, run: Run) -> bool:
         """Whether nothing else of this run can be executed now; asked without the lock."""
-        return (self._slots == 1 or not run.core.ready) and len(run.core.running) <= 1
+        return (self._slots == 1 or not run.core.ready) and len(run.core.running) + len(run.core.overrunning) <= 1
 
     # All that follows is called under the lock.
 

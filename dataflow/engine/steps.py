@@ -15,8 +15,11 @@ class State(Enum):
     """What can be said of a step."""
 
     WAITING = "waiting"
+    ASKING = "asking"
     READY = "ready"
     RUNNING = "running"
+    OVERRUNNING = "overrunning"
+    RESTING = "resting"
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -54,8 +57,8 @@ class Steps(Protocol):
         """The steps in order."""
 
     @property
-    def on_loop(self) -> bytes:
-        """For each step, 1 if it runs on the event loop, 0 if it is a kernel."""
+    def kinds(self) -> bytes:
+        """For each step, how it is executed; see `dataflow.graph.kinds`."""
 
     @property
     def sources(self) -> list[int]:

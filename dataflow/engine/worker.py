@@ -184,7 +184,7 @@ def _step_by_step(pool: Visited, worker: Worker, run: Run, mine: Context, step: 
     Returns END if the worker is to leave, IN_ORDER, or the step after which it needs another context.
     """
     plan, values, base, member, visit = run.plan, run.values, run.context, worker.member, pool.visit
-    calls, usual, settled, long, apart = plan.calls, plan.usual, plan.settled, plan.shown.long, run.apart
+    calls, usual, settled, long, apart = run.calls, plan.usual, plan.settled, plan.shown.long, run.apart
     watched = observed(OperatorEnded)
     if member is not None and member.state is not State.SMALL:
         process_intraop.small(member)
@@ -299,7 +299,7 @@ def _watched(worker: Worker, run: Run, step: int) -> Any:
     """
     plan, began, started = run.plan, time_ns(), perf_counter()
     try:
-        result = run.context.copy().run(plan.calls[step], run.values)
+        result = run.context.copy().run(run.calls[step], run.values)
         if type(result) not in plan.settled[step]:
             result = run.settle(step, result)
     except BaseException as exc:
@@ -314,7 +314,7 @@ def _with_blas_threads(pool: Visited, worker: Worker, member: Member, run: Run, 
     """Execute a kernel that takes long with as many BLAS threads as there are for it; see `threads.intraop`."""
     process_intraop.start(member, ready=pool.beside(run))
     try:
-        return run.context.copy().run(run.plan.calls[step], run.values)
+        return run.context.copy().run(run.calls[step], run.values)
     except BaseException:
         worker.frame = sys._getframe()
         raise

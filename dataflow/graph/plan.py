@@ -12,11 +12,11 @@ Rules:
 2. Plumbing (an attribute, a constant index) that reads from a kernel is no step of its own: whoever executes the
    kernel evaluates it right after. Plumbing of an input or of an async op's result is a step like any other,
    since evaluating it may take long (a file behind an array) and the loop must stay free; so is that of a managed
-   step, which is the loop's to see through even if it is a kernel, and so is what comes after a change of the result.
+   kernel, which is no part of an attempt, and so is what comes after a change of the result.
 3. A slot is released after its last reader. A result that nobody reads counts itself as its reader.
 4. A result that several readers see is *shared*, and so are inputs, parts of inputs and constants: these are held in
    their slots, and each reader makes its own of them (see `dataflow.graph.readonly`).
-5. `shown` changes later: what workers have found in runs, and any value in it is right. So do `attempts` and what
+5. `shown` changes later: what workers have found in runs, and any value in it is right. So do `entered` and what
    `disorder` has found, which are filled when they are needed. Nothing else does.
 
 The order of the steps is that of `dataflow.graph.order`.
@@ -32,6 +32,7 @@ from numpy import ndarray
 
 from dataflow.graph.call import Caller, handed_to, is_usual, make_call, retried, writing, written
 from dataflow.graph.inout import Live, alike, constants_of, in_order, keys_of, live
+from dataflow.graph.kinds import KERNEL, LIMITED, LIMITED_ON_LOOP, MANAGED, ON_LOOP
 from dataflow.graph.nodes import Graph, Kind, Node, OpSpec, Ref
 from dataflow.graph.once import out_of_order
 from dataflow.graph.order import priority_order
@@ -63,7 +64,7 @@ class Plan:
     successors: list[tuple[int, ...]]
     reads: list[tuple[int, ...]]
     readers: list[int]
-    on_loop: bytes
+    kinds: bytes
     sources: list[int]
     releases: list[tuple[int, ...]]
     """For each step, the slots that it reads last if the steps run in order."""
@@ -108,9 +109,13 @@ class Plan:
     output: Template
     output_slots: frozenset[int]
     has_async: bool
-    """Whether any operator is a coroutine function: `on_loop` is 1 for managed kernels, too."""
-    attempts: dict[int, Plan] = field(default_factory=dict)
-    """For a managed kernel, the plan of one attempt at it; see `dataflow.graph.single`."""
+    """Whether any operator is a coroutine function."""
+    managed: bool
+    """Whether any operator has a timeout, retries or a limit."""
+    least_timeout: float | None
+    """The smallest of those of kernels."""
+    entered: list[Caller] = field(default_factory=list)
+    """`calls` as workers call them, where some kernel has a timeout or a limit; see `dataflow.engine.retries`."""
     _variants: dict[tuple[Hashable, ...], Plan] = field(default_factory=dict)
     """The plans for inputs of which some are one object, or stateful."""
     _constants: list[frozenset[int]] = field(default_factory=list)
@@ -181,7 +186,9 @@ class Plan:
                         readers.setdefault(each, []).append(step)
             self._readers_of.update(readers)
         for step in self._readers_of.get(slot, ()):
-            self.calls[step] = watched(self.calls[step], self.nodes[step], (slot,))
+            call = self.calls[step] = watched(self.calls[step], self.nodes[step], (slot,))
+            if self.entered and self.kinds[step] < MANAGED:  # the others look here
+                self.entered[step] = call
         self._watched.add(slot)
 
     def disorder(self, number: int) -> str:
@@ -260,9 +267,8 @@ def make_plan(graph: Graph, same: Iterable[Sequence[Hashable]] = ()) -> Plan:
         _say_whose(taken, steps, slot_of, shared)
     if constants.containers:
         _watch_constants(calls, steps, constants)
-    on_loop = bytes(size)
-    if unusual:
-        on_loop = bytes([node.spec.kind is Kind.ASYNC or node.spec.options is not None for node in steps])
+    kinds = bytes([_kind(node.spec) for node in steps]) if unusual else bytes(size)
+    managed = [spec.options for spec in unusual if spec.options is not None and spec.kind is not Kind.ASYNC]
     releases = _last_uses(released, output_slots, free)
     return Plan(
         graph=graph,
@@ -270,7 +276,7 @@ def make_plan(graph: Graph, same: Iterable[Sequence[Hashable]] = ()) -> Plan:
         successors=successors,
         reads=released,
         readers=readers + [0] * (len(template) - free),  # constants: never released
-        on_loop=on_loop,
+        kinds=kinds,
         sources=[step for step, count in enumerate(counts) if not count],
         releases=releases,
         numbers=list(range(size)),
@@ -296,7 +302,9 @@ def make_plan(graph: Graph, same: Iterable[Sequence[Hashable]] = ()) -> Plan:
         made=constants.made,
         output=output,
         output_slots=output_slots,
-        has_async=any(on_loop) and any(node.spec.kind is Kind.ASYNC for node in steps),
+        has_async=ON_LOOP in kinds or LIMITED_ON_LOOP in kinds,
+        managed=any(spec.options is not None for spec in unusual),
+        least_timeout=min((options.timeout for options in managed if options.timeout is not None), default=None),
     )
 
 
@@ -337,6 +345,15 @@ def _roots(graph: Graph) -> list[int]:
 def _is_kernel(spec: OpSpec) -> bool:
     """Whether a worker executes it as a step of its own."""
     return spec.kind in (Kind.KERNEL, Kind.RECORDED) and spec.options is None
+
+
+def _kind(spec: OpSpec) -> int:
+    options, on_loop = spec.options, spec.kind is Kind.ASYNC
+    if options is None:
+        return ON_LOOP if on_loop else KERNEL
+    if options.limit is None:
+        return ON_LOOP if on_loop else MANAGED
+    return LIMITED_ON_LOOP if on_loop else LIMITED
 
 
 def _slots(root: list[int], order: list[int], first: int) -> list[int]:

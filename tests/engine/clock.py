@@ -42,6 +42,12 @@ class FakeClock(Clock):
         self.timers.append(timer)
         return timer
 
+    def rest(self, loop: asyncio.AbstractEventLoop, delay: float, call: Callable[[], object]) -> FakeTimer:
+        self.asked.append(delay)
+        timer = self.call_later(loop, delay, call)
+        timer.sleep = True
+        return timer
+
     async def sleep(self, delay: float) -> None:
         self.asked.append(delay)
         loop = asyncio.get_running_loop()

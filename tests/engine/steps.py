@@ -13,13 +13,17 @@ from itertools import combinations, product
 
 from dataflow.engine.scheduler import END, Batch, Scheduler
 from dataflow.engine.steps import Phase, State
+from dataflow.graph.kinds import KERNEL, LIMITED, LIMITED_ON_LOOP, MANAGED, ON_LOOP
+
+KINDS = {"k": KERNEL, "a": ON_LOOP, "b": LIMITED_ON_LOOP, "m": MANAGED, "l": LIMITED}
+MOST_ATTEMPTS = 2
 
 
 @dataclass
 class FakeSteps:
-    """A graph on numbered steps; `edges` are (from, to), `kinds` has a letter for each: k (kernel), a (on the loop)."""
+    """A graph on numbered steps; `edges` are (from, to), `letters` has one of `KINDS` for each."""
 
-    kinds: str
+    letters: str
     edges: tuple[tuple[int, int], ...]
     outputs: frozenset[int] = frozenset()
     counts: list[int] = field(init=False)
@@ -27,7 +31,7 @@ class FakeSteps:
     reads: list[tuple[int, ...]] = field(init=False)
     readers: list[int] = field(init=False)
     numbers: list[int] = field(init=False)
-    on_loop: bytes = field(init=False)
+    kinds: bytes = field(init=False)
     sources: list[int] = field(init=False)
     releases: list[tuple[int, ...]] = field(init=False)
     """For each step, the slots that it reads last if the steps run in order."""
@@ -35,7 +39,7 @@ class FakeSteps:
     """For each step, the ones that it depends on."""
 
     def __post_init__(self) -> None:
-        size = len(self.kinds)
+        size = len(self.letters)
         needs: list[list[int]] = [[] for _ in range(size)]
         successors: list[list[int]] = [[] for _ in range(size)]
         for first, then in self.edges:
@@ -62,7 +66,10 @@ class FakeSteps:
             for step, slots in enumerate(self.reads)
         ]
         self.numbers = list(range(size))
-        self.on_loop = bytes(kind == "a" for kind in self.kinds)
+        self.kinds = bytes(KINDS[letter] for letter in self.letters)
+        self.on_loop = [letter in "ab" for letter in self.letters]
+        self.managed = [letter in "ml" for letter in self.letters]
+        self.limited = [letter in "bl" for letter in self.letters]
         self.sources = [step for step in range(size) if not self.counts[step]]
 
 
@@ -100,6 +107,14 @@ class Driver:
         self.reported: set[int] = set()
         """The steps of which the core was told, or can tell, that they are done."""
         self.failed: set[int] = set()
+        self.asked: set[int] = set()
+        """The steps that have asked for a permit for this attempt, and maybe have it."""
+        self.granted: set[int] = set()
+        """Those of them that have it."""
+        self.overrunning: set[int] = set()
+        self.resting: set[int] = set()
+        self.rested: list[int] = []
+        """The steps that were put to rest, once for each time."""
         self.by_core: set[int] = set()
         """The slots released step by step, and below in order."""
         self.by_plan: set[int] = set()
@@ -133,8 +148,10 @@ class Driver:
         return (
             tuple(core._counts),
             tuple(core._readers),
-            (core.done, core._booked, core._cursor, core._loop_left, core.in_order, core.phase),
+            (core.done, core._booked, core._cursor, core._apart_left, core.in_order, core.phase),
             (tuple(core.ready), frozenset(core.running), frozenset(core._late), frozenset(core._failed)),
+            (frozenset(core.asking), frozenset(core.overrunning), frozenset(core.resting)),
+            (frozenset(self.asked), frozenset(self.granted), tuple(sorted(self.rested))),
             tuple(
                 (holder.batch is core.batch, holder.batch.steps[0], len(holder.batch.steps), holder.step)
                 for holder in self.holders
@@ -151,7 +168,16 @@ class Driver:
         found += [(what, step) for what in ("complete", "fail") for step in self.loop]
         if self.stopped:
             found += [("give_back", step) for step in self.loop]
-        if len(self.workers) + len(self.holders) < self.most_workers:
+        found += [("fail", step) for step in self.overrunning]
+        if not self.stopped:
+            found += [("grant", step) for step in self.asked - self.granted]
+            found += [("retry", step) for step in self.resting]
+            for step in (step for step in self.workers if self.steps.managed[step]):
+                found.append(("expire", step))
+                if self.rested.count(step) + 1 < MOST_ATTEMPTS:
+                    found += [("overrun", step), ("rest", step)]
+            found += [("rest", step) for step in self.overrunning]
+        if len(self.workers) + len(self.holders) + len(self.overrunning) < self.most_workers:
             if self.core.ready:
                 found.append(("take", 0))
             if self.may_go_in_order():
@@ -168,7 +194,13 @@ class Driver:
 
     def progress(self) -> list[tuple[str, int]]:
         """Those that bring the run nearer to its end by themselves; where there are none, it has come to its end."""
-        return [move for move in self.moves() if move[0] in ("complete", "advance", "take", "claim", "pop", "report")]
+        nearer = ("complete", "advance", "take", "claim", "pop", "report", "grant", "retry")
+        returns = "fail" if self.stopped else "rest"  # what a kernel that overruns does in the end
+        return [
+            (what, which)
+            for what, which in self.moves()
+            if what in nearer or (what == returns and which in self.overrunning)
+        ]
 
     def start(self) -> None:
         """The run begins."""
@@ -209,9 +241,48 @@ class Driver:
         self._compare(done=step)
 
     def fail(self, step: int) -> None:
-        where = self.workers if step in self.workers else self.loop
+        where = next(held for held in (self.workers, self.loop, self.overrunning) if step in held)
         where.remove(step)
         self._fails(step)
+
+    def grant(self, step: int) -> None:
+        """It gets the permit that it has asked for."""
+        self.granted.add(step)
+        self.core.grant(step)
+        self._compare(done=None)
+
+    def overrun(self, step: int) -> None:
+        """The time of its kernel is up, and it will be tried again."""
+        self.workers.remove(step)
+        self.overrunning.add(step)
+        self.core.overrun(step)
+        self._compare(done=None)
+
+    def expire(self, step: int) -> None:
+        """The time of its kernel is up for good."""
+        self.workers.remove(step)
+        self.overrunning.add(step)
+        self.core.expire(step)
+        self._stops(Phase.FAILED)
+        self._compare(done=None)
+
+    def rest(self, step: int) -> None:
+        """Its kernel has returned from an attempt that failed; what it has begun, it will begin again."""
+        where = self.workers if step in self.workers else self.overrunning
+        where.remove(step)
+        self.started.remove(step)
+        self.asked.discard(step)
+        self.granted.discard(step)
+        self.resting.add(step)
+        self.rested.append(step)
+        self.core.rest(step)
+        self._compare(done=None)
+
+    def retry(self, step: int) -> None:
+        """It has rested."""
+        self.resting.remove(step)
+        self.core.retry(step)
+        self._compare(done=None)
 
     def give_back(self, step: int) -> None:
         """It was taken, and has not begun after all."""
@@ -225,8 +296,7 @@ class Driver:
         stops = self.core.cancel()
         assert stops == (not self.stopped and len(self.reported) < self.core.size)
         if stops:
-            self._revoked()
-            self.phase = Phase.CANCELLED
+            self._stops(Phase.CANCELLED)
         self._compare(done=None)
 
     def claim(self, most: int) -> None:
@@ -293,10 +363,9 @@ class Driver:
             return False
         if self.in_order:
             return not any(holder.batch is self.core.batch for holder in self.holders)
-        on_loop = self.steps.on_loop
-        nothing_on_loop = all(step in self.reported for step in range(self.core.size) if on_loop[step])
+        nothing_apart = all(step in self.reported for step, kind in enumerate(self.steps.letters) if kind != "k")
         exactly_those_below = self.reported == set(range(len(self.reported)))
-        return nothing_on_loop and exactly_those_below and not self._running()
+        return nothing_apart and exactly_those_below and not self._running()
 
     def _running(self) -> set[int]:
         """What is running one by one."""
@@ -308,7 +377,7 @@ class Driver:
         if self.stopped:
             return []
         reported, needs = self.reported, self.steps.needs
-        taken = self._running() | self.failed
+        taken = self._running() | self.failed | self.overrunning | self.resting
         return [
             step
             for step in range(self.core.size)
@@ -316,7 +385,16 @@ class Driver:
         ]
 
     def _ready(self) -> list[int]:
-        return [step for step in self._free() if not self.steps.on_loop[step]]
+        return [step for step in self._free() if not self.steps.on_loop[step] and self._has_permit(step)]
+
+    def _has_permit(self, step: int) -> bool:
+        return not self.steps.limited[step] or step in self.granted
+
+    def _stops(self, phase: Phase) -> None:
+        self._revoked()
+        self.phase = phase
+        self.asked.clear()
+        self.resting.clear()
 
     def _begin(self, step: int) -> None:
         assert step not in self.started, "a step starts once"
@@ -351,8 +429,7 @@ class Driver:
     def _fails(self, step: int) -> None:
         assert self.core.fail(step) == (not self.stopped)
         if not self.stopped:
-            self._revoked()
-            self.phase = Phase.FAILED
+            self._stops(Phase.FAILED)
         self.failed.add(step)
         self._compare(done=None)
 
@@ -365,9 +442,12 @@ class Driver:
     def _compare(self, done: int | None) -> None:
         """After each event, what the core says with what we know; `done` is the step that was reported, if any."""
         core, size = self.core, self.core.size
-        due = [] if self.in_order else [step for step in self._free() if self.steps.on_loop[step]]
-        assert sorted(core.due) == due
+        free = [] if self.in_order else self._free()
+        asks = [step for step in free if not self._has_permit(step) and step not in self.asked]
+        due = [step for step in free if self.steps.on_loop[step] and self._has_permit(step)]
+        assert sorted(core.due) == sorted(asks + due)
         core.due = []
+        self.asked.update(asks)
         for step in due:
             self._begin(step)
             self.loop.append(step)
@@ -391,6 +471,8 @@ class Driver:
         assert core.done == len(self.reported)
         assert core.over == (self.stopped or len(self.reported) == size)
         assert core.running == self._running()
+        assert core.asking == self.asked - self.granted
+        assert (core.overrunning, core.resting) == (self.overrunning, self.resting)
         if self.in_order:
             assert core.take() == END
             assert core.startable == (1 if core.batch is None and len(self.reported) < size else 0)
@@ -405,6 +487,8 @@ class Driver:
         batch = self.core.batch
         if step in self._running() or (batch is not None and step in batch.steps):
             return State.RUNNING
+        if step in self.overrunning:
+            return State.OVERRUNNING
         if step in self.failed:
             return State.FAILED
         if step in self.reported:
@@ -413,13 +497,17 @@ class Driver:
             return State.CANCELLED
         if self.in_order:
             return State.READY if batch is None and step == len(self.reported) else State.WAITING
+        if step in self.resting:
+            return State.RESTING
+        if step in self.asked - self.granted:
+            return State.ASKING
         return State.READY if self.reported.issuperset(self.steps.needs[step]) else State.WAITING
 
     def check_end(self) -> None:
         """Nothing can happen any more: compare the whole answer."""
         size, core = self.core.size, self.core
         assert core.over
-        assert not core.running
+        assert not core.running | core.asking | core.overrunning | core.resting
         assert core.batch is None
         assert not self.started - self.ended - self.failed
         if self.stopped:

@@ -305,6 +305,64 @@ def test_cancelled_while_it_waits_it_is_gone_at_once(run_async: Runner, which: i
     assert all_back(limit)
 
 
+@pytest.mark.parametrize("turns", range(4))
+def test_an_async_operator_that_is_cancelled_before_it_begins_gives_its_permit_back(
+    run_async: Runner, turns: int
+) -> None:
+    device, limit = Device(), flow.Limit(1)
+    _, on_loop = ops(device, limit)
+
+    async def main() -> None:
+        task = on_loop.start(1)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await failure(task)
+        await until(lambda: all_back(limit))
+
+    run_async(main())
+
+
+def test_a_chain_under_one_permit_takes_it_for_each_kernel(run_async: Runner) -> None:
+    """Also where several runs, of which each has one worker, hand it to each other."""
+    flow.set_num_interop_threads(3)
+    device, limit = Device(), flow.Limit(1)
+    kernel, on_loop = ops(device, limit)
+    chain = flow.pipeline(lambda x: [kernel(kernel(kernel(x))) for _ in range(10)] + [on_loop(kernel(x))], name="chain")
+
+    async def main() -> None:
+        assert await asyncio.gather(*[chain(x) for x in range(5)]) == [[x] * 11 for x in range(5)]
+        await until(lambda: all_back(limit))
+
+    run_async(main())
+    assert device.most == 1
+    assert device.uses == 5 * 32
+
+
+def test_permits_pass_from_a_thread_to_a_run_inside_a_kernel(run_async: Runner) -> None:
+    """Whoever waits there in its kernel's thread hears of it."""
+    flow.set_num_interop_threads(2)
+    device, limit = Device(held=True), flow.Limit(1)
+    kernel, on_loop = ops(device, limit)
+    inner = flow.pipeline(lambda x: (kernel(x), on_loop(x)), name="inner")
+
+    @flow.op
+    def outer(x: int) -> Any:
+        return inner.run(x)
+
+    async def main() -> None:
+        first = kernel.start(0)
+        await until(lambda: device.users)
+        second = outer.start(1)
+        await until(lambda: limit.waiting == 2)
+        device.free.set()
+        assert await first == 0
+        assert await second == (1, 1)
+        await until(lambda: all_back(limit))
+
+    run_async(main())
+
+
 # ---------------------------------------------------------------- permits by hand
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import logging
 import threading
 import weakref
@@ -859,6 +860,91 @@ def test_a_kernel_that_timed_out_is_tried_again_when_it_has_returned(run_async: 
     run_async(main())
 
 
+@pytest.mark.parametrize("waits", ["itself", "for a run"])
+def test_a_kernel_that_is_to_be_tried_again_hears_that_its_time_is_up(
+    run_async: Runner, clock: FakeClock, waits: str
+) -> None:
+    gate, raised = Gate(), list[type[BaseException]]()
+
+    @flow.op
+    async def waits_inside() -> None:
+        await gate.passed()
+
+    inner = single(waits_inside)
+
+    @flow.op(timeout=5, retries=1)
+    def slow() -> str:
+        if raised:
+            return "in time"
+        try:
+            if waits == "itself":
+                gate()
+                flow.checkpoint()
+            else:
+                inner.run()
+        except asyncio.CancelledError as exc:
+            raised.append(type(exc))
+            raise
+        return "out of time"
+
+    async def main() -> None:
+        run = asyncio.create_task(single(slow)())
+        await gate.reached()
+        clock.advance(5)
+        if waits == "itself":
+            assert flow.parallel_info()["interop_threads"]["overrunning"] == 1
+            gate.opened.set()
+        await pass_time(clock, run)
+        assert await run == "in time"
+        await flow.quiet()
+
+    run_async(main())
+    assert raised == [asyncio.CancelledError]
+
+
+def test_a_run_that_rests_and_whoever_awaits_it_are_nobodys_garbage(run_async: Runner, clock: FakeClock) -> None:
+    """A task that waits is held by what it waits for, and that by the timer alone."""
+    inner = single(as_kernel(Flaky(OSError), retries=1))
+
+    @flow.op
+    async def awaits(x: int) -> int:
+        return int(await inner(x))
+
+    async def main() -> None:
+        run = asyncio.create_task(single(awaits)(1))
+        await until(lambda: clock.asked)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        gc.collect()
+        clock.end_sleeps()
+        assert await run == 2
+
+    run_async(main())
+
+
+def test_there_is_a_timer_only_while_an_attempt_may_be_over(run_async: Runner, clock: FakeClock) -> None:
+    blocker, gate = Gate(), Gate()
+    p = flow.pipeline(lambda: flow.op(timeout=5, name="late")(lambda x: gate())(flow.op(blocker)()), name="p")
+
+    async def main() -> None:
+        run = asyncio.create_task(p())
+        await blocker.reached()
+        assert clock.pending == 1
+        clock.advance(6)
+        assert clock.pending == 0
+        blocker.opened.set()
+        await gate.reached()
+        await until(lambda: clock.pending == 1)
+        clock.advance(4.9)
+        assert not run.done()
+        clock.advance(0.2)
+        assert isinstance(await failure(run), flow.OperatorTimeout)
+        gate.opened.set()
+        await flow.quiet()
+
+    run_async(main())
+
+
 def test_a_kernel_that_timed_out_fails_at_once_if_that_is_nothing_to_retry_on(
     run_async: Runner, clock: FakeClock
 ) -> None:
@@ -1003,6 +1089,22 @@ def test_a_failing_managed_op_stops_the_others(run_async: Runner, clock: FakeClo
         assert isinstance(await failure(run), ValueError)
         assert len(asyncio.all_tasks()) == 1
         assert started == []
+
+    run_async(main())
+
+
+def test_other_kernels_of_their_run_fail_as_ever(run_async: Runner) -> None:
+    @flow.op
+    def fails(x: int) -> None:
+        raise LookupError(x)
+
+    p = flow.pipeline(lambda x: fails(add(plain_add(x, 1), 1)), name="p")
+
+    async def main() -> None:
+        for x in range(3):
+            error = await failure(p(x))
+            assert isinstance(error, LookupError)
+            assert error.args == (x + 2,)
 
     run_async(main())
 

@@ -17,7 +17,10 @@ from dataflow.engine.steps import Phase, State
 from dataflow.errors import InternalError
 from tests.engine.steps import Driver, FakeSteps, all_graphs
 
-STOPS = frozenset(["cancel", "fail", "fail_in_batch"])
+STOPS = frozenset(["cancel", "fail", "fail_in_batch", "expire"])
+
+
+ASIDE = frozenset(["give_back", "step_by_step", "overrun", "rest"])
 
 
 def explore(steps: FakeSteps, without: frozenset[str] = frozenset(), batches: tuple[int, ...] | None = None) -> int:
@@ -50,8 +53,14 @@ def explore(steps: FakeSteps, without: frozenset[str] = frozenset(), batches: tu
 @pytest.mark.parametrize("size", [0, 1, 2, 3])
 def test_every_graph_of_up_to_three_steps_in_every_order(size: int) -> None:
     for edges in all_graphs(size):
-        for kinds in product("ka", repeat=size):
+        for kinds in product("ka" if size == 3 else "kabml", repeat=size):
             assert explore(FakeSteps("".join(kinds), edges, frozenset([size - 1] if size else [])))
+
+
+@pytest.mark.parametrize("kinds", ["llk", "klm", "mkl", "lbk", "mml"])
+def test_every_graph_of_three_steps_with_limits_and_retries_in_every_order(kinds: str) -> None:
+    for edges in all_graphs(3):
+        assert explore(FakeSteps(kinds, edges, frozenset([2])), frozenset(["advance"]))
 
 
 @pytest.mark.parametrize("kinds", ["kkkk", "akkk", "kaka"])
@@ -71,7 +80,7 @@ def test_whatever_is_an_output(outputs: frozenset[int]) -> None:
 def graphs(draw: st.DrawFn) -> FakeSteps:
     """Graphs that a worker alone can go through in order, at once or later, and such with steps on the loop."""
     size = draw(st.integers(1, 24))
-    kinds = draw(st.sampled_from(["k", "ka", "kkkkkka"]))
+    kinds = draw(st.sampled_from(["k", "ka", "kkkkkka", "klm", "kkablm", "l"]))
     edges = []
     for step in range(1, size):
         dependencies = draw(st.sets(st.integers(max(0, step - 6), step - 1), max_size=3))
@@ -90,7 +99,7 @@ def test_random_graphs_driven_at_random(steps: FakeSteps, seed: int, workers: in
     driver.start()
     while moves := driver.progress():
         if rng.random() < 0.2:
-            moves = [move for move in driver.moves() if move[0] in ("give_back", "step_by_step")] or moves
+            moves = [move for move in driver.moves() if move[0] in ASIDE] or moves
         elif stops and rng.random() < 0.05:
             moves = [move for move in driver.moves() if move[0] in STOPS] or moves
         driver.move(*rng.choice(moves))
@@ -104,9 +113,10 @@ def test_random_graphs_driven_at_random(steps: FakeSteps, seed: int, workers: in
 def untouched(core: Scheduler) -> object:
     """All that a refused event must leave as it is."""
     states = [core.state(step) for step in range(core.size)]
-    books = core._counts.copy(), core._readers.copy(), core._booked, core._cursor, core._loop_left
+    books = core._counts.copy(), core._readers.copy(), core._booked, core._cursor, core._apart_left
     todo = None if core.batch is None else list(core.batch.todo)
-    return repr(core), states, books, todo, core.ready.copy(), core.running.copy(), core.due.copy(), core.log()
+    apart = core.asking.copy(), core.resting.copy(), core.overrunning.copy()
+    return repr(core), states, books, todo, core.ready.copy(), core.running.copy(), core.due.copy(), core.log(), apart
 
 
 def begun(kinds: str = "kkkkk", edges: tuple[tuple[int, int], ...] = ((0, 1), (1, 2), (2, 3))) -> Scheduler:
@@ -182,6 +192,8 @@ NOT_TO_BE_CLAIMED: dict[str, Callable[[], Scheduler]] = {
     "while more is done than the steps below": _out_of_order,
     "with a step on the loop to come": lambda: begun("kkka", ((2, 3),)),
     "with a step on the loop": lambda: begun("akk", ()),
+    "with a managed kernel to come": lambda: begun("kkkm", ((2, 3),)),
+    "with a step that asks": lambda: begun("lkk", ()),
     "after a stop": _cancelled,
     "after the end": _over,
 }
@@ -265,7 +277,7 @@ def test_a_core_that_was_spoiled_is_found_out(number: int, spoil: Callable[[Sche
     ("number", "spoil"),
     [
         (7, lambda core: core.running.add(4)),
-        (7, lambda core: setattr(core, "_loop_left", 1)),
+        (7, lambda core: setattr(core, "_apart_left", 1)),
         (6, lambda core: setattr(core, "_cursor", 1)),
     ],
 )
@@ -371,6 +383,130 @@ def test_the_first_failure_stops_the_run_and_the_next_one_is_told_so() -> None:
     assert core.phase is Phase.FAILED
     assert [core.state(step) for step in range(3)] == [State.FAILED, State.FAILED, State.CANCELLED]
     core.check()
+
+
+# Limits, retries, timeouts.
+
+
+def test_a_step_with_a_limit_asks_once_and_is_ready_when_it_is_granted() -> None:
+    core = begun("klb", ((0, 1), (0, 2)))
+    assert core.due == []
+    core.complete(core.take())
+    assert (core.due, core.asking, core.take(), core.running) == ([1, 2], {1, 2}, END, set())
+    assert repr(core) == "<Scheduler OPEN done=1/3 running=0 ready=0 asking=2>"
+    core.due.clear()
+    core.grant(1)
+    assert (core.due, core.ready) == ([], [1])
+    core.grant(2)
+    assert (core.due, core.running) == ([2], {2})
+    core.check()
+    core.complete(core.take())
+    core.complete(2)
+    assert core.over
+    core.check()
+
+
+def test_a_kernel_with_a_limit_asks_again_for_each_attempt() -> None:
+    core = begun("l", ())
+    core.grant(0)
+    assert core.take() == 0
+    core.rest(0)
+    assert (core.state(0), core.ready, core.due) == (State.RESTING, [], [0])
+    core.due.clear()
+    core.retry(0)
+    assert (core.state(0), core.due) == (State.ASKING, [0])
+    core.grant(0)
+    core.complete(core.take())
+    assert core.log() == ["start", ("grant", 0), ("rest", 0), ("retry", 0), ("grant", 0), 0]
+
+
+def test_a_kernel_whose_time_is_up_rests_when_it_has_returned() -> None:
+    core = begun("mk", ((0, 1),))
+    core.take()
+    core.overrun(0)
+    assert (core.state(0), core.running, core.over) == (State.OVERRUNNING, set(), False)
+    core.check()
+    core.rest(0)
+    core.retry(0)
+    assert core.ready == [0]
+    core.check()
+
+
+def test_the_last_attempt_whose_time_is_up_stops_the_run_while_its_kernel_runs_on() -> None:
+    core = begun("mkl", ())
+    core.take()
+    core.expire(0)
+    assert (core.phase, core.state(0), core.take()) == (Phase.FAILED, State.OVERRUNNING, END)
+    assert (core.state(1), core.state(2)) == (State.CANCELLED, State.CANCELLED)
+    core.check()
+    assert not core.fail(0)
+    assert core.state(0) is State.FAILED
+    core.check()
+
+
+def _attempted(*events: str, kinds: str = "mmll") -> Scheduler:
+    """Step 0 has seen these events; 1 runs, 2 asks, 3 is ready."""
+    core = begun(kinds, ())
+    core.due.clear()
+    core.take()
+    core.take()
+    core.grant(3)
+    for event in events:
+        getattr(core, event)(0)
+    return core
+
+
+@pytest.mark.parametrize(
+    ("before", "event", "step"),
+    [
+        *[((), "grant", step) for step in (0, 1, 3, 9)],
+        *[((), "retry", step) for step in range(4)],
+        *[((), event, step) for event in ("overrun", "expire", "rest") for step in (2, 3, 9)],
+        *[(("overrun",), event, 0) for event in ("complete", "overrun", "expire", "retry", "grant", "give_back")],
+        *[(("rest",), event, 0) for event in ("complete", "fail", "overrun", "rest", "grant", "give_back")],
+        *[(("expire",), event, 0) for event in ("complete", "rest", "overrun", "give_back")],
+        *[(("fail",), event, step) for event, step in (("grant", 2), ("rest", 1), ("overrun", 1), ("expire", 1))],
+    ],
+)
+def test_what_is_not_allowed_of_them_changes_nothing(before: tuple[str, ...], event: str, step: int) -> None:
+    core = _attempted(*before)
+    story = untouched(core)
+    with pytest.raises(InternalError, match=r"is not allowed: (it must be|the run must go on)"):
+        getattr(core, event)(step)
+    assert untouched(core) == story
+    core.check()
+
+
+@pytest.mark.parametrize("event", ["overrun", "expire", "rest"])
+@pytest.mark.parametrize("kinds", ["k", "a"])
+def test_other_steps_are_tried_once_and_have_all_the_time(event: str, kinds: str) -> None:
+    core = begun(kinds, ())
+    core.take()
+    core.due.clear()
+    story = untouched(core)
+    with pytest.raises(InternalError, match="the step be a managed kernel"):
+        getattr(core, event)(0)
+    assert untouched(core) == story
+
+
+@pytest.mark.parametrize(
+    ("number", "spoil"),
+    [
+        (2, lambda core: core.asking.add(3)),
+        (2, lambda core: core.resting.add(1)),
+        (8, lambda core: core.asking.add(0)),
+        (8, lambda core: core.overrunning.add(4)),
+        (5, lambda core: core.asking.clear()),
+    ],
+)
+def test_a_core_with_such_steps_that_was_spoiled_is_found_out(
+    number: int, spoil: Callable[[Scheduler], object]
+) -> None:
+    core = _attempted("overrun", kinds="mmllk")
+    core.check()
+    spoil(core)
+    with pytest.raises(InternalError, match=rf"invariant {number}:"):
+        core.check()
 
 
 # In order.

@@ -836,3 +836,48 @@ def test_a_bug_in_a_worker_is_an_error_and_no_hang(run_async: Runner, monkeypatc
             run_async(squares())
     broken = False
     assert run_async(squares()) == [i * i for i in range(64)]
+
+
+@pytest.mark.parametrize("made_ready_by", ["an async operator", "a permit"])
+def test_a_worker_that_is_held_up_alone_is_found_when_another_kernel_becomes_ready(
+    run_async: Runner, made_ready_by: str
+) -> None:
+    flow.set_num_interop_threads(2)
+    begun, met, limit = threading.Event(), threading.Event(), flow.Limit(1)
+    by_permit = made_ready_by == "a permit"
+
+    @flow.op
+    def waits(x: int) -> bool:
+        begun.set()
+        return met.wait(20)
+
+    @flow.op
+    async def later(x: int) -> int:
+        while not by_permit and not begun.is_set():
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.1 * (not by_permit))  # until the monitor sleeps
+        return x
+
+    @flow.op
+    async def holds() -> None:
+        while not begun.is_set():
+            await asyncio.sleep(0)
+
+    @flow.op
+    def meets(x: int) -> None:
+        met.set()
+
+    meets = meets.options(limit=limit) if by_permit else meets
+    holding = flow.pipeline(lambda: holds.options(limit=limit)())
+    p = flow.pipeline(lambda x: (waits(x), meets(x if by_permit else later(x))))
+
+    async def main() -> None:
+        taken_for_light(p, 0)
+        holder = asyncio.create_task(holding()) if by_permit else None
+        while by_permit and limit.available:
+            await asyncio.sleep(0)
+        assert (await p(0))[0]
+        if holder is not None:
+            await holder
+
+    run_async(main())

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflow.engine.scheduler import END, Scheduler
+from dataflow.graph.kinds import KERNEL, ON_LOOP
 from dataflow.graph.nodes import Graph, Kind, Node, OpSpec, Ref
 from dataflow.graph.plan import Plan, make_plan
 from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT, handed
@@ -222,9 +223,9 @@ def test_random_graphs_have_sound_books(graph: Graph) -> None:
         assert all(other < position for other in before)
         assert plan.counts[position] == len(before)
         assert all(plan.successors[other].count(position) == (other in before) for other in range(size))
-        assert plan.on_loop[position] == (node.spec.kind is Kind.ASYNC)
+        assert plan.kinds[position] == (ON_LOOP if node.spec.kind is Kind.ASYNC else KERNEL)
     assert plan.sources == [s for s in range(size) if not plan.counts[s]]
-    assert plan.has_async is (1 in plan.on_loop)
+    assert plan.has_async is (ON_LOOP in plan.kinds)
     assert len(plan.calls) == len(plan.settled) == len(plan.nodes) == size
     assert len(plan.shared) == len(plan.template)
 
@@ -406,7 +407,7 @@ def test_plumbing_of_an_input_or_of_an_async_op_is_a_step() -> None:
     plan = sketch.plan(item)
     assert names(plan) == ["shape", "fetch", "body", "item"]
     assert plan.plumbing == {}
-    assert plan.on_loop == bytes([0, 1, 0, 0])
+    assert plan.kinds == bytes([0, 1, 0, 0])
     assert plan.has_async
 
 
