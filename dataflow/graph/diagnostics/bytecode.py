@@ -45,6 +45,7 @@ from types import CodeType, FrameType
 from typing import Final, NamedTuple
 
 __all__ = [
+    "ASKS",
     "CALLS",
     "LOADS_ATTRIBUTE",
     "OPCODES",
@@ -208,6 +209,8 @@ _AS_ASCII: Final = 3
 _CACHE: Final = dis.opmap["CACHE"]
 CALLS: Final = frozenset(dis.opmap[name] for name in _CALLS if name in dis.opmap)
 """The opcodes of calls. What such an instruction asks of a placeholder, a function in C does, or `hasattr`."""
+ASKS: Final = CALLS | {dis.opmap[name] for name in _UNPACKS_MAPPING}
+"""These, and the opcodes of `**`."""
 _EXTENDED: Final = dis.opmap["EXTENDED_ARG"]
 _UNPACK: Final = dis.opmap["UNPACK_SEQUENCE"]
 

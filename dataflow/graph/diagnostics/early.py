@@ -72,7 +72,7 @@ def early(nodes: Sequence[Node], lines: Lines) -> list[Early]:
         if len(found) == before:  # else this is said of the `try` whose `finally` sets it back
             for each in _set_back(code, names, nodes, lines):
                 found.setdefault((code.co_filename, each.around.line), each)
-    return [*found.values(), *_decorated(nodes, lines)]
+    return [*found.values(), *(_decorated(nodes, lines) if lines.decorated else ())]
 
 
 def _recording_or_reading(

@@ -24,7 +24,7 @@ import numpy as np
 from dataflow.errors import TraceError
 from dataflow.graph.diagnostics import advice
 from dataflow.graph.diagnostics.bytecode import (
-    CALLS,
+    ASKS,
     asks_for_ascii,
     asks_for_attribute,
     asks_for_type,
@@ -358,8 +358,6 @@ class Placeholder(Traced):
             if name == "_mask" and frame.f_code.co_filename.startswith(NUMPY):
                 raise self._refuse_mask()
             raise AttributeError(f"{name!r}: {advice.NO_NAME}")
-        if name == "keys" and unpacks_mapping(frame.f_code, frame.f_lasti):
-            raise self._refuse_keys()
         return _pending(self, attribute(name), (), frame)
 
     def __getitem__(self, key: Any) -> Placeholder:
@@ -612,12 +610,14 @@ MOST_FIRST_ITEMS: Final = 200
 def _refuse_question(
     source: Placeholder, spec: OpSpec, rest: tuple[Any, ...], frame: FrameType, code: CodeType | None, lasti: int
 ) -> None:
-    """A function is called that looks at `source`, maybe to decide by what it finds.
+    """A function is called that looks at `source`, maybe to decide by what it finds; or `**` takes all of its items.
 
     Functions made from Fortran look for a number in whatever has items: in the first of these, and so on. That would
     end with the stack of the process.
     """
     if not rest:
+        if spec.name == "keys" and unpacks_mapping(frame.f_code, frame.f_lasti):
+            raise source._refuse_keys()
         if asks_for_attribute(frame):
             raise source._refuse_attribute(spec.name)
         return
@@ -638,15 +638,13 @@ def _pending(source: Placeholder, spec: OpSpec, rest: tuple[Any, ...], frame: Fr
         raise stranger(source)
     code: CodeType | None
     code, lasti = frame.f_code, frame.f_lasti
-    called = code.co_code[lasti] in CALLS
+    asked = code.co_code[lasti] in ASKS
     if PASSED_OVER[code.co_filename]:
         code, lasti = _users(frame)
-    if called:
+    if asked:
         _refuse_question(source, spec, rest, frame, code, lasti)
-    if code is not recording.latest:
-        recording.meet(code)
-    if recording.guarded:
-        recording.lines.plumbing.setdefault((id(code), lasti), spec.name)
+    if code is not recording.plain:
+        recording.ask(code, lasti, spec.name)
     made = _new(PendingPlaceholder)
     _set_ref(made, None)
     _set_trace(made, recording)

@@ -73,7 +73,6 @@ class Trace:
         "dispatching",
         "failed",
         "first",
-        "guarded",
         "inputs",
         "labels",
         "late",
@@ -84,6 +83,7 @@ class Trace:
         "names",
         "nodes",
         "owner",
+        "plain",
         "refused",
         "refused_at",
         "refused_last",
@@ -122,8 +122,8 @@ class Trace:
         self.lines = Lines()
         self.latest: CodeType | None = None
         """The code that recorded the latest node, or asked for the latest plumbing."""
-        self.guarded = False
-        """Whether that is the user's own code and has statements, such as `try`."""
+        self.plain: CodeType | None = None
+        """The same, unless it is the user's own and has statements, such as `try`."""
         self.owner = owner
         self.after: tuple[int, ...] = ()
         """What is recorded now starts after these, too."""
@@ -174,7 +174,14 @@ class Trace:
         """A node is recorded by this code, or plumbing asked for, which has not done the latest."""
         self.latest = code
         self.lines.meet(code)
-        self.guarded = id(code) in self.lines.guarded
+        self.plain = None if id(code) in self.lines.guarded else code
+
+    def ask(self, code: CodeType | None, lasti: int, name: str) -> None:
+        """Plumbing is asked for by this code, which has statements or has not done the latest."""
+        if code is not self.latest:
+            self.meet(code)
+        if self.plain is None:
+            self.lines.plumbing.setdefault((id(code), lasti), name)
 
     def label(self, number: int, name: str) -> int:
         """Give a node a name in the scope of now; the number that has it, which is another if it was taken."""
@@ -190,7 +197,7 @@ class Trace:
         self.constants, self.literals, self.closures = Constants(), Literals(), Closures()
         self.afters, self.labels, self.names, self.scopes, self.late = {}, {}, {}, {}, {}
         self.owner = None
-        self.latest, self.guarded, self.lines = None, False, Lines()
+        self.latest, self.plain, self.lines = None, None, Lines()
         self.refused_at, self.refused_last = [], None
         self.dispatching = None
 
