@@ -126,9 +126,7 @@ class Pool(Slots):
             here.run, here.attempt = outer, attempt
             with self.lock:
                 self._guests.discard(worker)
-                if run.queued:  # who would drop it may never come by
-                    run.queued = False
-                    self._turns_of(run).remove(run)
+                run.wait_no_longer()
             del worker, run, outer, attempt, wait  # the frame of a failed kernel refers back to this one
 
     def _wait(self, run: Run, wait: Callable[[], object]) -> None:
@@ -218,7 +216,7 @@ class Pool(Slots):
                 else:
                     step = core.take()
                 if run.serial:
-                    watch = bool(core.ready or len(self._serial) > run.queued) and self._may_watch
+                    watch = bool(core.ready or self._others_are_serial(run)) and self._may_watch
                 if core.ready:
                     if not run.serial:
                         other = self._call_for(run)
@@ -244,7 +242,7 @@ class Pool(Slots):
             if not run.serial or core.over or self._leaves(worker, run) or not core.may_go_in_order():
                 return None
             batch = worker.batch = core.claim(worker.batch_size)
-            watch = (len(batch.todo) > 1 or len(self._serial) > run.queued) and self._may_watch
+            watch = (len(batch.todo) > 1 or self._others_are_serial(run)) and self._may_watch
         if watch:
             self._monitor.wake()
         return batch
@@ -300,8 +298,6 @@ class Pool(Slots):
                         worker = self._call(anew=True)  # a resize came in between
                         continue
                     stranded = [] if self._workers else [*self._parallel.clear(), *self._serial.clear()]
-                    for run in stranded:
-                        run.queued = False
                 # Not raised here: whoever offered the last run may be the monitor, or a kernel that set the limit.
                 for run in stranded:
                     run.crash(
@@ -410,7 +406,7 @@ class Pool(Slots):
                 elif (
                     (worker.batch is not None and worker.batch.todo)
                     or run.core.ready
-                    or (worker is self._right and len(self._serial) > run.queued)
+                    or (worker is self._right and self._others_are_serial(run))
                 ):
                     self._judge(run, light=False)
                     other = self._call_for(run) or self._call_beside(run)

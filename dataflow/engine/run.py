@@ -38,7 +38,7 @@ from dataflow.engine.steps import Phase
 from dataflow.engine.strays import strays
 from dataflow.engine.tally import tally
 from dataflow.engine.telling import operator_ended, tell, tell_late, told_started
-from dataflow.engine.turns import TURN
+from dataflow.engine.turns import TURN, Turns
 from dataflow.errors import InternalError, RuntimeClosed
 from dataflow.events import OperatorEnded, RunEnded, RunStarted, observed
 from dataflow.graph.inout import changed_by
@@ -133,11 +133,11 @@ class Run:
         "outer",
         "over_at",
         "plan",
-        "queued",
         "rises_at",
         "serial",
         "service",
         "values",
+        "waits_in",
         "__weakref__",
     )
 
@@ -183,8 +183,8 @@ class Run:
         """Runs that kernels of this one wait for: a stop goes on to them."""
         self.serial = plan.shown.light
         """Whether one worker is enough, since kernels are so light that several would only be in each other's way."""
-        self.queued = False
-        """Whether it waits in the pool for workers."""
+        self.waits_in: Turns[Run] | None = None
+        """Where it waits for workers, if it does; see `turns`."""
         self.level, self.service, self.rises_at = 0, 0.0, TURN
         """See `turns`: seconds for which workers have served it, and at how many it rises to the next level."""
         self.over_at: int | None = None
@@ -209,6 +209,8 @@ class Run:
             crew.discard(worker)
             if worker is self._failing:
                 self._failing = None
+            if core.over:
+                self.wait_no_longer()
             if core.over and not core.stopped:
                 changed = not crew
                 self.plan.shown.light = self.serial
@@ -474,6 +476,7 @@ class Run:
 
     def _stop_all(self) -> None:
         """The run was stopped just now: nothing of it may start."""
+        self.wait_no_longer()
         if self.crew:
             self._astray = True
             strays.enter()
@@ -481,6 +484,11 @@ class Run:
             self.core.give_back(step)
         self.loop_steps -= len(self._due)
         self._due = []
+
+    def wait_no_longer(self) -> None:
+        """No worker is wanted: nor must a run that is over be held by those that wait."""
+        if self.waits_in is not None:
+            self.waits_in.remove(self)
 
     def hand_over(self) -> bool:
         """What has become due is the loop's from now on; returns whether anything has."""

@@ -96,9 +96,13 @@ class Slots:
         both = run.serial or self._right is None
         if self._lowest(both) >= run.level:
             return False
-        if run.queued:  # still at the level that it had when it was served last
-            self._turns_of(run).move(run)
+        if run.waits_in is not None:  # still at the level that it had when it was served last
+            run.waits_in.move(run)
         return self._lowest(both) < run.level
+
+    def _others_are_serial(self, run: Run) -> bool:
+        """Whether a serial run but this one waits for its worker."""
+        return len(self._serial) > (run.waits_in is self._serial)
 
     def _lowest(self, both: bool) -> int:
         parallel = self._parallel.lowest
@@ -114,9 +118,7 @@ class Slots:
 
     def _judge(self, run: Run, light: bool) -> None:
         """Its kernels are too light for several workers, or not."""
-        if run.queued:
-            run.queued = False
-            self._turns_of(run).remove(run)
+        run.wait_no_longer()
         run.serial = light
         if not light:
             run.core.step_by_step()
@@ -126,20 +128,15 @@ class Slots:
 
     # Whose turn it is.
 
-    def _turns_of(self, run: Run) -> Turns[Run]:
-        return self._serial if run.serial else self._parallel
-
     def _wait_for_turn(self, run: Run) -> bool:
         """It waits for workers, if it has kernels for another; whether it does."""
         if not run.core.startable or (run.serial and run.crew):
             return False
-        if not run.queued:
-            run.queued = True
-            self._turns_of(run).add(run)
+        if run.waits_in is None:
+            (self._serial if run.serial else self._parallel).add(run)
         return True
 
     def _drop(self, run: Run) -> None:
-        run.queued = False
         if not self._wait_for_turn(run):  # else among those of the other kind
             self._dropped.append(run)
 
@@ -195,7 +192,7 @@ class Slots:
         """A worker has come to this run; the next to launch, if something is left for it."""
         if self._coming or len(self._workers) >= self._slots:
             return None
-        others = len(self._parallel) + len(self._serial) - run.queued
+        others = len(self._parallel) + len(self._serial) - (run.waits_in is not None)
         if not others and (run.serial or not run.core.startable > 1):
             return None
         return self._call()

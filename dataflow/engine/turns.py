@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 __all__ = ["NOBODY", "TURN", "Turns"]
 
@@ -24,6 +24,8 @@ class Waiting(Protocol):
     """What is asked of a run here."""
 
     level: int
+    waits_in: Any
+    """Where it waits, if anywhere; said here."""
 
 
 R = TypeVar("R", bound=Waiting)
@@ -53,6 +55,7 @@ class Turns(Generic[R]):
         while len(self._levels) <= run.level:
             self._levels.append(deque())
         self._levels[run.level].append(run)
+        run.waits_in = self
         self._count += 1
         self.lowest = min(self.lowest, run.level)
 
@@ -61,6 +64,7 @@ class Turns(Generic[R]):
         for level in self._levels:
             if run in level:
                 level.remove(run)
+                run.waits_in = None
                 self._count -= 1
                 break
         self.lowest = next((number for number, level in enumerate(self._levels) if level), NOBODY)
@@ -77,7 +81,9 @@ class Turns(Generic[R]):
                 run = level[0]
                 if not may(run):
                     self._count -= 1
-                    drop(level.popleft())
+                    level.popleft()
+                    run.waits_in = None
+                    drop(run)
                 elif run.level != number:
                     self._count -= 1
                     level.popleft()
@@ -91,5 +97,7 @@ class Turns(Generic[R]):
     def clear(self) -> list[R]:
         """Nobody waits any more; those who did."""
         waited = list(self)
+        for run in waited:
+            run.waits_in = None
         self.__init__()  # type: ignore[misc]
         return waited

@@ -736,3 +736,46 @@ def test_a_serial_run_that_is_cancelled_starts_nothing_more(run_async: Runner, g
             assert await chain(3) == 3
 
     run_async(main())
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_run_that_is_over_is_not_held_by_those_that_wait(run_async: Runner, pool: Pool, cancelled: bool) -> None:
+    """It stood at a level of its own, to which nobody may look for long while others come at lower ones."""
+    flow.set_num_interop_threads(1)
+    waiting: list[int] = []
+    inside, opened = threading.Event(), threading.Event()
+
+    @flow.op
+    def work(x: int) -> int:
+        spin(4e-4)
+        waiting.append(len(pool._parallel) + len(pool._serial))
+        return x
+
+    @flow.op
+    def stay(x: int) -> int:
+        inside.set()
+        assert opened.wait(20)
+        return x
+
+    @flow.pipeline
+    def p(x: int) -> int:
+        for _ in range(4):  # it rises twice
+            x = work(x)
+        return work(stay(x)) if cancelled else x
+
+    async def main() -> None:
+        for _ in range(12):
+            run = asyncio.ensure_future(p(1))
+            if cancelled:
+                await until(inside.is_set)
+                run.cancel()
+                await asyncio.wait([run])
+                opened.set()
+                await flow.quiet()
+                inside.clear()
+                opened.clear()
+            else:
+                assert await run == 1
+
+    run_async(main())
+    assert max(waiting) <= 2

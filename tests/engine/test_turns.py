@@ -19,6 +19,7 @@ class FakeRun:
         self.name = name
         self.level = level
         self.may = True
+        self.waits_in: Any = None
 
     def __repr__(self) -> str:
         return f"{self.name}@{self.level}"
