@@ -6,13 +6,13 @@ Operators are declared with `op`, composed with `pipeline`, and awaited. Those t
 at the same time, on at most `get_num_interop_threads()` threads; the event loop stays free.
 """
 
-from dataflow.engine.hosting import Runtime
-from dataflow.engine.info import ParallelInfo, parallel_info
-from dataflow.engine.limits import Limit
-from dataflow.engine.places import StillRunning
-from dataflow.engine.run import checkpoint
-from dataflow.engine.runtime import quiet
-from dataflow.engine.stream import Stream
+from dataflow.engine.runs.driver import quiet
+from dataflow.engine.runs.limits import Limit
+from dataflow.engine.runs.run import checkpoint
+from dataflow.engine.service.info import ParallelInfo, parallel_info
+from dataflow.engine.service.runtime import Runtime
+from dataflow.engine.service.stream import Stream
+from dataflow.engine.service.ticket import StillRunning
 from dataflow.errors import (
     DataflowError,
     GraphError,

@@ -47,11 +47,6 @@ CORE = f"{PACKAGE}.engine.scheduler"
 STARTERS = {f"{PACKAGE}.engine.executors", f"{PACKAGE}.engine.monitor"}
 CORE_REFUSES = {"_thread", "asyncio", "concurrent", "logging", "numpy", "os", "threading", "time", "uvloop"}
 
-CIRCLES_OF_TYPES = {
-    (f"{PACKAGE}.engine.managed", f"{PACKAGE}.engine.runtime"),
-}
-"""Imports for types that close a circle and stay until the engine is rebuilt."""
-
 OPTIONAL_EXTRAS = {"IPython", "PIL", "dask", "distributed", "matplotlib", "onnx", "opentelemetry", "uvloop"}
 """What may be imported inside a function: packages that a user may do without, or that would make import slow. At the
 top of a module only where `import dataflow` does not come by."""
@@ -218,10 +213,9 @@ def imports_go_down(house: House) -> list[str]:
 def no_cycles(house: House) -> list[str]:
     """Those for type checking do not run, and close one all the same: of two that name each other, neither is below."""
     graph: dict[str, set[str]] = {name: set() for name in house}
-    for module, target, found in edges(house):
+    for module, target, _ in edges(house):
         # `from . import x` in a package that has no x reaches the package itself: not a cycle, a missing name.
-        excused = found.for_types_only and (module.name, target.name) in CIRCLES_OF_TYPES
-        if module is not target and not excused:
+        if module is not target:
             graph[module.name].add(target.name)
     try:
         graphlib.TopologicalSorter(graph).prepare()
@@ -467,15 +461,3 @@ def test_a_planted_violation_is_found(rule, path, text, complaint):
 
 def test_every_rule_has_a_violation_planted():
     assert list(PLANTED) == RULES
-
-
-def test_the_circles_that_stay_are_circles_still(house):
-    """Whoever opens one takes it off the list."""
-    for_types = {(module.name, target.name) for module, target, found in edges(house) if found.for_types_only}
-    assert for_types >= CIRCLES_OF_TYPES
-
-
-def test_a_circle_that_stays_is_one_of_types_alone():
-    managed, back = "engine/managed.py", {"engine/runtime.py": "from . import managed"}
-    assert no_cycles(parse(SOUND | back | {managed: f"{FOR_TYPES}from . import runtime"})) == []
-    assert len(no_cycles(parse(SOUND | back | {managed: "from . import runtime"}))) == 1

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import dataflow as flow
-from dataflow.engine import runtime
+from dataflow.engine.runs import driver
 
 Runner = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -287,13 +287,13 @@ def test_values_that_contain_themselves_and_deep_ones_are_arguments_like_others(
 
 def test_a_large_argument_is_looked_through_by_a_worker(run_async: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[bool] = []
-    of = runtime.Held.looked_through
+    of = driver.Held.looked_through
 
     def noted(value: Any) -> Any:
         looked.append(threading.current_thread() is not threading.main_thread())
         return of(value)
 
-    monkeypatch.setattr(runtime.Held, "looked_through", noted)
+    monkeypatch.setattr(driver.Held, "looked_through", noted)
     array = np.zeros(2)
     many = [1.0] * 100_000 + [array]
 

@@ -43,7 +43,7 @@ from time import perf_counter
 
 from dataflow.engine.executors import submit
 from dataflow.engine.monitor import Monitor, View
-from dataflow.engine.run import Run, here
+from dataflow.engine.runs.run import Run, here
 from dataflow.engine.scheduler import END, Batch
 from dataflow.engine.slots import Slots
 from dataflow.engine.worker import BATCH_SECONDS, FIRST_BATCH, IN_ORDER, LARGEST_BATCH, Worker, clear_frames, serve

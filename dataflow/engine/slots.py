@@ -16,7 +16,7 @@ from threading import Lock
 
 from dataflow.engine.executors import Executors
 from dataflow.engine.lock import engine_lock
-from dataflow.engine.run import Run
+from dataflow.engine.runs.run import Run
 from dataflow.engine.turns import NOBODY, Turns
 from dataflow.engine.worker import LOCKED, Worker
 

@@ -23,8 +23,8 @@ from time import perf_counter, process_time, sleep, thread_time, time_ns
 from types import FrameType
 from typing import Any, Final, Protocol
 
-from dataflow.engine.failure import trimmed
-from dataflow.engine.run import Run
+from dataflow.engine.runs.failure import trimmed
+from dataflow.engine.runs.run import Run
 from dataflow.engine.scheduler import END, Batch
 from dataflow.events import OperatorEnded, observed
 from dataflow.graph.plan import SEVERAL

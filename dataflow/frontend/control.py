@@ -16,7 +16,7 @@ from functools import lru_cache, partial
 from types import MethodType
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
-from dataflow.engine.hosting import Runtime
+from dataflow.engine.service.runtime import Runtime
 from dataflow.frontend.op import Op
 from dataflow.frontend.pipeline import Pipeline
 from dataflow.graph.inout import in_order

@@ -25,9 +25,9 @@ from typing import (
     overload,
 )
 
-from dataflow.engine.hosting import Runtime
-from dataflow.engine.limits import Limit
-from dataflow.engine.runtime import Driver, default_runtime
+from dataflow.engine.runs.driver import Driver, default_runtime
+from dataflow.engine.runs.limits import Limit
+from dataflow.engine.service.runtime import Runtime
 from dataflow.frontend.arguments import check_inputs
 from dataflow.frontend.called import BELOW_THE_WRAPPER, call_error, signature_of, wraps_unseen
 from dataflow.frontend.coroutines import GivesCoroutines, gives_coroutines

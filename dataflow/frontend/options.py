@@ -13,7 +13,7 @@ from numbers import Real
 from operator import index
 from typing import Any, Final, SupportsIndex, TypeAlias, TypedDict, cast
 
-from dataflow.engine.limits import Limit
+from dataflow.engine.runs.limits import Limit
 from dataflow.graph.nodes import Options
 
 __all__ = ["Asked", "Changes", "RetryOn", "changed", "check_inout", "checked"]

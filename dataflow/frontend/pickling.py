@@ -27,7 +27,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from dataflow.engine.hosting import Runtime
+from dataflow.engine.service.runtime import Runtime
 from dataflow.frontend.methods import MethodKind
 from dataflow.graph.nodes import Declared
 

@@ -19,9 +19,9 @@ from types import FunctionType, MethodType
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast, overload
 from warnings import warn_explicit
 
-from dataflow.engine.hosting import Runtime
-from dataflow.engine.runtime import Driver, default_runtime
-from dataflow.engine.stream import Stream
+from dataflow.engine.runs.driver import Driver, default_runtime
+from dataflow.engine.service.runtime import Runtime
+from dataflow.engine.service.stream import Stream
 from dataflow.errors import TraceWarning
 from dataflow.frontend.arguments import check_inputs
 from dataflow.frontend.coroutines import GivesCoroutines, innermost

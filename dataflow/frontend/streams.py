@@ -11,9 +11,9 @@ from enum import Enum
 from types import CoroutineType
 from typing import Any, Literal, TypeVar
 
-from dataflow.engine.hosting import Runtime
-from dataflow.engine.items import Calls, OnError, OnFull, Options
-from dataflow.engine.stream import Stream
+from dataflow.engine.service.items import Calls, OnError, OnFull, Options
+from dataflow.engine.service.runtime import Runtime
+from dataflow.engine.service.stream import Stream
 from dataflow.frontend.scan import Carried, CarryingCalls
 from dataflow.frontend.target import Target
 from dataflow.frontend.task import Task

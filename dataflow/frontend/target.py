@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Protocol
 
-from dataflow.engine.runtime import Driver
+from dataflow.engine.runs.driver import Driver
 from dataflow.frontend.signature import Parameters
 from dataflow.graph.plan import Plan
 from dataflow.graph.tracing.tracer import Trace

@@ -21,8 +21,8 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from dataflow.engine.loop import running_loop
-from dataflow.engine.runtime import MANY, off_loop
+from dataflow.engine.runs.driver import MANY, off_loop
+from dataflow.engine.runs.loop import running_loop
 from dataflow.frontend.arguments import await_it
 from dataflow.graph.nodes import Ref
 from dataflow.graph.once import LOOKED_AT, ORDINARY, Later, close_coroutines, described, later_within

@@ -115,7 +115,7 @@ class Plan:
     least_timeout: float | None
     """The smallest of those of kernels."""
     entered: list[Caller] = field(default_factory=list)
-    """`calls` as workers call them, where some kernel has a timeout or a limit; see `dataflow.engine.retries`."""
+    """`calls` as workers call them, where some kernel has a timeout or a limit; see `dataflow.engine.runs.retries`."""
     _variants: dict[tuple[Hashable, ...], Plan] = field(default_factory=dict)
     """The plans for inputs of which some are one object, or stateful."""
     _constants: list[frozenset[int]] = field(default_factory=list)

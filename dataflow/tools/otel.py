@@ -20,7 +20,7 @@ from collections.abc import Callable
 from threading import current_thread
 from typing import NamedTuple
 
-from dataflow.engine.failure import in_one_line
+from dataflow.engine.runs.failure import in_one_line
 from dataflow.events import KINDS, Event, LateFailure, OperatorEnded, Retrying, RunEnded, RunStarted, observe
 
 try:

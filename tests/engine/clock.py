@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dataflow.engine.clock import Clock
+from dataflow.engine.runs.clock import Clock
 
 
 @dataclass(eq=False)

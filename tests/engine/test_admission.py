@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from dataflow.engine.admission import LEAST, RECENT, UNKNOWN, Admission, Openness
-from dataflow.engine.places import Outcome, Place, Standing
+from dataflow.engine.service.admission import LEAST, RECENT, UNKNOWN, Admission, Openness
+from dataflow.engine.service.ticket import Outcome, Place, Standing
 from dataflow.errors import InternalError, Overloaded, RuntimeClosed
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import dataflow as flow
-from dataflow.engine.run import here
+from dataflow.engine.runs.run import here
 from dataflow.events import LateFailure
 
 Runner = Callable[[Any], Any]

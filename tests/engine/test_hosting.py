@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 import dataflow as flow
-from dataflow.engine import hosting
-from dataflow.engine.places import current_place
-from dataflow.engine.runtime import default_runtime
+from dataflow.engine.runs.driver import default_runtime
+from dataflow.engine.service import runtime
+from dataflow.engine.service.ticket import current_place
 from tests.conftest import LOOPS
 from tests.release import let_go, settles
 
@@ -878,7 +878,7 @@ def test_runs_inside_runs_begin_also_while_it_closes(run_async: Runner) -> None:
         assert await task == 2 * (9 + 2) + 1
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(hosting, "GRACE", 20.0)
+        patched.setattr(runtime, "GRACE", 20.0)
         run_async(main())
 
 
@@ -970,7 +970,7 @@ def test_a_kernel_of_a_run_inside_is_reported_too(run_async: Runner, inside: str
         assert await rt.aclose() == []
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(hosting, "GRACE", 0.01)
+        patched.setattr(runtime, "GRACE", 0.01)
         run_async(main())
 
 
@@ -1033,7 +1033,7 @@ def test_the_shortest_patience_counts_for_all(run_async: Runner) -> None:
             await task
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(hosting, "GRACE", 0.01)
+        patched.setattr(runtime, "GRACE", 0.01)
         run_async(main())
 
 
@@ -1052,7 +1052,7 @@ def test_closed_from_another_loop(run_async: Runner) -> None:
                 await task
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(hosting, "GRACE", 20.0)  # as long as this loop needs to stop its run
+        patched.setattr(runtime, "GRACE", 20.0)  # as long as this loop needs to stop its run
         run_async(main())
 
 

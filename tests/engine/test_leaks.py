@@ -19,7 +19,7 @@ import pytest
 
 import dataflow as flow
 from dataflow.engine.pool import process_pool
-from dataflow.engine.run import Run
+from dataflow.engine.runs.run import Run
 from dataflow.engine.scheduler import Batch, Scheduler
 from dataflow.engine.worker import Worker
 from tests.release import FREE_THREADED, let_go, settles

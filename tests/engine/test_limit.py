@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import dataflow as flow
-from dataflow.engine import managed
+from dataflow.engine.runs import backoff
 from tests.conftest import LOOPS
 from tests.engine.clock import FakeClock, failure, until
 
@@ -28,7 +28,7 @@ Runner = Callable[[Any], Any]
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClock]:
     """No test takes time."""
     fake = FakeClock()
-    monkeypatch.setattr(managed, "process_clock", fake)
+    monkeypatch.setattr(backoff, "process_clock", fake)
     yield fake
     assert fake.pending == 0
     asyncio.run(flow.quiet())

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 import dataflow as flow
-from dataflow.engine import managed
 from dataflow.engine.pool import process_pool
-from dataflow.engine.strays import strays
+from dataflow.engine.runs import backoff
+from dataflow.engine.runs.orphans import strays
 from dataflow.events import Event, LateFailure, OperatorEnded, Retrying, RunEnded, RunStarted
 from tests.engine.clock import FakeClock, failure, until
 from tests.release import let_go, settles
@@ -29,7 +29,7 @@ Runner = Callable[[Any], Any]
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClock]:
     """No test takes time: what waits, waits until the test lets it go on."""
     fake = FakeClock()
-    monkeypatch.setattr(managed, "process_clock", fake)
+    monkeypatch.setattr(backoff, "process_clock", fake)
     yield fake
     assert fake.pending == 0, "no timer is left"
     asyncio.run(flow.quiet())  # a kernel that has failed may be on its way out
@@ -177,7 +177,7 @@ def test_in_map_and_cond_and_on_methods(run_async: Runner) -> None:
             await asyncio.sleep(0)
         assert await task == (2, [11, 21], 31)
 
-    run_async(main(managed.process_clock))
+    run_async(main(backoff.process_clock))
     assert sorted(ran) == [1, 1, 10, 10, 20, 20, 30, 30]
 
 
@@ -776,8 +776,8 @@ def test_the_wait_doubles_up_to_a_bound(run_async: Runner, clock: FakeClock) -> 
     long, longer = Flaky(*[OSError] * 12), Flaky(*[OSError] * 3)
 
     async def main() -> None:
-        for flaky, backoff in ((long, None), (longer, 100)):
-            run = asyncio.create_task(single(as_async(flaky, retries=12, backoff=backoff))(1))
+        for flaky, first in ((long, None), (longer, 100)):
+            run = asyncio.create_task(single(as_async(flaky, retries=12, backoff=first))(1))
             while not run.done():
                 clock.advance(100)
                 await asyncio.sleep(0)

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import dataflow as flow
-from dataflow.engine import feeder as engine
-from dataflow.engine.items import StreamRun
+from dataflow.engine.service import feeder as engine
+from dataflow.engine.service.items import StreamRun
 from dataflow.events import RunEnded, RunStarted
 from tests.release import FREE_THREADED, let_go
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import dataflow as flow
-from dataflow.engine.admission import Openness
+from dataflow.engine.service.admission import Openness
 
 Runner = Callable[[Any], Any]
 

@@ -15,8 +15,9 @@ from enum import Enum
 from time import time_ns
 from typing import Any, Protocol
 
-from dataflow.engine.failure import forget_item, in_item
-from dataflow.engine.runtime import HostedRun, begin
+from dataflow.engine.runs.driver import begin
+from dataflow.engine.runs.failure import forget_item, in_item
+from dataflow.engine.runs.hosted import HostedRun
 from dataflow.events import RunEnded, observed
 from dataflow.graph.plan import Plan
 

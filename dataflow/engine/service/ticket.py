@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
-from dataflow.engine.run import Run
+from dataflow.engine.runs.run import Run
 from dataflow.errors import RuntimeClosed
 from dataflow.graph.plan import Plan
 

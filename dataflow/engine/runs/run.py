@@ -31,13 +31,13 @@ from typing import Any, Protocol
 
 from numpy import ndarray
 
-from dataflow.engine.failure import NO_RUN, also_failed, arrive, delivered, wrong_result
 from dataflow.engine.lock import engine_lock
+from dataflow.engine.runs.failure import NO_RUN, also_failed, arrive, delivered, wrong_result
+from dataflow.engine.runs.metrics import tally
+from dataflow.engine.runs.notify import operator_ended, tell, tell_late, told_started
+from dataflow.engine.runs.orphans import strays
 from dataflow.engine.scheduler import Scheduler
 from dataflow.engine.steps import Phase
-from dataflow.engine.strays import strays
-from dataflow.engine.tally import tally
-from dataflow.engine.telling import operator_ended, tell, tell_late, told_started
 from dataflow.engine.turns import TURN, Turns
 from dataflow.errors import InternalError, RuntimeClosed
 from dataflow.events import OperatorEnded, RunEnded, RunStarted, observed

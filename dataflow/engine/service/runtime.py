@@ -24,13 +24,22 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
-from dataflow.engine.admission import Admission, Openness
-from dataflow.engine.info import ParallelInfo
-from dataflow.engine.loop import loop_runs_here, running_loop
-from dataflow.engine.places import Awaiter, Holder, Outcome, Place, StillRunning, current_place, encloses, nearest
-from dataflow.engine.run import Run, here
-from dataflow.engine.runtime import Driver, NestedRun, awaiting_loop
-from dataflow.engine.strays import strays
+from dataflow.engine.runs.driver import Driver, NestedRun, awaiting_loop
+from dataflow.engine.runs.loop import loop_runs_here, running_loop
+from dataflow.engine.runs.orphans import strays
+from dataflow.engine.runs.run import Run, here
+from dataflow.engine.service.admission import Admission, Openness
+from dataflow.engine.service.info import ParallelInfo
+from dataflow.engine.service.ticket import (
+    Awaiter,
+    Holder,
+    Outcome,
+    Place,
+    StillRunning,
+    current_place,
+    encloses,
+    nearest,
+)
 from dataflow.errors import RuntimeClosed
 from dataflow.graph.nodes import Kind, OpSpec
 from dataflow.graph.plan import Plan, make_plan

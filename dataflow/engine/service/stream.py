@@ -31,11 +31,11 @@ from contextvars import Context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from dataflow.engine.feeder import OPEN, Feed, Progress, enter, is_within
-from dataflow.engine.items import Calls, Item, ItemState, OnError, Options, caught
-from dataflow.engine.loop import running_loop
-from dataflow.engine.places import Host, outlived
-from dataflow.engine.run import here
+from dataflow.engine.runs.loop import running_loop
+from dataflow.engine.runs.run import here
+from dataflow.engine.service.feeder import OPEN, Feed, Progress, enter, is_within
+from dataflow.engine.service.items import Calls, Item, ItemState, OnError, Options, caught
+from dataflow.engine.service.ticket import Host, outlived
 from dataflow.errors import InternalError
 
 __all__ = ["Stream"]

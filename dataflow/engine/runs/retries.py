@@ -27,14 +27,14 @@ import math
 from functools import partial
 from typing import Any
 
-from dataflow.engine import managed
-from dataflow.engine.clock import Timer
-from dataflow.engine.failure import attempted, timed_out, trimmed
-from dataflow.engine.limits import Permit
-from dataflow.engine.managed import delay_after, options_of, tell_retrying
 from dataflow.engine.pool import process_pool
-from dataflow.engine.run import Attempt, Run, Serving, here
-from dataflow.engine.strays import strays
+from dataflow.engine.runs import backoff
+from dataflow.engine.runs.backoff import delay_after, options_of, tell_retrying
+from dataflow.engine.runs.clock import Timer
+from dataflow.engine.runs.failure import attempted, timed_out, trimmed
+from dataflow.engine.runs.limits import Permit
+from dataflow.engine.runs.orphans import strays
+from dataflow.engine.runs.run import Attempt, Run, Serving, here
 from dataflow.errors import OperatorTimeout
 from dataflow.graph.call import Caller
 from dataflow.graph.kinds import LIMITED, MANAGED
@@ -100,7 +100,7 @@ class Retries:
 
     def __init__(self, plan: Plan, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._clock = managed.process_clock
+        self._clock = backoff.process_clock
         self._wakes_at = NEVER if plan.least_timeout is None else self._clock.now() + plan.least_timeout
         """No attempt that is under way ends before."""
         self._timer: Timer | None = None

@@ -9,8 +9,8 @@ from typing import Any
 
 from dataflow.engine.executors import THREAD_NAME
 from dataflow.engine.pool import process_pool
-from dataflow.engine.strays import strays
-from dataflow.engine.tally import tally
+from dataflow.engine.runs.metrics import tally
+from dataflow.engine.runs.orphans import strays
 from dataflow.threads import cpus
 from dataflow.threads.blas import flaws
 from dataflow.threads.controller import process_intraop

@@ -18,9 +18,9 @@ from enum import Enum
 from inspect import isasyncgen, isgenerator
 from typing import Any
 
-from dataflow.engine.failure import trimmed
-from dataflow.engine.items import Calls, Item, ItemState, OnError, OnFull, Options, StreamRun
-from dataflow.engine.places import Host, Outcome, outlived
+from dataflow.engine.runs.failure import trimmed
+from dataflow.engine.service.items import Calls, Item, ItemState, OnError, OnFull, Options, StreamRun
+from dataflow.engine.service.ticket import Host, Outcome, outlived
 from dataflow.engine.steps import Phase
 from dataflow.errors import InternalError, Overloaded, RuntimeClosed
 from dataflow.graph.readonly import copied

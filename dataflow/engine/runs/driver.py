@@ -24,19 +24,17 @@ from functools import cache, partial
 from threading import Event, get_ident
 from typing import Any, Final, TypeVar
 
-from dataflow.engine.failure import annotate, attempted, trimmed
-from dataflow.engine.loop import loop_runs_here, running_loop
-from dataflow.engine.managed import awaited, outcome_of, see_through
-from dataflow.engine.places import StillRunning, current_place, outlived
 from dataflow.engine.pool import process_pool
-from dataflow.engine.retries import Retries, calls_of
-from dataflow.engine.run import Attempt, Run, Serving, here, within
+from dataflow.engine.runs.failure import annotate
+from dataflow.engine.runs.hosted import HostedRun
+from dataflow.engine.runs.loop import loop_runs_here, running_loop
+from dataflow.engine.runs.notify import Stopwatch
+from dataflow.engine.runs.orphans import strays
+from dataflow.engine.runs.run import Attempt, Run, here, within
+from dataflow.engine.service.ticket import StillRunning, outlived
 from dataflow.engine.steps import Phase
-from dataflow.engine.strays import strays
-from dataflow.engine.telling import Stopwatch
-from dataflow.errors import RuntimeClosed
 from dataflow.events import OperatorEnded, observed
-from dataflow.graph.nodes import Kind, Node, OpSpec
+from dataflow.graph.nodes import Kind, OpSpec
 from dataflow.graph.plan import Plan, make_plan
 from dataflow.graph.pytree import larger_than
 from dataflow.graph.readonly import ANY_RESULT, Held
@@ -46,7 +44,6 @@ from dataflow.graph.tracing.trace import trace
 __all__ = [
     "MANY",
     "Driver",
-    "HostedRun",
     "NestedRun",
     "awaiting_loop",
     "begin",
@@ -62,184 +59,6 @@ _debugs: ContextVar[int] = ContextVar("dataflow_debugs", default=0)
 
 LOOP_CHECK = 1.0
 """Seconds after which a kernel that waits for an inner run makes sure that the loop is still there."""
-
-
-class HostedRun(Run):
-    """A run with an event loop for its async ops."""
-
-    __slots__ = ("_inside", "_posted", "_swept_away", "loop", "place", "retries", "tasks")
-
-    def __init__(self, plan: Plan, inputs: list[Any], context: Context, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(plan, inputs, context)
-        self.loop = loop
-        self._inside = context.get(current_place)
-        self.place = self._inside.taken_by(self) if self._inside is not None else None
-        """In a bounded runtime: what it holds there, unless it is inside a run that holds one."""
-        self.retries = Retries(plan, loop) if plan.managed else None
-        if self.retries is not None:
-            self.calls = calls_of(plan)
-        self.tasks: dict[int, asyncio.Task[list[Any]]] = {}
-        self._posted = False
-        self._swept_away = False
-        """Whether somebody else has cancelled the task of an async op, as a loop does that shuts down."""
-
-    def post(self) -> None:
-        """Have the loop look at this run; news that come before it does are one piece of news."""
-        with self.lock:
-            if self._posted:
-                return
-            self._posted = True
-        try:
-            self.loop.call_soon_threadsafe(self._on_loop)
-        except RuntimeError:
-            self._loop_gone()
-
-    def _loop_gone(self) -> None:
-        """The loop was closed: what was on it never ends. A stopped run that outlives its loop may do so."""
-        if not self.core.over:
-            self.crash(RuntimeClosed(f"the event loop of a run of {self.plan.graph.name!r} was closed while it ran"))
-        with self.lock:
-            self.loop_steps = 0
-        self.tasks.clear()  # theirs is a thread that is gone
-        if self.place is not None:  # so is whoever would leave it
-            self.place.host.vacate(self.place)
-
-    def has_stopped(self) -> None:
-        super().has_stopped()
-        if self.retries is not None:
-            self.retries.withdraw(self)
-        if self._inside is not None and self.astray:
-            self._inside.host.notice(self, self._inside)
-
-    # Managed kernels.
-
-    def hand_over(self) -> bool:
-        """As in every run; those with a limit ask for a permit first."""
-        if self.retries is not None and self.core.asking:
-            self.retries.ask(self)
-        return super().hand_over()
-
-    def _give_back(self, step: int) -> None:
-        """A step on the loop has ended, or will never begin: its permit, if its task has not had it."""
-        if self.retries is not None and (permit := self.retries.permit(self, step)) is not None:
-            permit.give_back()
-
-    def failed(self, step: int, exc: BaseException, worker: Serving | None = None) -> None:
-        """As in every run; but a kernel may be tried again."""
-        retries = self.retries
-        if retries is None or worker is None or not retries.failed(self, step, exc, worker):
-            super().failed(step, exc, worker)
-
-    def news(self) -> None:
-        """See to what `begin` has brought about."""
-        self.changed()
-
-    def _on_loop(self) -> None:
-        """In the loop's thread: begin what is due, cancel what is no longer wanted, tell whoever waits."""
-        with self.lock:
-            self._posted = False
-            due, self._due = self._due, []
-        for step in due:
-            self._start_task(step)
-        if self.core.stopped:
-            for task in self.tasks.values():
-                if not task.cancelling():
-                    task.cancel()
-        if self.retries is not None:
-            self.retries.look(self)
-        if self.settled:
-            self._tell()
-
-    def _start_task(self, step: int) -> None:
-        if self.core.stopped:
-            with self.lock:
-                self.core.give_back(step)
-                self.loop_steps -= 1
-            self._give_back(step)
-            return
-        spec = self.plan.nodes[step].spec
-        watch = None
-        if spec.options is None:
-            watch = Stopwatch() if observed(OperatorEnded) else None
-            outcome = awaited(self, step, watch)
-        else:
-            outcome = see_through(self, step)
-        try:
-            # In the context rather than with it as an argument, which task factories of before 3.11 do not take.
-            task = self.context_inside().run(
-                self.loop.create_task, outcome, name=f"dataflow {self.plan.graph.name}.{spec.name}"
-            )
-        except BaseException as exc:  # the user's task factory failed
-            outcome.close()
-            self._give_back(step)
-            self.failed(step, exc)
-            return
-        self.tasks[step] = task
-        task.add_done_callback(partial(self._task_done, step, watch))
-
-    def context_inside(self) -> Context:
-        """For one async op: a copy of the run's context, which says that what begins in it is inside this run."""
-        context = self.context.copy()
-        context.run(within.set, self.number)
-        return context
-
-    def _task_done(self, step: int, watch: Stopwatch | None, task: asyncio.Task[list[Any]]) -> None:
-        """In the loop's thread: an async op has ended, in whatever way."""
-        del self.tasks[step]
-        succeeded, value = outcome_of(task)
-        self._give_back(step)
-        if task.cancelling() and not self.core.stopped:
-            self._swept_away = True
-        del task
-        if watch is not None and watch.began:
-            self.tell_operator(step, watch.began, watch.seconds, None if succeeded else trimmed(value))
-        if succeeded:
-            try:
-                if type(value) not in self.plan.settled[step]:
-                    value = self.settle(step, value)
-                self.values[step] = value
-            except BaseException as exc:
-                succeeded, value = False, exc
-        if succeeded:
-            self.completed(step)
-            if self.core.startable:
-                process_pool().offer(self)
-        else:
-            self.failed(step, value)
-        del value
-
-    def told_late(self, node: Node | None, error: BaseException) -> None:
-        """As in every run; but that tasks were swept away is no news to those who swept everything away."""
-        if not (self._swept_away and isinstance(error.__cause__, asyncio.CancelledError)):
-            super().told_late(node, error)
-
-    def arrived(self, step: int, exc: BaseException, node: Node) -> BaseException:
-        """As in every run; and if it was the last of several attempts, that is said, too."""
-        error = super().arrived(step, exc, node)
-        attempts = 1 if self.retries is None else self.retries.made.pop(step, 1)
-        if attempts > 1:
-            attempted(error, attempts)
-        return error
-
-    def forsake(self) -> None:
-        """Stop it, since its awaiter is gone for good: the coroutine was closed, perhaps by the garbage collector.
-
-        The collector may do so in the middle of anything, also in a thread that holds the lock of this very run and
-        would wait for itself. So where the lock is taken, the loop does it, with no lock of ours in between.
-        """
-        if self.lock.acquire(blocking=False):
-            self.lock.release()
-            self._forsaken()
-            return
-        with suppress(RuntimeError):  # the loop is closed: nobody is left who could tell the difference
-            self.loop.call_soon_threadsafe(self._forsaken)
-
-    def _forsaken(self) -> None:
-        self.stop()
-        self.abandon()
-
-    def _tell(self) -> None:
-        """The run is settled; in the loop's thread."""
 
 
 class LoopRun(HostedRun):
@@ -340,7 +159,7 @@ class NestedRun(HostedRun):
 
 
 class Driver:
-    """Where runs are started; not bound to a loop, and shared by all of them. It sets no bounds: see `hosting`."""
+    """Where runs are started; not bound to a loop, and shared by all of them. It sets no bounds: see `service.runtime`."""
 
     async def execute(self, plan: Plan, inputs: list[Any], context: Context) -> Any:
         """Run a plan and return its result.

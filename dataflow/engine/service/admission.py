@@ -29,7 +29,7 @@ from enum import Enum
 from threading import Lock, get_ident
 from time import monotonic
 
-from dataflow.engine.places import Home, Outcome, Place, Standing
+from dataflow.engine.service.ticket import Home, Outcome, Place, Standing
 from dataflow.errors import InternalError, Overloaded, RuntimeClosed
 
 __all__ = ["Admission", "Openness"]
