@@ -325,7 +325,9 @@ def _call_worker(run: Run) -> None:
     """Kernels of a run may have become ready, and nobody of its workers comes by for them."""
     if run.core.startable:
         process_pool().offer(run)
-        if run.driven:
+        # The kernel that waits for it has lent its slot, so a worker comes; to take the slot back for each step costs
+        # several switches of threads. But of a serial run it may be the only one who does not wait for its turn.
+        if run.driven and run.serial:
             run.changed()
 
 
