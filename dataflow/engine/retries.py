@@ -10,8 +10,8 @@ To a worker they are steps like others. The scheduler has their states; here is 
 
 Rules:
 
-1. `Retries` is changed under the engine's lock, but for the timers, which are the loop's thread's alone. So whether a
-   kernel had returned when its time was up is settled, and nothing is held by a step that neither runs nor is ready.
+1. `Retries` is changed under the engine's lock, so whether a kernel had returned when its time was up is settled. But
+   the timers are the loop's thread's alone, and `made` is written by the one who says what became of an attempt.
 2. A permit belongs to the step from its `grant` on. The kernel's worker gives it back; if the step is ready and no
    worker has taken it when the run is stopped, whoever stops the run does.
 3. A kernel whose time was up has failed with that, if with nothing else, also if it returns a result later. If it is to
