@@ -10,8 +10,8 @@ To a worker they are steps like others. The scheduler has their states; here is 
 
 Rules:
 
-1. `Retries` is changed under the engine's lock, but for the timers, which are the loop's thread's alone. So whether a
-   kernel had returned when its time was up is settled, and nothing is held by a step that neither runs nor is ready.
+1. `Retries` is changed under the engine's lock, so whether a kernel had returned when its time was up is settled. But
+   the timers are the loop's thread's alone, and `made` is written by the one who says what became of an attempt.
 2. A permit belongs to the step from its `grant` on. The kernel's worker gives it back; if the step is ready and no
    worker has taken it when the run is stopped, whoever stops the run does.
 3. A kernel whose time was up has failed with that, if with nothing else, also if it returns a result later. If it is to
@@ -325,7 +325,9 @@ def _call_worker(run: Run) -> None:
     """Kernels of a run may have become ready, and nobody of its workers comes by for them."""
     if run.core.startable:
         process_pool().offer(run)
-        if run.driven:
+        # The kernel that waits for it has lent its slot, so a worker comes; to take the slot back for each step costs
+        # several switches of threads. But of a serial run it may be the only one who does not wait for its turn.
+        if run.driven and run.serial:
             run.changed()
 
 
