@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from dataflow.engine.service.admission import LEAST, RECENT, UNKNOWN, Admission, Openness
-from dataflow.engine.service.ticket import Outcome, Place, Standing
+from dataflow.engine.service.ticket import Outcome, Ticket, TicketState
 from dataflow.errors import InternalError, Overloaded, RuntimeClosed
 
 
-class Home:
-    """A home of one: closed or not."""
+class LoopOfAwaiter:
+    """A loop of one: closed or not."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -30,7 +30,7 @@ class Waiter:
     def __init__(self) -> None:
         self.woken = 0
         self.dead = False
-        self.home = Home()
+        self.loop = LoopOfAwaiter()
 
     def wake(self) -> bool:
         self.woken += not self.dead
@@ -45,12 +45,12 @@ class Clock:
         return self.now
 
 
-def place(name: str = "p") -> Place:
+def place(name: str = "p") -> Ticket:
     nobody: Any = None
-    return Place(nobody, name, Waiter())
+    return Ticket(nobody, name, Waiter())
 
 
-def waiter(of: Place) -> Waiter:
+def waiter(of: Ticket) -> Waiter:
     assert isinstance(of.awaiter, Waiter)
     return of.awaiter
 
@@ -86,12 +86,12 @@ class Reference:
                 group.remove(who)
                 self.ended += 1
         while self.queue and len(self.inside) < self.runs:
-            heir = self.queue.pop(0)
-            if heir in self.dead:
+            successor = self.queue.pop(0)
+            if successor in self.dead:
                 self.ended += 1
                 continue
-            self.woken.add(heir)
-            self.inside.append(heir)
+            self.woken.add(successor)
+            self.inside.append(successor)
         if self.state == "closing" and not self.inside:
             self.state = "closed"
 
@@ -116,7 +116,7 @@ class Story:
         self.clock = Clock()
         self.real = Admission("r", max_runs, max_waiting, self.clock)
         self.ideal = Reference(max_runs, max_waiting)
-        self.places: list[Place] = []
+        self.places: list[Ticket] = []
         self.refused = 0
 
     def moves(self, size: int) -> Iterator[Move]:
@@ -166,9 +166,9 @@ class Story:
     def compare(self) -> None:
         real, ideal = self.real, self.ideal
         real.check()
-        standing = [each.standing for each in self.places]
-        assert [who for who, at in enumerate(standing) if at is Standing.HELD] == sorted(ideal.inside)
-        assert [who for who, at in enumerate(standing) if at is Standing.WAITING] == sorted(ideal.queue)
+        state = [each.state for each in self.places]
+        assert [who for who, at in enumerate(state) if at is TicketState.HELD] == sorted(ideal.inside)
+        assert [who for who, at in enumerate(state) if at is TicketState.WAITING] == sorted(ideal.queue)
         assert real.held == [self.places[who] for who in ideal.inside]
         assert real.openness.value == ideal.state
         assert {who for who, each in enumerate(self.places) if waiter(each).woken} == ideal.woken
@@ -255,11 +255,11 @@ def test_those_whose_loop_was_closed_make_room() -> None:
     admission.enter(waits)
     with pytest.raises(Overloaded):
         admission.enter(place())
-    waiter(dead).home.closed = True
+    waiter(dead).loop.closed = True
     last = place()
     assert not admission.enter(last)
-    assert (waits.standing, waiter(waits).woken) == (Standing.HELD, 1)
-    assert last.standing is Standing.WAITING
+    assert (waits.state, waiter(waits).woken) == (TicketState.HELD, 1)
+    assert last.state is TicketState.WAITING
     admission.check()
 
 
@@ -270,14 +270,19 @@ def test_a_free_place_goes_past_the_dead_to_the_first_alive() -> None:
         admission.enter(each)
     waiter(places[1]).dead = waiter(places[2]).dead = True
     admission.leave(places[0])
-    assert [each.standing for each in places[1:]] == [Standing.LEFT, Standing.LEFT, Standing.HELD, Standing.WAITING]
+    assert [each.state for each in places[1:]] == [
+        TicketState.LEFT,
+        TicketState.LEFT,
+        TicketState.HELD,
+        TicketState.WAITING,
+    ]
     admission.check()
 
 
 @pytest.mark.parametrize("outcome", [Outcome.DONE, Outcome.CANCELLED])
 def test_a_place_may_be_left_in_a_thread_that_has_the_lock(outcome: Outcome) -> None:
     """The garbage collector closes a forgotten coroutine there: the clock, read under the lock, stands for it here."""
-    forgotten: list[Place] = []
+    forgotten: list[Ticket] = []
 
     def clock() -> float:
         while forgotten:
@@ -290,13 +295,13 @@ def test_a_place_may_be_left_in_a_thread_that_has_the_lock(outcome: Outcome) -> 
     admission.enter(first)
     forgotten.append(first)
     admission.enter(second)
-    assert (first.standing, second.standing) == (Standing.LEFT, Standing.HELD)
+    assert (first.state, second.state) == (TicketState.LEFT, TicketState.HELD)
     admission.check()
     admission.enter(place())
     admission.enter(third)
     forgotten.append(third)
     admission.leave(second)
-    assert third.standing is Standing.LEFT
+    assert third.state is TicketState.LEFT
     admission.check()
     assert sum(admission.counts.values()) == 3
 
@@ -344,7 +349,7 @@ def test_check_finds_what_is_broken() -> None:
     admission._held.clear()
     with pytest.raises(InternalError, match="invariant 4 "):
         admission.check()
-    admission._homes.clear()
+    admission._loops.clear()
     with pytest.raises(InternalError, match="invariant 5 "):
         admission.check()
     admission._waiting[place()] = None
@@ -360,20 +365,20 @@ def test_many_threads_never_exceed_the_places_and_lose_none() -> None:
     class Bell:
         def __init__(self) -> None:
             self.event = threading.Event()
-            self.home = home
+            self.loop = loop
 
         def wake(self) -> bool:
             self.event.set()
             return True
 
-    home = Home()
+    loop = LoopOfAwaiter()
 
     def visit() -> None:
         try:
             for _ in range(100):
                 bell = Bell()
                 nobody: Any = None
-                mine = Place(nobody, "p", bell)
+                mine = Ticket(nobody, "p", bell)
                 if not admission.enter(mine):
                     assert bell.event.wait(20)
                 with lock:

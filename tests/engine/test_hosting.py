@@ -21,7 +21,7 @@ import pytest
 import dataflow as flow
 from dataflow.engine.runs.driver import default_runtime
 from dataflow.engine.service import runtime
-from dataflow.engine.service.ticket import current_place
+from dataflow.engine.service.ticket import current_ticket
 from tests.conftest import LOOPS
 from tests.release import let_go, settles
 
@@ -602,7 +602,7 @@ def test_contexts_of_runs_still_share_what_they_may(run_async: Runner) -> None:
 
     @flow.op
     def look(x: int) -> int:
-        place = current_place.get()
+        place = current_ticket.get()
         seen.append((variable.get(), type(place).__eq__ is object.__eq__))
         variable.set("changed by a kernel")
         return x
@@ -614,7 +614,7 @@ def test_contexts_of_runs_still_share_what_they_may(run_async: Runner) -> None:
     async def main() -> None:
         variable.set("the caller's")
         await p.on(flow.Runtime(max_runs=1))(1)
-        assert current_place.get() is None
+        assert current_ticket.get() is None
         assert variable.get() == "the caller's"
 
     run_async(main())

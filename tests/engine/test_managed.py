@@ -17,7 +17,7 @@ import pytest
 import dataflow as flow
 from dataflow.engine.pool import process_pool
 from dataflow.engine.runs import backoff
-from dataflow.engine.runs.orphans import strays
+from dataflow.engine.runs.orphans import orphans
 from dataflow.events import Event, LateFailure, OperatorEnded, Retrying, RunEnded, RunStarted
 from tests.engine.clock import FakeClock, failure, until
 from tests.release import let_go, settles
@@ -1151,10 +1151,10 @@ def test_a_queued_attempt_of_a_run_that_is_over_never_begins(run_async: Runner) 
         many = asyncio.create_task(flow.pipeline(lambda: [never(n) for n in range(10)])())
         for _ in range(5):
             await asyncio.sleep(0)
-        before = len(strays)
+        before = len(orphans)
         many.cancel()
         assert isinstance(await failure(many), asyncio.CancelledError)
-        assert len(strays) == before == 0
+        assert len(orphans) == before == 0
         blocker.opened.set()
         await first
         await single(plain_add)(1, 2)

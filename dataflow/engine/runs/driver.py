@@ -29,7 +29,7 @@ from dataflow.engine.runs.failure import annotate
 from dataflow.engine.runs.hosted import HostedRun
 from dataflow.engine.runs.loop import loop_runs_here, running_loop
 from dataflow.engine.runs.notify import Stopwatch
-from dataflow.engine.runs.orphans import strays
+from dataflow.engine.runs.orphans import orphans
 from dataflow.engine.runs.run import Attempt, Run, here, within
 from dataflow.engine.service.ticket import StillRunning, outlived
 from dataflow.engine.steps import Phase
@@ -159,7 +159,7 @@ class NestedRun(HostedRun):
 
 
 class Driver:
-    """Where runs are started; not bound to a loop, and shared by all of them. It sets no bounds: see `service.runtime`."""
+    """Where runs are started; not bound to a loop, and shared by all of them. It sets no bounds: `Runtime` does."""
 
     async def execute(self, plan: Plan, inputs: list[Any], context: Context) -> Any:
         """Run a plan and return its result.
@@ -339,8 +339,8 @@ def _raised(succeeded: bool, value: Any) -> Any:
 def begin(run: HostedRun) -> None:
     """Start a run, and offer what is ready of it to the pool; in the thread that waits for it."""
     run.begin()
-    if run.place is not None and run.place.expelled:  # between its admission and now: who expelled it saw no run
-        run.stop(run.place.expulsion())
+    if run.ticket is not None and run.ticket.expelled:  # between its admission and now: who expelled it saw no run
+        run.stop(run.ticket.expulsion())
     if run.core.startable:
         process_pool().offer(run)
     if run.loop_steps or run.settled or run.retries is not None:
@@ -413,7 +413,7 @@ async def quiet() -> None:
         with suppress(RuntimeError):  # the loop was closed in the meantime, and nobody waits
             loop.call_soon_threadsafe(done)
 
-    strays.when_none(tell)
+    orphans.when_none(tell)
     await waiter
 
 

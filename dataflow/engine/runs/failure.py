@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from dataflow import errors
 from dataflow.errors import OperatorError, OperatorTimeout
 from dataflow.graph.diagnostics.bytecode import raises
 from dataflow.graph.nodes import Graph, Kind, Node, Ref
@@ -49,7 +50,7 @@ __all__ = [
 ]
 
 _PREFIX = "dataflow: "
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_PACKAGE = os.path.dirname(os.path.abspath(errors.__file__)) + os.sep
 _NEVER_RAW = (StopIteration, asyncio.CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit)
 _DELIVERS = frozenset({"outcome", "serial"})
 """The functions of ours that raise in front of an awaiter what an operator had raised."""

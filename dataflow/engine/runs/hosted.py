@@ -26,7 +26,7 @@ from dataflow.engine.runs.failure import attempted, timed_out, trimmed
 from dataflow.engine.runs.notify import Stopwatch
 from dataflow.engine.runs.retries import Retries, calls_of
 from dataflow.engine.runs.run import Run, Serving, within
-from dataflow.engine.service.ticket import current_place
+from dataflow.engine.service.ticket import current_ticket
 from dataflow.errors import RuntimeClosed
 from dataflow.events import OperatorEnded, observed
 from dataflow.graph.nodes import Node
@@ -38,13 +38,13 @@ __all__ = ["HostedRun"]
 class HostedRun(Run):
     """A run with an event loop for its async ops."""
 
-    __slots__ = ("_inside", "_posted", "_swept_away", "loop", "place", "retries", "tasks")
+    __slots__ = ("_inside", "_posted", "_swept_away", "loop", "retries", "tasks", "ticket")
 
     def __init__(self, plan: Plan, inputs: list[Any], context: Context, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(plan, inputs, context)
         self.loop = loop
-        self._inside = context.get(current_place)
-        self.place = self._inside.taken_by(self) if self._inside is not None else None
+        self._inside = context.get(current_ticket)
+        self.ticket = self._inside.taken_by(self) if self._inside is not None else None
         """In a bounded runtime: what it holds there, unless it is inside a run that holds one."""
         self.retries = Retries(plan, loop) if plan.managed else None
         if self.retries is not None:
@@ -72,15 +72,15 @@ class HostedRun(Run):
         with self.lock:
             self.loop_steps = 0
         self.tasks.clear()  # theirs is a thread that is gone
-        if self.place is not None:  # so is whoever would leave it
-            self.place.host.vacate(self.place)
+        if self.ticket is not None:  # so is whoever would leave it
+            self.ticket.host.release(self.ticket)
 
     def has_stopped(self) -> None:
         super().has_stopped()
         if self.retries is not None:
             self.retries.withdraw(self)
-        if self._inside is not None and self.astray:
-            self._inside.host.notice(self, self._inside)
+        if self._inside is not None and self.orphaned:
+            self._inside.host.orphaned(self, self._inside)
 
     # Managed kernels.
 

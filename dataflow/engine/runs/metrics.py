@@ -11,7 +11,7 @@ from collections.abc import Callable
 from itertools import count
 from threading import Lock
 
-__all__ = ["Tally", "tally"]
+__all__ = ["RunMetrics", "run_metrics"]
 
 
 class Counter:
@@ -30,7 +30,7 @@ class Counter:
         return told
 
 
-class Tally:
+class RunMetrics:
     """The counters of all runs."""
 
     def __init__(self) -> None:
@@ -47,6 +47,6 @@ class Tally:
         return {"started": started, "in_progress": max(0, started - sum(ended.values())), **ended}
 
 
-tally = Tally()
+run_metrics = RunMetrics()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: Tally.__init__(tally))
+    os.register_at_fork(after_in_child=lambda: RunMetrics.__init__(run_metrics))

@@ -1,4 +1,4 @@
-"""Stray runs: those that are over while a kernel of theirs still runs, in the whole process."""
+"""Orphans: runs that are over while a kernel of theirs still runs, in the whole process."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable
 from threading import RLock
 
-__all__ = ["Strays", "strays"]
+__all__ = ["Orphans", "orphans"]
 
 
-class Strays:
+class Orphans:
     """Counts them, and tells whoever waits until there are none."""
 
     def __init__(self) -> None:
@@ -56,6 +56,6 @@ class Strays:
         tell()
 
 
-strays = Strays()
+orphans = Orphans()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: Strays.__init__(strays))
+    os.register_at_fork(after_in_child=lambda: Orphans.__init__(orphans))

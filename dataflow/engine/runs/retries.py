@@ -33,7 +33,7 @@ from dataflow.engine.runs.backoff import delay_after, options_of, tell_retrying
 from dataflow.engine.runs.clock import Timer
 from dataflow.engine.runs.failure import attempted, timed_out, trimmed
 from dataflow.engine.runs.limits import Permit
-from dataflow.engine.runs.orphans import strays
+from dataflow.engine.runs.orphans import orphans
 from dataflow.engine.runs.run import Attempt, Run, Serving, here
 from dataflow.errors import OperatorTimeout
 from dataflow.graph.call import Caller
@@ -229,7 +229,7 @@ class Retries:
             else:
                 run.core.overrun(step)
                 self._overdue[step] = delay
-                strays.enter()
+                orphans.enter()
         if delay is None:
             run.has_stopped()
             run.changed()
@@ -310,7 +310,7 @@ class Retries:
         run.tell_of(worker)
         run.post()
         if delay is not None:
-            strays.leave()
+            orphans.leave()
 
     def _rest(self, run: Run, step: int, delay: float | None, worker: Serving) -> None:
         """Under the lock: an attempt is over; the next one is after so long, if the run goes on."""

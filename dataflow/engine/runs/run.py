@@ -13,7 +13,7 @@ Rules:
    steps that were taken after that; it is emptied by the one whom the core told to release it. Once the run is
    stopped, all are emptied but those that a step in flight reads or makes.
 3. After a stop no step starts: the core gives out nothing, and what a worker has of a batch is taken from it. A kernel
-   that still runs keeps the run *stray* until it returns, and its result is dropped.
+   that still runs makes the run an *orphan* until it returns, and its result is dropped.
 4. A run that was not stopped is settled when all workers have left it, and so have put in order what its kernels had,
    such as BLAS threads; one that has failed, when all have left that are in no kernel of it; one that was stopped
    otherwise, at once.
@@ -33,9 +33,9 @@ from numpy import ndarray
 
 from dataflow.engine.lock import engine_lock
 from dataflow.engine.runs.failure import NO_RUN, also_failed, arrive, delivered, wrong_result
-from dataflow.engine.runs.metrics import tally
+from dataflow.engine.runs.metrics import run_metrics
 from dataflow.engine.runs.notify import operator_ended, tell, tell_late, told_started
-from dataflow.engine.runs.orphans import strays
+from dataflow.engine.runs.orphans import orphans
 from dataflow.engine.scheduler import Scheduler
 from dataflow.engine.steps import Phase
 from dataflow.engine.turns import TURN, Turns
@@ -111,7 +111,7 @@ class Run:
 
     __slots__ = (
         "_also",
-        "_astray",
+        "_orphaned",
         "_blame",
         "_due",
         "_error",
@@ -169,7 +169,7 @@ class Run:
         """The workers that are here."""
         self._failing: Serving | None = None
         """The one whose kernel has failed and so stopped the run, until it departs."""
-        self._astray = False
+        self._orphaned = False
         """Whether the run was stopped while workers were in its kernels, and they still are."""
         self._due: list[int] = []
         self.loop_steps = 0
@@ -218,9 +218,9 @@ class Run:
                 # Of one that has failed, whoever waits is told when the last one has gone that is in no kernel.
                 changed = worker.news or core.phase is Phase.FAILED or (self.driven and core.startable > 0)
             worker.news = False
-            back = self._astray and not crew
+            back = self._orphaned and not crew
             if back:
-                self._astray = False
+                self._orphaned = False
             trash = self.take_trash()
         del trash
         try:
@@ -228,7 +228,7 @@ class Run:
                 self.changed()
         finally:
             if back:  # last: whoever waits for it finds everything gone
-                strays.leave()
+                orphans.leave()
 
     def served(self, seconds: float) -> None:
         """Under the lock: a worker has served it for so long."""
@@ -351,9 +351,9 @@ class Run:
     # For a host that is about to leave.
 
     @property
-    def astray(self) -> bool:
+    def orphaned(self) -> bool:
         """Whether the run is over while kernels of it still run."""
-        return self._astray
+        return self._orphaned
 
     def still_running(self) -> tuple[str, ...]:
         """Of a stopped run, the operators that have not returned yet."""
@@ -365,13 +365,13 @@ class Run:
 
     def tell_started(self) -> None:
         """To the observers and the counters."""
-        tally.started()
+        run_metrics.started()
         if observed(RunStarted):
             self.context = told_started(self.number, self.plan, self.context)
 
     def tell_ended(self, outcome: str, error: BaseException | None = None) -> None:
         """To the observers and the counters."""
-        tally.ended[outcome]()
+        run_metrics.ended[outcome]()
         if observed(RunEnded):
             ended = time_ns() if self.over_at is None else self.over_at
             tell(self.context, RunEnded(self.number, self.plan.graph.name, outcome, error, ended))
@@ -478,8 +478,8 @@ class Run:
         """The run was stopped just now: nothing of it may start."""
         self.wait_no_longer()
         if self.crew:
-            self._astray = True
-            strays.enter()
+            self._orphaned = True
+            orphans.enter()
         for step in self._due:
             self.core.give_back(step)
         self.loop_steps -= len(self._due)

@@ -16,7 +16,7 @@ Invariants, asserted by `check`:
 1. At most `max_runs` places are held.
 2. Nobody waits while a place is free: who leaves one hands it to the first who waits, and no newcomer gets in between.
 3. At most `max_waiting` wait, in the order in which they came.
-4. Every place that is listed as held or waiting has that standing, and no other has. They are counted where they are.
+4. Every ticket that is listed as held or waiting has that state, and no other has. They are counted where they are.
 5. Each one that ever asked is held, waiting, or counted once: done, failed, cancelled or refused.
 6. Closed, it is open to nobody: nobody waits. Closing, somebody holds a place.
 """
@@ -29,7 +29,7 @@ from enum import Enum
 from threading import Lock, get_ident
 from time import monotonic
 
-from dataflow.engine.service.ticket import Home, Outcome, Place, Standing
+from dataflow.engine.service.ticket import LoopOfAwaiter, Outcome, Ticket, TicketState
 from dataflow.errors import InternalError, Overloaded, RuntimeClosed
 
 __all__ = ["Admission", "Openness"]
@@ -62,16 +62,16 @@ class Admission:
         self._clock = clock
         self._lock = Lock()
         self.openness = Openness.OPEN
-        self._held: dict[Place, None] = {}
-        self._waiting: OrderedDict[Place, None] = OrderedDict()
+        self._held: dict[Ticket, None] = {}
+        self._waiting: OrderedDict[Ticket, None] = OrderedDict()
         """Ordered, not a deque: one of thousands that is cancelled must not cost a search."""
         self._asked = 0
         self.counts = dict.fromkeys(Outcome, 0)
         self.mean: float | None = None
         """Seconds for which recent places were held; None before the first was left."""
         self._busy: set[int] = set()
-        self._noted: deque[tuple[Place, Outcome]] = deque()
-        self._homes: dict[Home, int] = {}
+        self._deferred: deque[tuple[Ticket, Outcome]] = deque()
+        self._loops: dict[LoopOfAwaiter, int] = {}
         """How many of all these are in each event loop."""
         self._watchers: dict[object, Callable[[], object]] = {}
 
@@ -87,17 +87,17 @@ class Admission:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
         self._busy.discard(get_ident())
-        while self._noted:
+        while self._deferred:
             try:
-                noted = self._noted.popleft()
+                deferred = self._deferred.popleft()
             except IndexError:  # another thread was quicker
                 break
-            self.leave(*noted)
+            self.leave(*deferred)
 
     # What can be asked.
 
-    def __contains__(self, place: Place) -> bool:
-        return place in self._held
+    def __contains__(self, ticket: Ticket) -> bool:
+        return ticket in self._held
 
     @property
     def running(self) -> int:
@@ -105,7 +105,7 @@ class Admission:
         return len(self._held)
 
     @property
-    def held(self) -> list[Place]:
+    def held(self) -> list[Ticket]:
         """The places that are held."""
         with self:
             return list(self._held)
@@ -117,7 +117,7 @@ class Admission:
 
     # Places.
 
-    def enter(self, place: Place) -> bool:
+    def enter(self, ticket: Ticket) -> bool:
         """Ask for a place. True: it is held. False: its awaiter waits, and is woken when that has changed.
 
         Raises Overloaded if the waiting room is full, and RuntimeClosed if nobody is let in any more.
@@ -127,40 +127,40 @@ class Admission:
         with self:
             self._asked += 1
             if self.openness is Openness.OPEN and self._has_room():
-                self._settle(place)
-                self._hold(place)
+                self._settle(ticket)
+                self._hold(ticket)
                 return True
             if self.openness is Openness.OPEN and (self.max_waiting is None or len(self._waiting) < self.max_waiting):
-                self._settle(place)
-                place.standing = Standing.WAITING
-                self._waiting[place] = None
+                self._settle(ticket)
+                ticket.state = TicketState.WAITING
+                self._waiting[ticket] = None
                 return False
-            place.standing = Standing.REFUSED
+            ticket.state = TicketState.REFUSED
             self.counts[Outcome.REFUSED] += 1
-            raise self._overloaded(place.pipeline) if self.openness is Openness.OPEN else self.closed(place.pipeline)
+            raise self._overloaded(ticket.pipeline) if self.openness is Openness.OPEN else self.closed(ticket.pipeline)
 
-    def leave(self, place: Place, outcome: Outcome = Outcome.CANCELLED) -> None:
+    def leave(self, ticket: Ticket, outcome: Outcome = Outcome.CANCELLED) -> None:
         """Give up a place, or the wish for one. Only the first time counts."""
         if get_ident() in self._busy:
-            self._noted.append((place, outcome))
+            self._deferred.append((ticket, outcome))
             return
         with self:
-            heir = self._leave(place, outcome)
-        while heir is not None and not heir.awaiter.wake():
+            successor = self._leave(ticket, outcome)
+        while successor is not None and not successor.awaiter.wake():
             with self:  # it is not there any more, and passes it on
-                heir = self._leave(heir, Outcome.CANCELLED)
+                successor = self._leave(successor, Outcome.CANCELLED)
         if not self._held and not self._waiting:
             self._tell()
 
     def sweep(self) -> None:
         """Have those leave whose event loop was closed over them."""
-        gone = {home for home in list(self._homes) if home.is_closed()}  # a few, however many runs there are
+        gone = {loop for loop in list(self._loops) if loop.is_closed()}  # a few, however many runs there are
         if gone:
             with self:
                 everybody = [*self._waiting, *self._held]
-            for place in everybody:
-                if place.awaiter.home in gone:
-                    self.leave(place)
+            for ticket in everybody:
+                if ticket.awaiter.loop in gone:
+                    self.leave(ticket)
 
     def refuse_if_closed(self, pipeline: str) -> None:
         """RuntimeClosed if nobody is let in any more, for a run that needs no place."""
@@ -179,21 +179,21 @@ class Admission:
             if self.openness is Openness.OPEN:
                 self.openness = Openness.CLOSING if self._held else Openness.CLOSED
 
-    def expel(self) -> list[Place]:
+    def expel(self) -> list[Ticket]:
         """Send away all who wait, and return the places that are held, whose runs are to end."""
         with self:
             self.openness = Openness.CLOSED
             sent = list(self._waiting)
             self._waiting.clear()
-            for place in sent:
-                place.standing = Standing.REFUSED
-                self._unsettle(place)
+            for ticket in sent:
+                ticket.state = TicketState.REFUSED
+                self._unsettle(ticket)
             self.counts[Outcome.REFUSED] += len(sent)
             held = list(self._held)
-            for place in held:
-                place.expelled = True
-        for place in sent:
-            place.awaiter.wake()
+            for ticket in held:
+                ticket.expelled = True
+        for ticket in sent:
+            ticket.awaiter.wake()
         self._tell()
         return held
 
@@ -217,9 +217,9 @@ class Admission:
                 (1, self.max_runs is not None and held > self.max_runs),
                 (2, waiting and (self.max_runs is None or held < self.max_runs)),
                 (3, self.max_waiting is not None and waiting > self.max_waiting),
-                (4, any(place.standing is not Standing.HELD for place in self._held)),
-                (4, any(place.standing is not Standing.WAITING for place in self._waiting)),
-                (4, self._homes != Counter(place.awaiter.home for place in (*self._held, *self._waiting))),
+                (4, any(ticket.state is not TicketState.HELD for ticket in self._held)),
+                (4, any(ticket.state is not TicketState.WAITING for ticket in self._waiting)),
+                (4, self._loops != Counter(ticket.awaiter.loop for ticket in (*self._held, *self._waiting))),
                 (5, self._asked != held + waiting + sum(self.counts.values())),
                 (6, self.openness is Openness.CLOSED and waiting),
                 (6, self.openness is Openness.CLOSING and not held),
@@ -233,41 +233,41 @@ class Admission:
     def _has_room(self) -> bool:
         return self.max_runs is None or len(self._held) < self.max_runs
 
-    def _settle(self, place: Place) -> None:
-        home = place.awaiter.home
-        self._homes[home] = self._homes.get(home, 0) + 1
+    def _settle(self, ticket: Ticket) -> None:
+        loop = ticket.awaiter.loop
+        self._loops[loop] = self._loops.get(loop, 0) + 1
 
-    def _unsettle(self, place: Place) -> None:
-        home = place.awaiter.home
-        self._homes[home] -= 1
-        if not self._homes[home]:
-            del self._homes[home]
+    def _unsettle(self, ticket: Ticket) -> None:
+        loop = ticket.awaiter.loop
+        self._loops[loop] -= 1
+        if not self._loops[loop]:
+            del self._loops[loop]
 
-    def _hold(self, place: Place) -> None:
-        place.standing = Standing.HELD
-        place.began = self._clock()
-        self._held[place] = None
+    def _hold(self, ticket: Ticket) -> None:
+        ticket.state = TicketState.HELD
+        ticket.began = self._clock()
+        self._held[ticket] = None
 
-    def _leave(self, place: Place, outcome: Outcome) -> Place | None:
+    def _leave(self, ticket: Ticket, outcome: Outcome) -> Ticket | None:
         """Returns who has the place now."""
-        if place in self._waiting:
-            del self._waiting[place]
-        elif place in self._held:
-            del self._held[place]
-            seconds = max(0.0, self._clock() - place.began)
+        if ticket in self._waiting:
+            del self._waiting[ticket]
+        elif ticket in self._held:
+            del self._held[ticket]
+            seconds = max(0.0, self._clock() - ticket.began)
             self.mean = seconds if self.mean is None else self.mean + RECENT * (seconds - self.mean)
         else:
             return None
-        place.standing = Standing.LEFT
-        self._unsettle(place)
+        ticket.state = TicketState.LEFT
+        self._unsettle(ticket)
         self.counts[outcome] += 1
-        heir = None
+        successor = None
         if self._waiting and self._has_room():
-            heir, _ = self._waiting.popitem(last=False)
-            self._hold(heir)
+            successor, _ = self._waiting.popitem(last=False)
+            self._hold(successor)
         if self.openness is Openness.CLOSING and not self._held:
             self.openness = Openness.CLOSED
-        return heir
+        return successor
 
     def _overloaded(self, pipeline: str) -> Overloaded:
         assert self.max_runs is not None

@@ -109,7 +109,7 @@ def is_within(stream: Feed) -> bool:
     return False
 
 
-class _Guest:
+class _Held:
     """A stream as its runtime sees it, which is in any thread."""
 
     __slots__ = ("_stream", "__weakref__")
@@ -146,7 +146,7 @@ class Feed:
         "_feeder",
         "_host",
         "_items",
-        "_lodged",
+        "_admitted",
         "_loop",
         "_news",
         "_options",
@@ -167,7 +167,7 @@ class Feed:
         self._context = context
         self._host = host
         """The bounded runtime in which it takes a place, if there is one."""
-        self._lodged = host is None
+        self._admitted = host is None
         """Whether it has a place, or needs none."""
         self._progress = Progress.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -229,9 +229,9 @@ class Feed:
         forgotten = False
         try:
             if self._host is not None:
-                guest = _Guest(self)  # the place refers to it weakly
-                leave = await self._host.lodge(guest, self.name, self._context)
-                self._lodged = True
+                held = _Held(self)  # the place refers to it weakly
+                leave = await self._host.admit(held, self.name, self._context)
+                self._admitted = True
                 self._news.ring()
             await self._pull()
             self._exhausted = True

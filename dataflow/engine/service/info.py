@@ -9,8 +9,8 @@ from typing import Any
 
 from dataflow.engine.executors import THREAD_NAME
 from dataflow.engine.pool import process_pool
-from dataflow.engine.runs.metrics import tally
-from dataflow.engine.runs.orphans import strays
+from dataflow.engine.runs.metrics import run_metrics
+from dataflow.engine.runs.orphans import orphans
 from dataflow.threads import cpus
 from dataflow.threads.blas import flaws
 from dataflow.threads.controller import process_intraop
@@ -62,7 +62,7 @@ def parallel_info() -> ParallelInfo:
             "live": _live_threads(),
             "busy": pool.busy,
             "queued": pool.queued,
-            "overrunning": len(strays),
+            "overrunning": len(orphans),
         },
         intraop_threads={
             "target": intraop.value,
@@ -71,7 +71,7 @@ def parallel_info() -> ParallelInfo:
             "managed": process_intraop.managing,
             "now": process_intraop.threads,
         },
-        runs=tally.read(),
+        runs=run_metrics.read(),
         blas=[
             library.told() | {"flaw": flaws(library.kind, library.version)} for library in process_intraop.libraries()
         ],

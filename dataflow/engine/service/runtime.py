@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 from dataflow.engine.runs.driver import Driver, NestedRun, awaiting_loop
 from dataflow.engine.runs.loop import loop_runs_here, running_loop
-from dataflow.engine.runs.orphans import strays
+from dataflow.engine.runs.orphans import orphans
 from dataflow.engine.runs.run import Run, here
 from dataflow.engine.service.admission import Admission, Openness
 from dataflow.engine.service.info import ParallelInfo
@@ -34,9 +34,9 @@ from dataflow.engine.service.ticket import (
     Awaiter,
     Holder,
     Outcome,
-    Place,
     StillRunning,
-    current_place,
+    Ticket,
+    current_ticket,
     encloses,
     nearest,
 )
@@ -90,7 +90,7 @@ class Runtime(Driver):
             raise TypeError(f"Runtime(name=) takes a str, not {type(name).__name__}")
         self._admission = Admission(name, runs, waiting)
         self._lock = Lock()
-        self._astray: dict[int, tuple[weakref.ref[Run], float]] = {}
+        self._orphaned: dict[int, tuple[weakref.ref[Run], float]] = {}
         """Runs that were stopped while kernels of them ran, which may have returned since, and when they had begun. No
         lock: the garbage collector may stop a forgotten run in the middle of anything (see `admission`)."""
         self._stopped_at: float | None = None
@@ -161,7 +161,7 @@ class Runtime(Driver):
         deadline = monotonic() + patience
         self._admission.close()
         self._admission.sweep()
-        unwatch = self._admission.watch(tell), strays.watch(tell)
+        unwatch = self._admission.watch(tell), orphans.watch(tell)
         try:
             while True:
                 news.clear()
@@ -204,10 +204,10 @@ class Runtime(Driver):
         if here.run is not None or encloses(self, context):
             return await super().execute(plan, inputs, context)
         awaiter = LoopAwaiter(awaiting_loop(plan))
-        with Stay(self, plan.graph.name, awaiter, context) as place:
-            if not self._admission.enter(place):
+        with Admitted(self, plan.graph.name, awaiter, context) as ticket:
+            if not self._admission.enter(ticket):
                 await awaiter.woken
-            self._come_in(place, context)
+            self._come_in(ticket, context)
             run = super().execute(plan, inputs, context)
             del inputs, context  # what is raised here keeps this frame
             return await run
@@ -217,10 +217,10 @@ class Runtime(Driver):
         if here.run is not None or loop_runs_here() or encloses(self, context):
             return super().block(plan, inputs, context)
         awaiter = ThreadAwaiter()
-        with Stay(self, plan.graph.name, awaiter, context) as place:
-            if not self._admission.enter(place):
+        with Admitted(self, plan.graph.name, awaiter, context) as ticket:
+            if not self._admission.enter(ticket):
                 awaiter.woken.acquire()
-            self._come_in(place, context)
+            self._come_in(ticket, context)
             return super().block(plan, inputs, context)
 
     def drive(self, plan: Plan, inputs: list[Any], context: Context, kind: type[NestedRun] = NestedRun) -> Any:
@@ -229,11 +229,11 @@ class Runtime(Driver):
         if outer.core.stopped or encloses(self, context):
             return super().drive(plan, inputs, context, kind)
         awaiter = LoopAwaiter(outer.loop)
-        with Stay(self, plan.graph.name, awaiter, context) as place:
+        with Admitted(self, plan.graph.name, awaiter, context) as ticket:
             del outer
-            if not self._admission.enter(place):
-                super().drive(_lobby_plan(), [awaiter.woken], context.copy(), Lobby)
-            self._come_in(place, context)
+            if not self._admission.enter(ticket):
+                super().drive(_wait_plan(), [awaiter.woken], context.copy(), PlaceWait)
+            self._come_in(ticket, context)
             return super().drive(plan, inputs, context, kind)
 
     def serial(self, plan: Plan, inputs: list[Any], context: Context) -> Any:
@@ -242,36 +242,36 @@ class Runtime(Driver):
             self._admission.refuse_if_closed(plan.graph.name)
         return super().serial(plan, inputs, context)
 
-    async def lodge(self, stream: Holder, pipeline: str, context: Context) -> Callable[[Outcome], None]:
+    async def admit(self, stream: Holder, pipeline: str, context: Context) -> Callable[[Outcome], None]:
         """See `Host`; what the source of the stream begins, in the task that calls this, is inside it as well."""
         if encloses(self, context):
             return lambda _: None
         awaiter = LoopAwaiter(asyncio.get_running_loop())
-        place = Place(self, pipeline, awaiter, nearest(context))
-        place.taken_by(stream)
+        ticket = Ticket(self, pipeline, awaiter, nearest(context))
+        ticket.taken_by(stream)
         try:
-            if not self._admission.enter(place):
+            if not self._admission.enter(ticket):
                 await awaiter.woken
-            self._come_in(place, context)
+            self._come_in(ticket, context)
         except BaseException:
-            self.vacate(place)
+            self.release(ticket)
             raise
-        current_place.set(place)
-        return partial(self.vacate, place)
+        current_ticket.set(ticket)
+        return partial(self.release, ticket)
 
-    def _come_in(self, place: Place, context: Context) -> None:
-        if place not in self._admission:  # it waited until the runtime was closed
-            raise self._admission.closed(place.pipeline)
-        context.run(current_place.set, place)
+    def _come_in(self, ticket: Ticket, context: Context) -> None:
+        if ticket not in self._admission:  # it waited until the runtime was closed
+            raise self._admission.closed(ticket.pipeline)
+        context.run(current_ticket.set, ticket)
 
-    def vacate(self, place: Place, outcome: Outcome = Outcome.CANCELLED) -> None:
+    def release(self, ticket: Ticket, outcome: Outcome = Outcome.CANCELLED) -> None:
         """Its run is over, or will never be any further."""
-        self._admission.leave(place, outcome)
+        self._admission.leave(ticket, outcome)
 
-    def notice(self, run: Run, place: Place) -> None:
+    def orphaned(self, run: Run, ticket: Ticket) -> None:
         """See `Host`."""
         self._unreturned()  # lets go of those that have returned since
-        self._astray[run.number] = weakref.ref(run), place.began
+        self._orphaned[run.number] = weakref.ref(run), ticket.began
 
     # The end.
 
@@ -281,26 +281,26 @@ class Runtime(Driver):
             if self._stopped_at is not None:
                 return False
             self._stopped_at = monotonic()
-        for place in self._admission.expel():
-            holder = place.holder
+        for ticket in self._admission.expel():
+            holder = ticket.holder
             if holder is not None:
-                holder.stop(place.expulsion())
+                holder.stop(ticket.expulsion())
         return True
 
     def _unreturned(self) -> dict[Run, float]:
         """The runs that are over while kernels of theirs still run, and when they had begun."""
         found = {}
-        for number, (reference, began) in self._astray.copy().items():
+        for number, (reference, began) in self._orphaned.copy().items():
             run = reference()
-            if run is not None and run.astray:
+            if run is not None and run.orphaned:
                 found[run] = began
             else:
-                self._astray.pop(number, None)
+                self._orphaned.pop(number, None)
         return found
 
     def _still_running(self) -> list[StillRunning]:
         now = monotonic()
-        held = [(place.holder, place.pipeline, place.began) for place in self._admission.held]
+        held = [(ticket.holder, ticket.pipeline, ticket.began) for ticket in self._admission.held]
         left = {holder: (pipeline, began) for holder, pipeline, began in held if holder is not None}
         for run, began in self._unreturned().items():
             left[run] = run.plan.graph.name, began
@@ -313,46 +313,46 @@ class Runtime(Driver):
         """In the child: none of these runs is here, nor is whoever held a lock."""
         before = self._admission
         self._lock = Lock()
-        self._astray = {}
+        self._orphaned = {}
         self._admission = Admission(before.name, before.max_runs, before.max_waiting)
         self._admission.openness = before.openness
 
 
-class Stay:
+class Admitted:
     """From asking for a place to leaving it, in whatever way. A class, since it must add no frame to errors."""
 
-    __slots__ = ("place", "runtime")
+    __slots__ = ("ticket", "runtime")
 
     def __init__(self, runtime: Runtime, pipeline: str, awaiter: Awaiter, context: Context) -> None:
         self.runtime = runtime
-        self.place = Place(runtime, pipeline, awaiter, nearest(context))
+        self.ticket = Ticket(runtime, pipeline, awaiter, nearest(context))
 
-    def __enter__(self) -> Place:
-        return self.place
+    def __enter__(self) -> Ticket:
+        return self.ticket
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, _: TracebackType | None) -> None:
         if kind is None:
             outcome = Outcome.DONE
-        elif self.place.expelled or issubclass(kind, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt)):
+        elif self.ticket.expelled or issubclass(kind, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt)):
             outcome = Outcome.CANCELLED
         else:
             outcome = Outcome.FAILED
-        self.runtime.vacate(self.place, outcome)
+        self.runtime.release(self.ticket, outcome)
 
 
 class LoopAwaiter:
     """A coroutine that waits for a place."""
 
-    __slots__ = ("home", "woken")
+    __slots__ = ("loop", "woken")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.home = loop
+        self.loop = loop
         self.woken: asyncio.Future[None] = loop.create_future()
 
     def wake(self) -> bool:
         """See `Awaiter`."""
         try:
-            self.home.call_soon_threadsafe(_set, self.woken)
+            self.loop.call_soon_threadsafe(_set, self.woken)
         except RuntimeError:  # it is closed
             return False
         return True
@@ -372,10 +372,10 @@ _threads = Threads()
 class ThreadAwaiter:
     """A thread without a loop that waits for a place."""
 
-    __slots__ = ("home", "woken")
+    __slots__ = ("loop", "woken")
 
     def __init__(self) -> None:
-        self.home = _threads
+        self.loop = _threads
         self.woken = Lock()  # an Event has one inside that `set` would wait for, if the collector wakes its own thread
         self.woken.acquire()
 
@@ -385,7 +385,7 @@ class ThreadAwaiter:
         return True
 
 
-class Lobby(NestedRun):
+class PlaceWait(NestedRun):
     """Stands for waiting in a kernel: a run of one async op that waits. Nobody is told of it, since nothing is run."""
 
     __slots__ = ()
@@ -401,7 +401,7 @@ class Lobby(NestedRun):
 
 
 @cache
-def _lobby_plan() -> Plan:
+def _wait_plan() -> Plan:
     async def wait(woken: asyncio.Future[None]) -> None:
         await woken
 

@@ -97,8 +97,8 @@ class Stream(Feed, Generic[R_co]):
     async def __aenter__(self) -> Stream[R_co]:
         self._open(Progress.ENTERED)
         self._by_hand = True
-        if not self._lodged:
-            await self._until_lodged()
+        if not self._admitted:
+            await self._until_admitted()
         return self
 
     async def __aexit__(
@@ -169,7 +169,7 @@ class Stream(Feed, Generic[R_co]):
         enter(self._context, self)
         if self._host is None:  # made by what a run has left behind, it is for the runtime of that run
             self._host = outlived(self._context)
-            self._lodged = self._host is None
+            self._admitted = self._host is None
         feed, name = self._feed(), f"dataflow stream of {self.name}"
         try:
             # In the context rather than with it as an argument; see `HostedRun._start_task`.
@@ -180,18 +180,18 @@ class Stream(Feed, Generic[R_co]):
             raise
         self._feeder.add_done_callback(self._finish)
 
-    async def _until_lodged(self) -> None:
+    async def _until_admitted(self) -> None:
         """Wait until it has a place in its runtime; raise why it gets none."""
         self._taking = True
         try:
-            while not self._lodged and self._progress in OPEN:
+            while not self._admitted and self._progress in OPEN:
                 await self._news.wait()
         except asyncio.CancelledError:
             await self._close()
             raise
         finally:
             self._taking = False
-        if not self._lodged:
+        if not self._admitted:
             refusal, self._refusal = self._refusal, None
             await self._close()
             self._refusal = refusal

@@ -1,8 +1,8 @@
-"""Places: a run of a bounded runtime holds one while it is in progress, and what it brings about needs none.
+"""Tickets: a run of a bounded runtime holds one while it is in progress, and what it brings about needs none.
 
-The context of such a run points at its place, so that whatever runs inside it is found to be inside it: kernels, async
-ops, the tasks that these create. Places compare by identity, since values that compare by content would cost kernels
-their shared copy of the context (see `execute`). A place refers to its holder weakly: a task that an op has left behind
+The context of such a run points at its ticket, so that whatever runs inside it is found to be inside it: kernels, async
+ops, the tasks that these create. Tickets compare by identity, since values that compare by content would cost kernels
+their shared copy of the context (see `worker`). A ticket refers to its holder weakly: a task that an op has left behind
 keeps its context, but nothing of the run.
 """
 
@@ -21,20 +21,20 @@ from dataflow.graph.plan import Plan
 
 __all__ = [
     "Awaiter",
-    "Home",
     "Host",
+    "LoopOfAwaiter",
     "Outcome",
-    "Place",
-    "Standing",
     "StillRunning",
-    "current_place",
+    "Ticket",
+    "TicketState",
+    "current_ticket",
     "encloses",
     "nearest",
     "outlived",
 ]
 
 
-class Standing(Enum):
+class TicketState(Enum):
     """What can be said of a place that was asked for."""
 
     ASKED = "asked"
@@ -53,7 +53,7 @@ class Outcome(Enum):
     REFUSED = "refused"
 
 
-class Home(Protocol):
+class LoopOfAwaiter(Protocol):
     """Where somebody waits: an event loop, say. Compared by identity."""
 
     def is_closed(self) -> bool:
@@ -64,11 +64,11 @@ class Awaiter(Protocol):
     """Whoever waits for a place."""
 
     @property
-    def home(self) -> Home:
+    def loop(self) -> LoopOfAwaiter:
         """Where it waits, and runs then."""
 
     def wake(self) -> bool:
-        """Tell it that its standing has changed, from any thread; False if it is not there any more."""
+        """Tell it that its state has changed, from any thread; False if it is not there any more."""
 
 
 class Holder(Protocol):
@@ -94,13 +94,13 @@ class Host(Protocol):
     def block(self, plan: Plan, inputs: list[Any], context: Context) -> Any:
         """See `Driver`."""
 
-    async def lodge(self, stream: Holder, pipeline: str, context: Context) -> Callable[[Outcome], None]:
+    async def admit(self, stream: Holder, pipeline: str, context: Context) -> Callable[[Outcome], None]:
         """A place for a stream, which is left by calling what this returns. Its items are inside, by their context."""
 
-    def vacate(self, place: Place) -> None:
+    def release(self, ticket: Ticket) -> None:
         """The event loop of the run that holds it is closed."""
 
-    def notice(self, run: Run, place: Place) -> None:
+    def orphaned(self, run: Run, ticket: Ticket) -> None:
         """A run, which holds this place or is inside the one that does, was stopped while kernels of it run."""
 
 
@@ -115,20 +115,20 @@ class StillRunning:
     """Those that have not returned: kernels that nobody can interrupt, async ops that do not heed cancellation."""
 
 
-class Place:
-    """One of the places of a runtime, or the wish for one."""
+class Ticket:
+    """For a place in a runtime, asked for or held."""
 
-    __slots__ = ("__weakref__", "_holder", "awaiter", "began", "expelled", "host", "outer", "pipeline", "standing")
+    __slots__ = ("__weakref__", "_holder", "awaiter", "began", "expelled", "host", "outer", "pipeline", "state")
 
-    def __init__(self, host: Host, pipeline: str, awaiter: Awaiter, outer: Place | None = None) -> None:
+    def __init__(self, host: Host, pipeline: str, awaiter: Awaiter, outer: Ticket | None = None) -> None:
         self.host = host
         self.pipeline = pipeline
         self.awaiter = awaiter
         self.outer = outer
-        """The nearest place inside whose run this one was asked for."""
-        self.standing = Standing.ASKED
+        """The nearest ticket inside whose run this one was asked for."""
+        self.state = TicketState.ASKED
         self.expelled = False
-        """Whether the runtime was closed while this place was held: its run is to end."""
+        """Whether the runtime was closed while this was held: its run is to end."""
         self.began = 0.0
         """By the admission's clock, since when it is held."""
         self._holder: weakref.ref[Holder] | None = None
@@ -138,7 +138,7 @@ class Place:
         """The run or the stream that holds it, as long as there is one."""
         return self._holder() if self._holder is not None else None
 
-    def taken_by(self, holder: Holder) -> Place | None:
+    def taken_by(self, holder: Holder) -> Ticket | None:
         """Note who holds it: the first one in its context. Others are inside that one, and hold nothing."""
         if self._holder is not None:
             return None
@@ -150,32 +150,32 @@ class Place:
         return RuntimeClosed(f"runtime {self.host.name!r} was closed while {self.pipeline!r} was in progress")
 
     def __repr__(self) -> str:
-        return f"<place of {self.pipeline!r}: {self.standing.value}>"
+        return f"<ticket of {self.pipeline!r}: {self.state.value}>"
 
 
-current_place: ContextVar[Place | None] = ContextVar("dataflow_place", default=None)
+current_ticket: ContextVar[Ticket | None] = ContextVar("dataflow_ticket", default=None)
 
 
-def _enclosing(place: Place | None) -> Iterator[Place]:
-    """Of this place and those around it the ones that are held, the nearest first."""
-    while place is not None:
-        if place.standing is Standing.HELD:
-            yield place
-        place = place.outer
+def _enclosing(ticket: Ticket | None) -> Iterator[Ticket]:
+    """Of this ticket and those around it the ones that are held, the nearest first."""
+    while ticket is not None:
+        if ticket.state is TicketState.HELD:
+            yield ticket
+        ticket = ticket.outer
 
 
 def encloses(host: Host, context: Context) -> bool:
     """Whether this context is inside a run that holds a place of this runtime: one more could be waited for in vain."""
-    place = context.get(current_place)
-    return place is not None and any(held.host is host for held in _enclosing(place))
+    ticket = context.get(current_ticket)
+    return ticket is not None and any(held.host is host for held in _enclosing(ticket))
 
 
-def nearest(context: Context) -> Place | None:
-    """The place of the innermost run that this context is inside of."""
-    return next(_enclosing(context.get(current_place)), None)
+def nearest(context: Context) -> Ticket | None:
+    """The ticket of the innermost run that this context is inside of."""
+    return next(_enclosing(context.get(current_ticket)), None)
 
 
 def outlived(context: Context) -> Host | None:
     """The runtime inside whose run this context was, if that run is over and no other one is around it."""
-    place = context.get(current_place)
-    return place.host if place is not None and next(_enclosing(place), None) is None else None
+    ticket = context.get(current_ticket)
+    return ticket.host if ticket is not None and next(_enclosing(ticket), None) is None else None
