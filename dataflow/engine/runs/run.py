@@ -9,9 +9,8 @@ Rules:
 1. What says how far the run is (the core, who works on it, what is due, the error) is changed only under the engine's
    lock, which is never held while user code runs (so what is released under it is dropped only after it), nor while
    anything waits.
-2. `values` needs no lock: a slot is written by the one who runs its step, before the step is reported, and read by
-   steps that were taken after that; it is emptied by the one whom the core told to release it. Once the run is
-   stopped, all are emptied but those that a step in flight reads or makes.
+2. The values need no lock, see `values`. Once the run is stopped, all are let go of but those that a step in flight
+   reads or makes.
 3. After a stop no step starts: the core gives out nothing, and what a worker has of a batch is taken from it. A kernel
    that still runs makes the run an *orphan* until it returns, and its result is dropped.
 4. A run that was not stopped is settled when all workers have left it, and so have put in order what its kernels had,
@@ -29,25 +28,19 @@ from threading import local
 from time import time_ns
 from typing import Any, Protocol
 
-from numpy import ndarray
-
 from dataflow.engine.lock import engine_lock
-from dataflow.engine.runs.failure import NO_RUN, also_failed, arrive, delivered, wrong_result
+from dataflow.engine.runs.failure import NO_RUN, also_failed, arrive, delivered
 from dataflow.engine.runs.metrics import run_metrics
 from dataflow.engine.runs.notify import operator_ended, tell, tell_late, told_started
 from dataflow.engine.runs.orphans import orphans
+from dataflow.engine.runs.values import Values
 from dataflow.engine.scheduler import Scheduler
 from dataflow.engine.steps import Phase
 from dataflow.engine.turns import TURN, Turns
 from dataflow.errors import InternalError, RuntimeClosed
 from dataflow.events import OperatorEnded, RunEnded, RunStarted, observed
-from dataflow.graph.inout import changed_by
-from dataflow.graph.nodes import Node, Ref
-from dataflow.graph.owning import Given, own, own_part
+from dataflow.graph.nodes import Node
 from dataflow.graph.plan import Plan
-from dataflow.graph.pytree import leaves
-from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT, bare, copied
-from dataflow.graph.templates import Literal
 
 __all__ = ["Attempt", "Run", "Serving", "checkpoint", "here", "within"]
 
@@ -106,23 +99,19 @@ class Serving(Protocol):
     """Whether whoever waits for the run has yet to hear of a failure."""
 
 
-class Run:
+class Run(Values):
     """One run. Subclasses say how whoever waits for it is told (`changed`)."""
 
     __slots__ = (
         "_also",
         "_orphaned",
-        "_blame",
         "_due",
         "_error",
         "_failed_node",
         "_failing",
-        "_late",
-        "_trash",
         "apart",
         "calls",
         "children",
-        "context",
         "core",
         "crew",
         "driven",
@@ -132,11 +121,9 @@ class Run:
         "number",
         "outer",
         "over_at",
-        "plan",
         "rises_at",
         "serial",
         "service",
-        "values",
         "waits_in",
         "__weakref__",
     )
@@ -145,26 +132,13 @@ class Run:
         self.number = next(_numbers)
         self.outer = context.get(within, NO_RUN) if here.run is None else here.run.told_as
         """The number of the run that this one is inside of."""
-        self.plan = plan
+        super().__init__(plan, inputs, context)
         self.calls = plan.calls
         """As workers call them."""
-        self.context = context
-        """What each kernel and async op gets a copy of; from `begin` on that in which observers were told of it."""
         self.apart: bool | None = None
         """Whether each kernel needs a copy of `context` to itself; None until a worker has looked."""
         self.core = Scheduler(plan)
         self.lock = engine_lock()
-        self.values = values = plan.template.copy()
-        for slot, value in zip(plan.input_slots, inputs, strict=True):
-            if slot >= 0:
-                values[slot] = value if type(value) in PLAIN_RESULT else plan.hold(slot, value)
-        for slot, make in plan.made:
-            values[slot] = make(())
-        self._blame: dict[int, int] = {}
-        self._late: list[int] = []
-        """The slots of outputs that are made the user's in the end: what they are a part of may yet be changed."""
-        self._trash: list[Any] = []
-        """What was let go of under the lock, by which it is replaced, too; see `take_trash`."""
         self.crew: set[Serving] = set()
         """The workers that are here."""
         self._failing: Serving | None = None
@@ -317,14 +291,7 @@ class Run:
             also_failed(error, also, self.plan.graph)
         self.tell_ended("done" if phase is Phase.OPEN else phase.value, error)
         if phase is Phase.OPEN:
-            values = self.values
-            for slot in (*self.plan.output_slots, *(slot for slot, _ in self.plan.made)):
-                values[slot] = bare(values[slot])
-            for slot in self._late:
-                values[slot] = own_part(values[slot])
-            result = self.plan.output.build(values)
-            values.clear()  # in place: frames of what kernels raised and caught may refer to the list
-            return result
+            return self.result()
         with self.lock:
             self._drop_values()
             trash = self.take_trash()
@@ -389,90 +356,7 @@ class Run:
         """A failure that no awaiter can be told goes to the log and to the observers."""
         tell_late(self.number, self.plan.graph.name, self.context, node, error)
 
-    # What a worker does with a result that needs a second look.
-
-    def settle(self, step: int, result: Any) -> Any:
-        """Hold a result that is shared, evaluate its plumbing, refuse what is no value; returns what to store."""
-        plan = self.plan
-        if type(result) not in PLAIN_RESULT:
-            if type(result) is not ndarray:
-                wrong = wrong_result(result, plan.nodes[step], plan)
-                if wrong is not None:
-                    raise wrong
-            if step in plan.output_slots:
-                result = self._as_output(step, step, result)
-            elif step in plan.taken and self._given(step).includes(result, plan.taken[step]):
-                result = copied(result)  # whoever writes into it would write into what is somebody else's
-            if plan.shared[step]:
-                result = plan.hold(step, result)
-        attached = plan.plumbing.get(step)
-        if attached is not None:
-            values = self.values
-            values[step] = result
-            copy = self.context.copy
-            for slot, number, call in attached:
-                self._blame[step] = number
-                value = copy().run(call, values)
-                if type(value) not in PLAIN_RESULT:
-                    if type(value) not in ANY_RESULT:
-                        wrong = wrong_result(value, plan.graph.nodes[number - len(plan.graph.inputs)], plan)
-                        if wrong is not None:
-                            raise wrong
-                    if slot in plan.output_slots:
-                        value = self._as_output(step, slot, value)
-                    if plan.shared[slot]:
-                        value = plan.hold(slot, value)
-                values[slot] = value
-            del self._blame[step]
-        return result
-
-    def _as_output(self, step: int, slot: int, value: Any) -> Any:
-        """What of a result, or of plumbing beside it, is handed back in the end: what is the user's to write to."""
-        plan = self.plan
-        if slot in plan.names:  # what the caller has, or will have, changed
-            return value
-        if slot in plan.parts:
-            owned = own_part(value)
-        elif type(value) is ndarray and value.base is None and self._was_given_arrays(step):
-            return value  # readers get views, which have a base: this one the kernel has made
-        else:
-            owned = own(value, self._given(step), plan.nodes[step].spec.name)
-        if owned is not value and slot in plan.live and not plan.nodes[step].spec.inout:
-            self._late.append(slot)  # what is changed after it, it sees as well
-            return value
-        return owned
-
-    def _was_given_arrays(self, step: int) -> bool:
-        """Whether all that a step was given are arrays, numbers and strings; no objects that may hold arrays."""
-        node, values = self.plan.nodes[step], self.values
-        for argument in (*node.args, *node.kwargs.values()):
-            if type(argument) is not Ref and type(argument) not in ANY_RESULT:
-                return False
-        return all(type(bare(values[slot])) in ANY_RESULT for slot in self.plan.reads[step][: len(node.reads)])
-
-    def _given(self, step: int) -> Given:
-        """What a step was given, but what it changes; as `seen_by`."""
-        plan, node = self.plan, self.plan.nodes[step]
-        values, slots, changed = self.values, plan.reads[step][: len(node.reads)], []
-        if node.spec.inout:
-            slot_of = dict(zip(node.reads, slots))
-            for leaf in leaves(changed_by(node)):
-                value = values[slot_of[leaf]] if type(leaf) is Ref else leaf
-                changed.append(value.value if type(value) is Literal else bare(value))
-        return Given(values, slots, plan.shared, (*node.args, *node.kwargs.values()), changed)
-
     # Under the lock.
-
-    def take_trash(self) -> list[Any]:
-        """What was let go of, for the caller to drop after the lock: freeing values may call user code.
-
-        The list is replaced, never emptied, and under the lock: another thread may be extending it otherwise, and then
-        what was taken would come back, or be freed under the lock.
-        """
-        trash = self._trash
-        if trash:
-            self._trash = []
-        return trash
 
     def _stop_all(self) -> None:
         """The run was stopped just now: nothing of it may start."""
@@ -520,31 +404,18 @@ class Run:
 
     def let_go(self) -> bool:
         """After the core was told: what comes of it; returns whether whoever waits for the run has to know."""
-        core, values = self.core, self.values
+        core = self.core
         released = core.released
         if released:
             core.released = []
-            for slot in released:
-                self._trash.append(values[slot])
-                values[slot] = None
+            self.release(released)
         if core.stopped:
             self._drop_values()
             return True
         return self.hand_over() or core.done == core.size
 
     def _drop_values(self) -> None:
-        """Let go of everything this run holds, but what a worker may be about to hand to a kernel it has started."""
-        values, plan = self.values, self.plan
-        if not values:
-            return
-        kept: set[int] = set()
-        for step in self.core.running | self.core.overrunning:
-            kept.update(plan.reads[step], (step,), (slot for slot, *_ in plan.plumbing.get(step, ())))
-        self._trash += values
-        begin = 0
-        for slot in (*sorted(kept), plan.constants_from):  # never emptied and put back: workers read without the lock
-            values[begin:slot] = [None] * (slot - begin)
-            begin = slot + 1
+        self.drop(self.core.running | self.core.overrunning)
 
     def tell_of(self, worker: Serving | None) -> None:
         """A step has failed; not under the lock. If a worker had taken it, it tells as it departs: see rule 4."""
@@ -555,12 +426,6 @@ class Run:
 
     # Hooks.
 
-    def seen_by(self, step: int) -> Any:
-        """The values that this step was called with, but constants; only while it has not been reported."""
-        values = self.values
-        made = {step, *(slot for slot, *_ in self.plan.plumbing.get(step, ()))}
-        return [bare(values[slot]) for slot in self.plan.reads[step] if slot not in made]
-
     def arrived(self, step: int, exc: BaseException, node: Node) -> BaseException:
         """What the awaiter gets for `exc`, with which this step failed at this node."""
         return arrive(exc, node, self.plan.graph, self.seen_by(step), self.number)
@@ -569,12 +434,6 @@ class Run:
         """The run was stopped just now: inner runs have no one left to wait for them."""
         for child in list(self.children):
             child.stop()
-
-    def blamed(self, step: int) -> Node:
-        """The node at which a step failed: its own, or plumbing beside it; to be asked once."""
-        number = self._blame.pop(step, None)
-        graph = self.plan.graph
-        return self.plan.nodes[step] if number is None else graph.nodes[number - len(graph.inputs)]
 
     @property
     def told_as(self) -> int:
