@@ -46,6 +46,7 @@ from dataflow.engine.monitor import Monitor, View
 from dataflow.engine.runs.run import Run, here
 from dataflow.engine.scheduler import END, Batch
 from dataflow.engine.slots import Slots
+from dataflow.engine.steps import Phase
 from dataflow.engine.worker import BATCH_SECONDS, FIRST_BATCH, IN_ORDER, LARGEST_BATCH, Worker, clear_frames, serve
 from dataflow.events import OperatorEnded, observers
 from dataflow.threads.controller import process_intraop
@@ -55,6 +56,7 @@ logger = logging.getLogger("dataflow")
 
 __all__ = ["Pool", "process_pool"]
 
+OPEN = Phase.OPEN
 REST = 10e-3
 """Seconds for which a worker is parked. A process that exits waits so long at the most."""
 
@@ -196,20 +198,23 @@ class Pool(Slots):
 
         END: the worker leaves. IN_ORDER: it may claim batches.
         """
-        core, other, watch = run.core, None, False
+        core, other, watch, trash, dropped = run.core, None, False, None, None
         with self.lock:
             worker.visits += 1
-            run.served(now - worker.since)
+            service = run.service = run.service + now - worker.since
             worker.since = now
+            if service > run.rises_at:
+                run.rise()
             if done >= 0:
                 core.complete(done)
-            if core.stopped:
+            if core.phase is not OPEN:
                 changed, step = run.let_go(), END
+                trash = run.take_trash()
             else:
                 if light is not None and light is not run.serial:
                     self._judge(run, light)
                 changed = run.hand_over() if core.due else False  # first: a step may have what it needs to start
-                if self._leaves(worker, run):
+                if self._may_leave(run) and self._leaves(worker, run):
                     step = END
                 elif run.serial and not observers[OperatorEnded] and core.may_go_in_order():
                     step = IN_ORDER
@@ -218,12 +223,14 @@ class Pool(Slots):
                 if run.serial:
                     watch = bool(core.ready or self._others_are_serial(run)) and self._may_watch
                 if core.ready:
-                    if not run.serial:
+                    if not run.serial and (run.waits_in is None or len(self._workers) < self._slots):
                         other = self._call_for(run)
                     changed = changed or run.driven
-            released, core.released = core.released, []
-            trash = run.take_trash()
-            dropped = self._take_dropped()
+            released = core.released
+            if released:
+                core.released = []
+            if self._dropped:
+                dropped = self._take_dropped()
         if other is not None:
             self._launch(other)
         for slot in released:
@@ -253,7 +260,9 @@ class Pool(Slots):
             worker.visits += 1
             worker.batch = None
             seconds, worker.since = now - worker.since, now
-            run.served(seconds)
+            run.service += seconds
+            if run.service > run.rises_at:
+                run.rise()
             if not run.core.complete_batch(batch):
                 return batch.last
             if not light and not run.core.over:

@@ -85,6 +85,17 @@ class Slots:
             self._slots -= 1
             self._returning.popleft().release()
 
+    def _may_leave(self, run: Run) -> bool:
+        """Whether there may be a reason for a worker to leave this run; a quick look between two kernels."""
+        level = run.level
+        return (
+            run.serial
+            or bool(self._returning)
+            or len(self._workers) > self._slots
+            or self._parallel.lowest < level
+            or self._serial.lowest < level
+        )
+
     def _leaves(self, worker: Worker, run: Run) -> bool:
         """Whether it is to leave this run."""
         if worker.guest:

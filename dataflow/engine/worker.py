@@ -38,6 +38,8 @@ LOCKED: Final = getattr(sys, "_is_gil_enabled", lambda: True)
 """Whether threads take turns at the interpreter; may change when a module is imported."""
 WINDOW = 16
 """Kernels after which a worker looks at what they took."""
+SAMPLED = 4
+"""Of how many kernels step by step the processor time of one is asked for, which takes half a microsecond each time."""
 WAITS = 200e-6
 """Seconds by the wall clock from which on a kernel is not light, however little of the processor it needs."""
 BATCH_SECONDS = 400e-6
@@ -56,8 +58,8 @@ def light() -> float:
     """Seconds of processor time below which kernels are too light for several workers.
 
     What it costs to hand the next kernel over to another thread: 20 microseconds where the two take turns at the
-    interpreter, 13 where they do not. Step by step the visit, some 3, is a part of what is measured, and in order it is
-    not: so kernels about as long as that stay as they are, and do not go to and fro.
+    interpreter, 13 where they do not. Step by step, waiting for the interpreter takes some of what is measured, and in
+    order it does not: so kernels about as long as that stay as they are, and do not go to and fro.
     """
     return 20e-6 if LOCKED() else 13e-6
 
@@ -188,19 +190,21 @@ def _step_by_step(pool: Visited, worker: Worker, run: Run, mine: Context, step: 
     watched = observed(OperatorEnded)
     if member is not None and member.state is not State.SMALL:
         process_intraop.small(member)
-    count, wall, cpu = 0, perf_counter(), thread_time()
+    count, wall, spent = 0, perf_counter(), 0.0
     now = wall
     while True:
         light_so_far = None
         if count == WINDOW:
-            count, spent, passed = 0, thread_time() - cpu, now - wall
-            light_so_far = spent < WINDOW * light() and passed < WINDOW * WAITS
-            wall, cpu = now, cpu + spent
+            light_so_far = spent < WINDOW / SAMPLED * light() and now - wall < WINDOW * WAITS
+            count, wall, spent = 0, now, 0.0
         step = visit(worker, run, step, now, light_so_far)
         if step < 0:
             return step
+        sampled = not count % SAMPLED
         count += 1
         began = perf_counter()
+        if sampled:
+            spent -= thread_time()
         try:
             if watched:
                 result = _watched(worker, run, step)
@@ -224,6 +228,8 @@ def _step_by_step(pool: Visited, worker: Worker, run: Run, mine: Context, step: 
             return END
         values[step] = result
         result = None
+        if sampled:
+            spent += thread_time()
         now = perf_counter()
         if now - began > LONG:
             long[step] = True

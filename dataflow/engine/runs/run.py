@@ -204,10 +204,9 @@ class Run(Values):
             if back:  # last: whoever waits for it finds everything gone
                 orphans.leave()
 
-    def served(self, seconds: float) -> None:
-        """Under the lock: a worker has served it for so long."""
-        service = self.service = self.service + seconds
-        while service > self.rises_at:
+    def rise(self) -> None:
+        """Under the lock: workers have served it for long enough to rise."""
+        while self.service > self.rises_at:
             self.level += 1
             self.rises_at *= 2
 
