@@ -7,6 +7,7 @@ import io
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -259,3 +260,50 @@ def test_an_operator_outside_of_a_run_and_debug() -> None:
         return noise(x, rng), noise(x, rng)
 
     assert list(p.debug(0.0, rng)) == plain(0.0, 19, 2)
+
+
+def test_what_operators_use_that_are_arguments_themselves() -> None:
+    rng = np.random.default_rng(23)
+    draw = flow.op(rng.uniform)
+    fixed = flow.op(partial(slow_noise, rng=rng))
+
+    @flow.pipeline
+    def p(x: float) -> Any:
+        first = flow.map(draw, [0.0, 0.0])
+        second = fixed(x)
+        third = flow.cond(True, draw, draw, 0.0)
+        return first, second, third
+
+    plain_rng = np.random.default_rng(23)
+    first = [plain_rng.uniform(0.0), plain_rng.uniform(0.0)]
+    assert p.run(0.0) == (first, plain_rng.random(), plain_rng.uniform(0.0))
+
+
+def test_one_inside_an_input() -> None:
+    @flow.op
+    def draw(state: Any, seconds: float) -> float:
+        time.sleep(seconds)
+        return float(state["rng"].random())
+
+    @flow.pipeline
+    def p(state: Any, other: Any) -> Any:
+        return [draw(state, 0.004), draw(other, 0.0), draw(state, 0.002), noise(0.0, state["rng"])]
+
+    for seed in (29, 31):
+        rng = np.random.default_rng(seed)
+        assert p.run({"rng": rng}, {"rng": rng, "n": 1}) == plain(0.0, seed, 4)
+
+
+def test_an_operator_that_stands_in_for_another() -> None:
+    rng = np.random.default_rng(37)
+    stands_in = flow.op(rng.random)
+
+    @flow.op
+    def draw() -> float:
+        return 0.0
+
+    @flow.pipeline
+    def p(x: float) -> Any:
+        return [draw(), draw(), draw()]
+
+    assert p.replace({draw: stands_in}).run(0.0) == plain(0.0, 37, 3)

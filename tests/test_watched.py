@@ -202,3 +202,74 @@ def test_without_arrays_it_is_the_object_itself() -> None:
     p.run(1)
     p.run(2)
     assert seen == [1, 2]
+
+
+def test_what_is_changed_and_read_in_one_call() -> None:
+    """The caller's own is changed, as was declared; what is read beside it is a copy of the moment of the call."""
+
+    @flow.op(inout="out")
+    def move(out: Any, source: Any) -> Any:
+        out["n"] = out.get("n", 0) + 1
+        return len(source)
+
+    @flow.pipeline
+    def p(d: Any) -> Any:
+        return move(d, d), move(d, source=[d][0])
+
+    given = {"w": a()}
+    p.run(given)
+    assert given["n"] == 2
+
+
+def test_a_write_into_an_array_of_a_nested_container_is_an_error_with_retries_too() -> None:
+    @flow.op(retries=1, retry_on=(OSError,))
+    def spoil(parts: Any) -> float:
+        parts[0]["a"] += 1
+        return 0.0
+
+    @flow.pipeline
+    def p(d: Any) -> Any:
+        return spoil([d])
+
+    given = {"a": a()}
+    with pytest.raises(ValueError, match="read-only"):
+        p.run(given)
+    assert not given["a"].any()
+
+
+@dataclass
+class Image:
+    _pixels: Any
+    pixels: Any = None
+
+
+def pixels(self: Image) -> Any:
+    return self._pixels.view()
+
+
+Image.pixels = property(pixels, lambda self, value: None)  # type: ignore[assignment]
+
+
+def test_a_property_that_gives_something_new_each_time_is_no_change() -> None:
+    @flow.op
+    def total(image: Image) -> float:
+        return float(image.pixels.sum())
+
+    @flow.pipeline
+    def p(image: Any) -> Any:
+        return total(image), total(image)
+
+    assert p.run(Image(np.ones(2))) == (2.0, 2.0)
+
+
+def test_a_very_large_one_is_not_compared() -> None:
+    @flow.op
+    def add(value: Any) -> int:
+        value["n"].append(1)
+        return len(value["n"])
+
+    @flow.pipeline
+    def p(value: Any) -> Any:
+        return add(value)
+
+    assert p.run({"w": a(), "n": [1.0] * 20_000}) == 20_001

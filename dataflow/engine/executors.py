@@ -28,7 +28,7 @@ def submit(executor: ThreadPoolExecutor, job: Callable[P, object], *args: P.args
 
 
 class Executors:
-    """Made when they are needed; each method is called under the pool's lock."""
+    """Made when they are needed; each method is called under the engine's lock."""
 
     def __init__(self) -> None:
         self._bounded: ThreadPoolExecutor | None = None

@@ -1,7 +1,7 @@
 """The scheduler: a state machine on step numbers. Events in, decisions out.
 
 It knows no asyncio, thread, clock, environment, log or numpy, and no value ever enters it: whoever drives it (a worker,
-the loop, a test) holds the pool's lock, reports what happened, and acts on what is returned. Steps are numbered by
+the loop, a test) holds the engine's lock, reports what happened, and acts on what is returned. Steps are numbered by
 priority, which is a topological order: the smaller number goes first.
 
     WAITING ──deps done──▶ READY ──take──▶ RUNNING ──complete──▶ DONE
@@ -84,7 +84,7 @@ class Batch:
 
 
 class Scheduler:
-    """One run's order of events. Every method must be called under the pool's lock; none blocks or calls out."""
+    """One run's order of events. Every method must be called under the engine's lock; none blocks or calls out."""
 
     __slots__ = (
         "_apart_left",

@@ -38,8 +38,9 @@ LOCKED: Final = getattr(sys, "_is_gil_enabled", lambda: True)
 """Whether threads take turns at the interpreter; may change when a module is imported."""
 WINDOW = 16
 """Kernels after which a worker looks at what they took."""
-SAMPLED = 4
-"""Of how many kernels step by step the processor time of one is asked for, which takes half a microsecond each time."""
+SAMPLED, APART = 4, 5
+"""Of how many of these the processor time is asked for, which takes half a microsecond each time, and how far apart
+these are: five, so that of kernels that differ by turns each kind is among them."""
 WAITS = 200e-6
 """Seconds by the wall clock from which on a kernel is not light, however little of the processor it needs."""
 BATCH_SECONDS = 400e-6
@@ -157,7 +158,7 @@ class Visited(Protocol):
 
     def claim(self, worker: Worker, run: Run) -> Batch | None: ...
 
-    def did_batch(self, worker: Worker, run: Run, batch: Batch, seconds: float, *, light: bool) -> int: ...
+    def did_batch(self, worker: Worker, run: Run, batch: Batch, now: float, *, light: bool) -> int: ...
 
     def beside(self, run: Run) -> int: ...
 
@@ -195,12 +196,12 @@ def _step_by_step(pool: Visited, worker: Worker, run: Run, mine: Context, step: 
     while True:
         light_so_far = None
         if count == WINDOW:
-            light_so_far = spent < WINDOW / SAMPLED * light() and now - wall < WINDOW * WAITS
+            light_so_far = spent < SAMPLED * light() and now - wall < WINDOW * WAITS
             count, wall, spent = 0, now, 0.0
         step = visit(worker, run, step, now, light_so_far)
         if step < 0:
             return step
-        sampled = not count % SAMPLED
+        sampled = not count % APART
         count += 1
         began = perf_counter()
         if sampled:
@@ -317,7 +318,7 @@ def _watched(worker: Worker, run: Run, step: int) -> Any:
 
 
 def _with_blas_threads(pool: Visited, worker: Worker, member: Member, run: Run, step: int) -> Any:
-    """Execute a kernel that takes long with as many BLAS threads as there are for it; see `threads.intraop`."""
+    """Execute a kernel that takes long with as many BLAS threads as there are for it; see `threads.controller`."""
     process_intraop.start(member, ready=pool.beside(run))
     try:
         return run.context.copy().run(run.calls[step], run.values)

@@ -197,7 +197,7 @@ def _together(name: str, graphs: list[Graph], *, scoped: bool) -> Graph:
 
 def _cond(pred: Any, then: _Callee, otherwise: _Callee, *args: Any) -> Any:
     function, owner = chosen = then if pred else otherwise
-    if isinstance(function, Op) and not function.is_async and not function.is_managed:
+    if isinstance(function, Op) and not (function.is_async or function.is_managed or function._writes):
         return function(*args) if owner is None else function(owner, *args)
     return _calling(chosen).run(*args)
 

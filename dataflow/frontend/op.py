@@ -256,6 +256,10 @@ class Op(Pickled, GivesCoroutines, Generic[P, R]):
         return Op(self._plain, name=self.name, writes=self._writes, inout=self._inout, **self._asked)
 
     @property
+    def uses(self) -> Any:
+        return self._spec.owner
+
+    @property
     def is_async(self) -> bool:
         """Whether it runs on the event loop."""
         return self._spec.kind is Kind.ASYNC

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextvars import Context, copy_context
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from dataflow.engine.runs.driver import MANY, off_loop
 from dataflow.engine.runs.loop import running_loop
@@ -27,7 +27,7 @@ from dataflow.frontend.arguments import await_it
 from dataflow.graph.nodes import Ref
 from dataflow.graph.once import LOOKED_AT, ORDINARY, Later, close_coroutines, described, later_within
 from dataflow.graph.pytree import ATOMS, larger_than, map_leaves
-from dataflow.graph.readonly import PLAIN_RESULT, copied, memory, parts_of
+from dataflow.graph.readonly import PLAIN_RESULT, copied
 
 __all__ = ["Task"]
 
@@ -132,24 +132,13 @@ async def _for_user(task: asyncio.Task[Any], readers: set[asyncio.Task[Any]], ow
         del task
     if own or not _is_shared(result, readers):
         return own[0] if own else result
-    copy = partial(copied, result)
-    made = await off_loop(copy, asyncio.get_running_loop()) if _is_large(result) else copy()
-    if not own:  # another awaiter may have been quicker
-        own.append(made)
+    own.append(copied(result))  # here: a worker may be free only when its readers have ended
     return own[0]
 
 
 def _is_shared(result: Any, readers: set[asyncio.Task[Any]]) -> bool:
     """Whether somebody still reads a result that can be written to."""
     return bool(readers) and type(result) not in PLAIN_RESULT
-
-
-_LARGE: Final = 1 << 20
-"""Bytes that take the loop some hundred microseconds to copy."""
-
-
-def _is_large(result: Any) -> bool:
-    return larger_than(result, MANY) or sum(each.nbytes for leaf in parts_of(result) for each in memory(leaf)) > _LARGE
 
 
 def _read_by(reader: asyncio.Task[Any], tasks: Iterable[Task[Any]]) -> None:

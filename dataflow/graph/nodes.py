@@ -43,6 +43,11 @@ class Declared:
     """Of a pipeline, the function that a trace runs."""
 
     @property
+    def uses(self) -> Any:
+        """What each call of it changes, if it is the method of something stateful: see `dataflow.graph.stateful`."""
+        return None
+
+    @property
     def is_managed_or_run(self) -> bool:
         """Whether a run is needed to call it as it is declared: a plain call would not do."""
         return True

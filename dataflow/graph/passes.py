@@ -87,7 +87,9 @@ def replaced(
             raise GraphError(f"no node of {graph.name!r} calls {name!r}, which is to be replaced")
     new = changed(graph, nodes=tuple(nodes))
     new = in_order(new) if any(node.spec.inout for node in nodes) else new
-    return in_turn(new) if graph.stateful else new
+    if graph.stateful or any(node.spec.owner is not None for node in nodes):
+        new = in_turn(changed(new, stateful=True))
+    return new
 
 
 def _swapped(argument: Any, swap: Swap, called: set[int]) -> Any:

@@ -16,8 +16,8 @@ Rules:
 3. A slot is released after its last reader. A result that nobody reads counts itself as its reader.
 4. A result that several readers see is *shared*, and so are inputs, parts of inputs and constants: these are held in
    their slots, and each reader makes its own of them (see `dataflow.graph.readonly`).
-5. `shown` changes later: what workers have found in runs, and any value in it is right. So do `entered` and what
-   `disorder` has found, which are filled when they are needed. Nothing else does.
+5. What changes later, any value is right of: `shown` and `usual` (what workers have found in runs), `calls` and
+   `entered` (which are watched from the first container on), and what is found when it is needed.
 
 The order of the steps is that of `dataflow.graph.order`.
 """
@@ -39,7 +39,7 @@ from dataflow.graph.order import priority_order
 from dataflow.graph.pytree import leaves
 from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT, Held, bare, is_rebuilt, readonly
 from dataflow.graph.shown import Shown
-from dataflow.graph.stateful import in_turn, is_stateful, stateful_constants
+from dataflow.graph.stateful import in_turn, names_of, stateful_constants
 from dataflow.graph.templates import Builder, Literal, Template, output_template
 from dataflow.graph.watched import watched
 
@@ -55,7 +55,7 @@ Plumbing = tuple[int, int, Caller]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """A graph made ready to run. Frozen, and shared by all runs; only `shown` learns."""
+    """A graph made ready to run. Shared by all runs; see rule 5."""
 
     graph: Graph
 
@@ -152,17 +152,15 @@ class Plan:
             self._constants.append(constants_of(self.graph))
         return alike(inputs, self._constants[0], changed)
 
-    def _stateful(self, inputs: Sequence[Any]) -> tuple[tuple[int, int], ...]:
-        """The inputs that `in_turn` has to know of, with what stands for each."""
-        places = [place for place, value in enumerate(inputs) if is_stateful(type(value))]
-        if not places:
-            return ()
-        names: dict[int, int] = {}
+    def _stateful(self, inputs: Sequence[Any]) -> tuple[tuple[int, tuple[int, ...]], ...]:
+        """The inputs that `in_turn` has to know of, as `names_of` says it."""
+        constants: set[int] = set()
         if self.graph.stateful:
-            names = {id(each): id(each) for node in self.graph.nodes for each in stateful_constants(node)}
-        found = tuple((place, names.setdefault(id(inputs[place]), place)) for place in places)
-        alone = all(place == name for place, name in found)
-        return () if alone and len(names) == len(found) and not any(map(self.disorder, places)) else found
+            constants = {id(each) for node in self.graph.nodes for each in stateful_constants(node)}
+        found = names_of(inputs, constants)
+        if len(found) == 1 and not constants and not self.disorder(found[0][0]):
+            return ()
+        return found
 
     def hold(self, slot: int, value: Any) -> Any:
         """What a run keeps in a slot whose value is handed out protected."""

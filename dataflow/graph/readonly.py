@@ -266,6 +266,13 @@ class Held:
         return made
 
     @classmethod
+    def handed_out(cls, value: Any, own: Any) -> Held:
+        """One whose only reader has been given his own already."""
+        made = cls(value)
+        made.seed = _Own(own)
+        return made
+
+    @classmethod
     def looked_through(cls, value: Any) -> Held:
         """One that has a seed: looking through a large value is nothing for the loop."""
         made = cls(value)
@@ -274,6 +281,15 @@ class Held:
 
     def __repr__(self) -> str:
         return f"<held {type(self.value).__name__}>"
+
+
+class _Own:
+    """A seed: what was handed out."""
+
+    __slots__ = ("own",)
+
+    def __init__(self, own: Any) -> None:
+        self.own = own
 
 
 _PASSED_ON = object()
@@ -301,6 +317,8 @@ def _hand(held: Held) -> Any:
         return value
     if seed is _LIVE:
         return readonly(value)
+    if type(seed) is _Own:
+        return seed.own
     if type(value) is np.ndarray:
         held.seed = seed = value.view() if _is_locked(value) else locked(value)
         return seed.view()

@@ -19,18 +19,22 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from types import BuiltinMethodType, MethodType
 from typing import Any, Final
 
 import numpy as np
 
-from dataflow.graph.nodes import Graph, Node, Ref
-from dataflow.graph.pytree import leaves
+from dataflow.graph.nodes import Declared, Graph, Node, Ref
+from dataflow.graph.pytree import kind_of, larger_than, leaves
 from dataflow.graph.templates import Literal
 
-__all__ = ["in_turn", "is_stateful", "owner_of", "stateful_constants"]
+__all__ = ["found_in", "in_turn", "is_stateful", "names_of", "owner_of", "stateful_constants"]
+
+MOST_PARTS = 200
+"""Parts of an input that are looked at."""
 
 _STATEFUL: Final = (
     np.random.Generator,
@@ -40,6 +44,13 @@ _STATEFUL: Final = (
     random.Random,
     io.IOBase,
 )
+_METHODS: Final = (
+    ("update", "digest", "hexdigest"),
+    ("writerow", "writerows"),
+    ("compress", "flush"),
+    ("write", "close"),
+)
+"""Of checksums, writers of tables, compressors, archives."""
 
 
 def is_stateful(kind: Any) -> bool:
@@ -49,37 +60,66 @@ def is_stateful(kind: Any) -> bool:
 
 @lru_cache(maxsize=1024)
 def _is_stateful(kind: Any) -> bool:
-    return issubclass(kind, _STATEFUL) or all(hasattr(kind, name) for name in ("update", "digest", "hexdigest"))
+    return issubclass(kind, _STATEFUL) or any(all(hasattr(kind, name) for name in names) for names in _METHODS)
 
 
 def owner_of(fn: Any) -> Any:
-    """The object whose bound method this is, if it is stateful."""
-    owner = getattr(fn, "__self__", None)
-    return owner if is_stateful(type(owner)) else None
+    """What each call of this changes: the object whose bound method it is, or that a partial has fixed; or None."""
+    return next(found_in(fn), None)
+
+
+def found_in(leaf: Any) -> Iterator[Any]:
+    """What is stateful of a leaf: itself, or what it uses when it is called."""
+    kind: Any = type(leaf)
+    if issubclass(kind, Declared):  # not `isinstance`, which asks a placeholder
+        if leaf.uses is not None:
+            yield leaf.uses
+    elif kind is partial:
+        for part in (leaf.func, *leaf.args, *leaf.keywords.values()):
+            yield from found_in(part)
+    elif kind in (MethodType, BuiltinMethodType):
+        if is_stateful(type(leaf.__self__)):
+            yield leaf.__self__
+    elif is_stateful(kind):
+        yield leaf
 
 
 def stateful_constants(node: Node) -> Iterator[Any]:
     """Those that a node is given as constants, or whose method it calls."""
     for argument in (*node.args, *node.kwargs.values()):
         if type(argument) is not Ref:
-            value = argument.value if type(argument) is Literal else argument
-            yield from (leaf for leaf in leaves(value) if is_stateful(type(leaf)))
+            for leaf in leaves(argument.value if type(argument) is Literal else argument):
+                yield from found_in(leaf)
     if node.spec.owner is not None:
         yield node.spec.owner
 
 
-def in_turn(graph: Graph, inputs: Mapping[int, int] | None = None) -> Graph:
+def names_of(inputs: Sequence[Any], constants: Collection[int]) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """The inputs that are, or hold, something stateful, and for each what: a number that the same ones have in common,
+    or the id of a constant. One that has many parts is not looked through: that would hold the loop."""
+    known: dict[int, int] = {key: key for key in constants}
+    found: list[tuple[int, tuple[int, ...]]] = []
+    for place, value in enumerate(inputs):
+        if kind_of(type(value)) is None:
+            used = list(found_in(value))
+        else:
+            used = [] if larger_than(value, MOST_PARTS) else [each for leaf in leaves(value) for each in found_in(leaf)]
+        if used:
+            found.append((place, tuple(known.setdefault(id(each), len(known)) for each in used)))
+    return tuple(found)
+
+
+def in_turn(graph: Graph, inputs: Mapping[int, tuple[int, ...]] | None = None) -> Graph:
     """The graph in which what is given the same one comes one after another; linear in the size of the graph.
 
-    `inputs` says which inputs are stateful, and for each what it is: a number that equal ones have in common, or the id
-    of a constant.
+    `inputs` as `names_of` says it.
     """
     known = {} if inputs is None else inputs
     after: dict[int, tuple[int, ...]] = dict(graph.after)
     last: dict[int, int] = {}
     for node in graph.nodes:
         used = {id(each) for each in stateful_constants(node)}
-        used |= {known[number] for number in node.reads if number in known}
+        used.update(name for number in node.reads for name in known.get(number, ()))
         before = {last[key] for key in used if key in last} - {*node.reads, *after.get(node.number, ())}
         if before:
             after[node.number] = (*after.get(node.number, ()), *sorted(before))

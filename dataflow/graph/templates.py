@@ -63,21 +63,46 @@ _ARRAY: Final = ContainerKind(
 )
 
 
+def _keys(value: Any) -> list[Any]:
+    """In the order that it has; that of an OrderedDict is one of its own."""
+    return list(OrderedDict.keys(value) if isinstance(value, OrderedDict) else dict.keys(value))
+
+
 _DICT: Final = ContainerKind(
-    items=lambda value: list(dict.values(value)),
+    items=lambda value: [dict.__getitem__(value, key) for key in _keys(value)],
     shell=copy.copy,
-    put=lambda shell, like, items: [dict.__setitem__(shell, *each) for each in zip(dict.keys(shell), items)],
+    put=lambda shell, like, items: [dict.__setitem__(shell, *each) for each in zip(_keys(shell), items, strict=True)],
+    names=_keys,
 )
 _LIST: Final = ContainerKind(
     items=lambda value: list.__getitem__(value, slice(None)),
     shell=copy.copy,
     put=lambda shell, like, items: list.__setitem__(shell, slice(None), items),
 )
-_WHOLE: Final = ContainerKind(items=lambda value: (), shell=copy.copy, put=lambda shell, like, items: None)
-
-
-_KINDS: Final = (OrderedDict, Counter, defaultdict, list, dict, set, deque, array)
-_MINDED: Final = ("__new__", "__init__", "__copy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
+_DEQUE: Final = ContainerKind(
+    items=lambda value: list(deque.__iter__(value)),
+    shell=copy.copy,
+    put=lambda shell, like, items: (deque.clear(shell), deque.extend(shell, items)),
+)
+_SET: Final = ContainerKind(
+    items=lambda value: list(set.__iter__(value)), shell=copy.copy, put=lambda shell, like, items: None
+)
+_NUMBERS: Final = ContainerKind(items=lambda value: (), shell=copy.copy, put=lambda shell, like, items: None)
+_KINDS: Final = {
+    OrderedDict: _DICT,
+    Counter: _DICT,
+    defaultdict: _DICT,
+    dict: _DICT,
+    list: _LIST,
+    set: _SET,
+    deque: _DEQUE,
+    array: _NUMBERS,
+}
+_MINDED: Final = frozenset(
+    {"__new__", "__init__", "__copy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__"}
+    | {"__setattr__", "__getattribute__", "__setitem__", "__iter__", "append", "extend", "add", "update"}
+)
+"""What copying calls: who has these of his own may do anything there."""
 
 
 def kind_of_literal(type_: type) -> ContainerKind | None:
@@ -92,14 +117,10 @@ def kind_of_literal(type_: type) -> ContainerKind | None:
 def _kind_of_kind(type_: Any) -> ContainerKind | None:
     for cls in type_.__mro__:
         if cls in _KINDS:
-            break
-        if any(name in vars(cls) for name in _MINDED):
+            return _KINDS[cls]
+        if not _MINDED.isdisjoint(vars(cls)):
             return None
-    if issubclass(type_, dict):
-        return _DICT
-    if issubclass(type_, list):
-        return _LIST
-    return _WHOLE if issubclass(type_, (set, deque, array)) else None
+    return None
 
 
 def kind_of_result(type_: type) -> ContainerKind | None:

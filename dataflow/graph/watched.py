@@ -9,7 +9,7 @@
 A container with nothing in it to protect is passed on as it is, and such a change is seen by all. Of one that is
 rebuilt for each reader (see `dataflow.graph.readonly`) a call remembers what was in it, and compares when the operator
 is done. Calls that never met one pay nothing: a plan puts `watched` around those that read a slot when it meets the
-first one there.
+first one there. One of very many parts is not compared.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from typing import Any
 
 from dataflow.graph.call import Caller
 from dataflow.graph.nodes import Kind, Node
-from dataflow.graph.pytree import Visit
+from dataflow.graph.pytree import Visit, larger_than
 from dataflow.graph.readonly import Held, containers_in, handed
 
 __all__ = ["watched"]
+
+MANY = 10_000
+"""Parts of a container from which on nobody looks whether it was changed: that would hold the loop."""
 
 
 def watched(call: Caller, node: Node, slots: Collection[int]) -> Caller:
@@ -37,8 +40,9 @@ def watched(call: Caller, node: Node, slots: Collection[int]) -> Caller:
         for slot in slots:
             held = values[slot]
             if type(held) is Held:
-                own = given.own[slot] = handed(held)
-                if own is not held.value:
+                own = handed(held)
+                if own is not held.value and not larger_than(own, MANY):
+                    given.held[slot] = Held.handed_out(held.value, own)
                     before.append((slot, [_State(visit) for visit in containers_in(own) if visit.kind.mutable]))
         result = call(given)  # type: ignore[arg-type]  # it asks for nothing but items
         if is_async and hasattr(result, "__await__"):
@@ -58,20 +62,20 @@ async def _awaited(awaitable: Any, node: Node, before: list[tuple[int, list[_Sta
 class _Given:
     """The values of a run as one call finds them: what was looked at already is not handed out again."""
 
-    __slots__ = ("_values", "own")
+    __slots__ = ("_values", "held")
 
     def __init__(self, values: Sequence[Any]) -> None:
         self._values = values
-        self.own: dict[int, Any] = {}
+        self.held: dict[int, Held] = {}
 
     def __getitem__(self, slot: int) -> Any:
-        own = self.own
-        return own[slot] if slot in own else self._values[slot]
+        held = self.held
+        return held[slot] if slot in held else self._values[slot]
 
 
 class _State:
-    """What was in a container. New attributes of a dataclass are no change, nor are its private ones: it may well keep
-    there what it has computed."""
+    """What was in a container. New attributes of a dataclass are no change, nor are private ones that were None: it may
+    well keep there what it has computed."""
 
     __slots__ = ("_names", "_visit")
 
@@ -83,8 +87,10 @@ class _State:
         """The type of the container, if something else is in it now."""
         like, items, names = self._visit.like, self._visit.items, self._names
         if is_dataclass(like):
-            public = (pair for pair in zip(names, items, strict=True) if pair[0][:1] != "_")
-            same = all(getattr(like, name, None) is item for name, item in public)
+            # What a property gives may be new each time, and what is private and was None, filled in.
+            before = zip(names, items, strict=True)
+            kept = [pair for pair in before if not isinstance(getattr(type(like), pair[0], None), property)]
+            same = all(getattr(like, name, None) is item or (item is None and name[:1] == "_") for name, item in kept)
         elif type(like) is set:
             same = like == set(items)
         else:

@@ -10,7 +10,7 @@ Rules:
 1. A run belongs to one loop, whose thread alone touches its `tasks`. Other threads reach it by
    `call_soon_threadsafe`, once for any number of news.
 2. The awaiter is released when the run is settled: its outcome stands, none of its async ops is left, and workers have
-   left it as rule 5 of `run` says. Kernels of a run that was stopped, and that still run, are not waited for.
+   left it as rule 4 of `run` says. Kernels of a run that was stopped, and that still run, are not waited for.
 3. No future ever holds an operator's exception: the waiter is only a signal, so no cycle keeps a traceback alive.
 """
 

@@ -297,7 +297,8 @@ async def _attempt(run: HostedRun, step: int, clock: Clock) -> tuple[bool, Any]:
         _tell_ended(run, step, watch, *outcome_of(task))
         raise
     except BaseException:  # the coroutine is closed
-        task.cancel()
+        with suppress(RuntimeError):  # and so is its loop
+            task.cancel()
         raise
     finally:
         if timer is not None:

@@ -6,7 +6,7 @@ who waits, who owns it from that moment on, whether its loop has heard of it or 
 
 Rules:
 
-1. Whoever has a permit gives it back exactly once. One that was handed to a waiter who is gone (cancelled, or with a
+1. A permit comes back exactly once. One that was handed to a waiter who is gone (cancelled, or with a
    loop that was closed) goes on to the next.
 2. While anybody waits, no permit is free: nobody who comes later goes first.
 3. Permits of before a fork are worth nothing in the child, where all are free.
@@ -22,6 +22,7 @@ import os
 import weakref
 from collections import deque
 from contextlib import suppress
+from itertools import islice
 from operator import index
 from threading import RLock
 from typing import Any, Protocol, SupportsIndex
@@ -31,23 +32,34 @@ from dataflow.engine.lock import engine_lock
 
 __all__ = ["Limit", "Permit", "Waiter"]
 
+LOOKED_AT = 8
+"""How many of those who wait, the first, are asked for their loop whenever somebody else begins to wait."""
+
 
 class Permit:
-    """Held by one operator; `give_back`, or `hand_on`, says that it is done."""
+    """Held by one operator; `give_back`, or `hand_on`, says that it is done. One that is let go of, as with a loop that
+    was closed, comes back as well."""
 
-    __slots__ = ("_epoch", "_limit")
+    __slots__ = ("_epoch", "_held", "_limit")
 
     def __init__(self, limit: Limit, epoch: int) -> None:
         self._limit = limit
         self._epoch = epoch
+        self._held = True
+
+    def __del__(self) -> None:
+        self.give_back()
 
     def give_back(self) -> None:
-        """From any thread, also in the middle of anything; only once."""
-        self._limit._returned.append(self._epoch)
-        self._limit._hand_on()
+        """From any thread, also in the middle of anything; a second time does nothing."""
+        if self._held:  # the collector may call for it before the coroutine that holds it is closed
+            self._held = False
+            self._limit._returned.append(self._epoch)
+            self._limit._hand_on()
 
     def hand_on(self) -> Waiter | None:
         """The same under the lock; whom to `wake` after it."""
+        self._held = False
         return self._limit._took_back(self._epoch)
 
 
@@ -117,7 +129,7 @@ class Limit:
     is taken in the child. Pickled, it is one of the other process there: the same for all that is sent with it.
     """
 
-    __slots__ = ("__weakref__", "_epoch", "_free", "_key", "_lock", "_n", "_returned", "_waiting")
+    __slots__ = ("__weakref__", "_epoch", "_free", "_gone", "_key", "_lock", "_n", "_returned", "_waiting")
 
     def __init__(self, n: SupportsIndex) -> None:
         if isinstance(n, bool) or not hasattr(type(n), "__index__"):
@@ -141,6 +153,8 @@ class Limit:
         self._returned: deque[int] = deque()
         """The epochs of permits that came back, and that nobody has seen to yet."""
         self._waiting: deque[Waiter] = deque()
+        self._gone = 0
+        """How many of these are gone, at the most."""
 
     @property
     def n(self) -> int:
@@ -177,7 +191,7 @@ class Limit:
             if permit is not None:
                 permit.give_back()
             elif self._lock.acquire(blocking=False):  # else it is passed over when its turn comes
-                self._sweep()
+                self._left(1)
                 self._lock.release()
             raise
         permit = waiter.taken()
@@ -191,6 +205,7 @@ class Limit:
         while self._returned and not self._waiting:
             self._took_back(self._returned.popleft())
         if not self._free:
+            self._forget_closed()
             return None
         self._free -= 1
         return Permit(self, self._epoch)
@@ -206,17 +221,26 @@ class Limit:
         """A permit came back. Whom it was handed to: to be woken after the lock."""
         if epoch != self._epoch:
             return None
-        waiting = self._waiting
+        waiting, permit = self._waiting, Permit(self, epoch)
         while waiting:
             waiter = waiting.popleft()
-            if not waiter.gone and not waiter.loop.is_closed() and waiter.granted(Permit(self, epoch)):
+            if not waiter.gone and not waiter.loop.is_closed() and waiter.granted(permit):
                 return waiter
+        permit._held = False
         self._free += 1
         return None
 
-    def _sweep(self) -> None:
-        """Drop those that are gone."""
-        self._waiting = deque(waiter for waiter in self._waiting if not waiter.gone)
+    def _forget_closed(self) -> None:
+        """Who waits on a loop that was closed holds what it waits with, perhaps a permit of this very limit."""
+        if any(waiter.loop.is_closed() for waiter in islice(self._waiting, LOOKED_AT)):
+            self._waiting = deque(waiter for waiter in self._waiting if not waiter.loop.is_closed())
+
+    def _left(self, count: int) -> None:
+        """So many that wait are gone: when they are half of all, they are dropped."""
+        self._gone += count
+        if 2 * self._gone >= len(self._waiting):
+            self._waiting = deque(waiter for waiter in self._waiting if not waiter.gone)
+            self._gone = 0
 
     # In the middle of anything.
 

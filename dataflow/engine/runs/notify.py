@@ -23,7 +23,7 @@ logger = logging.getLogger("dataflow")
 
 
 class Inside:
-    """Says in a context that it is inside a run. Compared by identity, as places are, and for the same reason."""
+    """Says in a context that it is inside a run. Compared by identity, as tickets are, and for the same reason."""
 
     __slots__ = ("run",)
 

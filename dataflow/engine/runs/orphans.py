@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from threading import RLock
+
+from dataflow.engine.lock import engine_lock
 
 __all__ = ["Orphans", "orphans"]
 
@@ -13,7 +14,7 @@ class Orphans:
     """Counts them, and tells whoever waits until there are none."""
 
     def __init__(self) -> None:
-        self._lock = RLock()  # the garbage collector may stop a forgotten run in the middle of this
+        self._lock = engine_lock()
         self._count = 0
         self._waiting: list[Callable[[], object]] = []
         self._watchers: dict[object, Callable[[], object]] = {}
@@ -22,9 +23,8 @@ class Orphans:
         return self._count
 
     def enter(self) -> None:
-        """A run was stopped while kernels of it run."""
-        with self._lock:
-            self._count += 1
+        """Under the engine's lock: a run was stopped while kernels of it run."""
+        self._count += 1
 
     def leave(self) -> None:
         """The last of them has returned."""

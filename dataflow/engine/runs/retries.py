@@ -54,7 +54,8 @@ class Asking:
     __slots__ = ("_retries", "_step", "gone", "loop", "run")
 
     def __init__(self, run: Run, step: int, retries: Retries, loop: asyncio.AbstractEventLoop) -> None:
-        self.run = run
+        self.run: Any = run
+        """None once it is gone."""
         self._step = step
         self._retries = retries
         self.loop = loop
@@ -73,7 +74,7 @@ class Asking:
     @property
     def is_kernel(self) -> bool:
         """Whether it is a worker's to start."""
-        return self.run.plan.kinds[self._step] == LIMITED
+        return bool(self.run.plan.kinds[self._step] == LIMITED)
 
     def wake(self) -> None:
         """Its loop calls a worker: whoever gives back may be in the middle of anything."""
@@ -142,10 +143,9 @@ class Retries:
         """The run was stopped just now: what asks waits no longer; what was granted and has not begun is for others."""
         core = run.core
         with run.lock:
-            for asking in self.asking.values():
-                asking.gone = True
-            for limit in {options_of(run.plan, step).limit for step in self.asking}:
-                limit._sweep()
+            for step, asking in self.asking.items():
+                asking.gone, asking.run = True, None
+                options_of(run.plan, step).limit._left(1)
             self.asking.clear()
             in_kernels = {step for step in core.running | core.overrunning if run.plan.kinds[step] == LIMITED}
             woken = [self.held.pop(step).hand_on() for step in self.held.keys() - in_kernels]
@@ -360,7 +360,8 @@ def _limited(step: int, calls: list[Caller], values: list[Any]) -> Any:
         return calls[step](values)
     finally:
         run: Any = here.run  # which has `retries`: its plan has this call
-        run.retries.returned(run, step)
+        if run is not None:  # else this is the child of a fork in the kernel
+            run.retries.returned(run, step)
         del run, values  # a held exception keeps this frame
 
 
@@ -375,7 +376,7 @@ def _timed(step: int, calls: list[Caller], values: list[Any]) -> Any:
         error = exc
     try:
         here.attempt = outer
-        over = run.retries.returned(run, step)
+        over = run.retries.returned(run, step) if here.run is not None else None  # as above
         if over is not None and (error is None or isinstance(error, asyncio.CancelledError)):
             error = over.error = _timed_out(run.plan, step)
         if error is not None:

@@ -129,10 +129,11 @@ class Values:
         return self.plan.nodes[step] if number is None else graph.nodes[number - len(graph.inputs)]
 
     def seen_by(self, step: int) -> Any:
-        """The values that this step was called with, but constants; only while it has not been reported."""
-        values = self.values
+        """The values that this step was called with, but constants; only while it has not been reported. None any more
+        if the run has come to its end in this very moment, as one may whose last kernel returns when its time is up."""
+        values = self.values.copy()
         made = {step, *(slot for slot, *_ in self.plan.plumbing.get(step, ()))}
-        return [bare(values[slot]) for slot in self.plan.reads[step] if slot not in made]
+        return [bare(values[slot]) for slot in self.plan.reads[step] if slot not in made] if values else []
 
     def result(self) -> Any:
         """What the body returned. Leaves nothing behind."""

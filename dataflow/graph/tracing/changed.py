@@ -22,7 +22,7 @@ import numpy as np
 from dataflow.graph.inout import changed_by
 from dataflow.graph.nodes import Kind, Node, Ref
 from dataflow.graph.pytree import ATOMS, kind_of, leaves
-from dataflow.graph.stateful import is_stateful, stateful_constants
+from dataflow.graph.stateful import is_stateful
 from dataflow.graph.templates import Literal
 from dataflow.graph.tracing.tracer import Trace, refusal
 
@@ -42,8 +42,9 @@ class Changed:
         for node in recording.nodes:
             for argument in changed_by(node):
                 self._add(recording, node, argument)
-            for argument in stateful_constants(node) if recording.stateful else ():
-                self._add(recording, node, argument)
+            for argument in (*node.args, *node.kwargs.values()) if recording.stateful else ():
+                if is_stateful(type(argument)):  # of one inside a tuple nobody can tell whose it is
+                    self._add(recording, node, argument)
         if self._parts:
             self._add_siblings(recording)
 

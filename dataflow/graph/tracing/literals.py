@@ -18,7 +18,7 @@ import copy
 import operator
 import sys
 from array import array
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
@@ -99,18 +99,13 @@ def _is_more(container: Any) -> bool:
 def _equal(old: Visit, more: Any, new: Visit) -> bool:
     if old.like is not new.like or len(old.items) != len(new.items):
         return False
+    if isinstance(new.like, (array, bytearray)):
+        return bytes(more) == bytes(new.like)
     if isinstance(new.like, dict):
-        return all(map(operator.is_, dict.keys(more), dict.keys(new.like))) and _same(old, new)
-    if isinstance(new.like, array):
-        return bool(more.tobytes() == new.like.tobytes())
-    return bool(more == new.like) if isinstance(new.like, _WHOLE) and more is not None else _same(old, new)
-
-
-_WHOLE: Final = (bytearray, set, deque)
-"""Of those without items, what is in them is compared."""
-
-
-def _same(old: Visit, new: Visit) -> bool:
+        names = new.kind.names
+        assert names is not None
+        if not all(map(operator.is_, names(more), names(new.like))):
+            return False
     return all(map(operator.is_, old.items, new.items))
 
 

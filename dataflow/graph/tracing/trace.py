@@ -4,6 +4,8 @@
     capture.py       arguments and results: placeholders → Refs, containers rebuilt
     constants.py     the user's arrays among them, watched while the body runs
     literals.py      the containers among them: which the body made, and which are from outside
+    changed.py       what operators change among them: that must be somebody else's
+    closures.py      functions among them whose variables the body binds again
     operations.py    what can be done with a placeholder, as OpSpecs
     placeholder.py   Placeholder: what records it, what is refused
     annotations.py   after, label, scope

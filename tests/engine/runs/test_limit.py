@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ import dataflow as flow
 from dataflow.engine.runs import backoff
 from tests.conftest import LOOPS
 from tests.engine.clock import FakeClock, failure, until
+from tests.release import let_go, settles
 
 Runner = Callable[[Any], Any]
 
@@ -561,3 +563,54 @@ def test_less_than_one_is_refused(n: Any) -> None:
 
 def test_a_numpy_integer_is_one() -> None:
     assert flow.Limit(np.int64(3)).n == 3
+
+
+def test_a_permit_comes_back_from_a_loop_that_was_closed() -> None:
+    """Also where somebody else waited on the same loop, and so held whoever had it."""
+    limit = flow.Limit(1)
+    begun = threading.Event()
+
+    @flow.op(limit=limit)
+    async def hold(x: int) -> int:
+        begun.set()
+        await asyncio.Event().wait()
+        return x
+
+    @flow.op(limit=limit)
+    async def also(x: int) -> int:
+        return x
+
+    @flow.pipeline
+    def p(x: int) -> Any:
+        return hold(x), also(x)
+
+    @flow.pipeline
+    def q(x: int) -> int:
+        return also(x)
+
+    loop = asyncio.new_event_loop()
+    under_way: list[Any] = []
+
+    async def main() -> None:
+        under_way.append(loop.create_task(_awaits(p(1))))
+        while not begun.is_set():
+            await asyncio.sleep(0)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loop.run_until_complete(main())
+        loop.close()
+        under_way.clear()
+
+        async def later() -> int:
+            return await q(2)
+
+        assert limit._take() is None  # whoever asks finds out that nobody is there any more
+        gc.collect()
+        assert settles(lambda: let_go() or limit.available == 1)
+        assert asyncio.run(asyncio.wait_for(later(), 10)) == 2
+    assert limit.available == 1
+
+
+async def _awaits(awaitable: Any) -> Any:
+    return await awaitable

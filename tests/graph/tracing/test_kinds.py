@@ -170,3 +170,66 @@ def test_its_arrays_are_protected_or_its_own() -> None:
 
     assert p.run(np.ones(3)).tolist() == [2.0] * 3
     assert weights.flags.writeable
+
+
+def test_an_ordered_dict_keeps_its_order() -> None:
+    @flow.op
+    def items(held: Any, x: int) -> Any:
+        return list(held.items())
+
+    shared: Any = OrderedDict(a=1, b=2, c=3)
+    shared.move_to_end("a")
+
+    @flow.pipeline
+    def p(x: int) -> Any:
+        made: Any = OrderedDict(a=1, b=2, c=3)
+        before = items(made, x)
+        made.move_to_end("a")
+        return before, items(made, x), items(shared, x), made
+
+    moved = [("b", 2), ("c", 3), ("a", 1)]
+    before, after, outside, made = p.run(1)
+    assert before == [("a", 1), ("b", 2), ("c", 3)]
+    assert after == outside == list(made.items()) == moved
+
+
+def test_states_that_are_equal_and_not_the_same() -> None:
+    @flow.op
+    def listed(held: Any, x: int) -> str:
+        return repr(sorted(held))
+
+    @flow.pipeline
+    def p(x: int) -> Any:
+        line, bag = Line([1]), Bag([0.0])
+        first = listed(line, x), listed(bag, x)
+        line[0] = 1.0
+        bag.discard(0.0)
+        bag.add(-0.0)
+        second = listed(line, x), listed(bag, x)
+        line[0] = np.ones(1)
+        return first, second
+
+    assert p.run(1) == (("[1]", "[0.0]"), ("[1.0]", "[-0.0]"))
+
+
+class Frozen(dict[str, int]):
+    def __setitem__(self, key: str, value: int) -> None:
+        raise TypeError("frozen")
+
+
+class Folding(dict[str, int]):
+    def __setitem__(self, key: str, value: int) -> None:
+        super().__setitem__(key.lower(), value)
+
+
+@pytest.mark.parametrize("held", [Frozen(A=1), Folding(A=1)])
+def test_one_that_takes_items_in_its_own_way_is_passed_as_it_is(held: Any) -> None:
+    @flow.op
+    def same(given: Any, x: int) -> bool:
+        return given is held
+
+    @flow.pipeline
+    def p(x: int) -> Any:
+        return same(held, x), same([held][0], x)
+
+    assert p.run(1) == (True, True)
