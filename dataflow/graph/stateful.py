@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from types import BuiltinMethodType, MethodType
@@ -31,7 +31,7 @@ from dataflow.graph.nodes import Declared, Graph, Node, Ref
 from dataflow.graph.pytree import kind_of, larger_than, leaves
 from dataflow.graph.templates import Literal
 
-__all__ = ["found_in", "in_turn", "is_stateful", "names_of", "owner_of", "stateful_constants"]
+__all__ = ["found_in", "in_turn", "is_stateful", "names_of", "owner_of", "stateful_constants", "uses_something"]
 
 MOST_PARTS = 200
 """Parts of an input that are looked at."""
@@ -66,6 +66,15 @@ def _is_stateful(kind: Any) -> bool:
 def owner_of(fn: Any) -> Any:
     """What each call of this changes: the object whose bound method it is, or that a partial has fixed; or None."""
     return next(found_in(fn), None)
+
+
+@lru_cache(maxsize=1024)
+def _uses_something(kind: Any) -> bool:
+    return issubclass(kind, (Declared, partial, MethodType, BuiltinMethodType)) or _is_stateful(kind)
+
+
+uses_something: Callable[[Any], bool] = _uses_something
+"""Whether something may be found in a leaf of this type."""
 
 
 def found_in(leaf: Any) -> Iterator[Any]:

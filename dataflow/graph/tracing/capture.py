@@ -46,7 +46,7 @@ from dataflow.graph.once import (
     once_within,
 )
 from dataflow.graph.pytree import kind_of, map_leaves
-from dataflow.graph.stateful import found_in
+from dataflow.graph.stateful import found_in, uses_something
 from dataflow.graph.templates import Literal
 from dataflow.graph.tracing.literals import is_literal
 from dataflow.graph.tracing.tracer import NO_KWARGS, Trace, Traced, array_changed, here, refusal, stranger, user_line
@@ -148,7 +148,7 @@ class Scan:
             self._trace.closures.watch(value, user_line())
         if is_later(kind) or is_once(value):
             raise self._no_value(value, "is")
-        if any(True for _ in found_in(value)):
+        if uses_something(kind) and any(True for _ in found_in(value)):
             self._trace.stateful = True
         self._refuse_hidden(_contents(value), value)
         if isinstance(value, (*_NOT_REBUILT, dict, list)):
