@@ -211,7 +211,8 @@ class Pool(Slots):
                 changed, step = run.let_go(), END
                 trash = run.take_trash()
             else:
-                if light is not None and light is not run.serial:
+                # Of a run that is serial by now, those who are only leaving have nothing to say.
+                if light is not None and light is not run.serial and (light or len(run.crew) == 1):
                     self._judge(run, light)
                 changed = run.hand_over() if core.due else False  # first: a step may have what it needs to start
                 if self._may_leave(run) and self._leaves(worker, run):

@@ -132,6 +132,7 @@ class Slots:
         run.wait_no_longer()
         run.serial = light
         if not light:
+            run.to_beat = 0.0
             run.core.step_by_step()
             if self._right in run.crew:
                 self._right = None

@@ -6,6 +6,9 @@
 A run begins step by step, with as many workers as there are slots and kernels. When sixteen kernels in a row of one of
 them took less than `light()` seconds of its processor time on average, several workers would only be in each other's
 way: the run is *serial* from then on. When the kernels of a batch, or sixteen in a row, took more, it is no longer.
+Processor time tells that where threads wait for the interpreter in peace; on some machines most of it is spent on the
+waiting. So with kernels that may be light, one worker is given a batch now and then: if it is quicker than they were
+together, it goes on.
 
 Each kernel must run in a context of its own. Entering one for each is what costs most, so kernels run in one copy of
 the caller's context, which is given up as soon as one of them has changed it. Comparing two contexts that share
@@ -196,7 +199,10 @@ def _step_by_step(pool: Visited, worker: Worker, run: Run, mine: Context, step: 
     while True:
         light_so_far = None
         if count == WINDOW:
-            light_so_far = spent < SAMPLED * light() and now - wall < WINDOW * WAITS
+            each, workers = (now - wall) / WINDOW, len(run.crew)
+            light_so_far = spent < SAMPLED * light() and each < WAITS
+            if not light_so_far and workers > 1 and each < min(2 * workers * light(), WAITS) and plan.shown.tries():
+                run.to_beat, light_so_far = each / workers, True
             count, wall, spent = 0, now, 0.0
         step = visit(worker, run, step, now, light_so_far)
         if step < 0:
@@ -258,7 +264,9 @@ def _batches(pool: Visited, worker: Worker, run: Run) -> int:
         if worker.frame is not None:
             return END
         now, spent = perf_counter(), thread_time() - cpu
-        is_light = spent < count * light() and now - wall < count * WAITS
+        # While the first few are executed, others are only just leaving.
+        most = count * light() * (3 if count <= FIRST_BATCH else 1)
+        is_light = (spent < most and now - wall < count * WAITS) or now - wall < count * run.to_beat
         end = pool.did_batch(worker, run, batch, now, light=is_light)
     return END if end == IN_ORDER else end
 

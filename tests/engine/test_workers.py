@@ -285,6 +285,38 @@ def test_the_only_run_is_served_to_its_end(run_async: Runner, monkeypatch: pytes
     assert len(came) == 1
 
 
+@pytest.mark.parametrize("alone", [1e-5, 3e-4])
+def test_one_worker_goes_on_if_it_is_quicker_than_several_were(
+    run_async: Runner, monkeypatch: pytest.MonkeyPatch, alone: float
+) -> None:
+    """Where threads are in each other's way, processor time is spent on waiting: that kernels are light, only trying
+    tells. Kernels here take 30 microseconds beside another, by either clock, and alone as long as is said."""
+    flow.set_num_interop_threads(2)
+    serial: list[bool] = []
+    original = worker_module._in_order
+
+    def noted(worker: Any, run: Any, *more: Any) -> bool:
+        serial.append(True)
+        return original(worker, run, *more)
+
+    @flow.op
+    def kernel(x: int) -> int:
+        spin(3e-5 if len(process_pool()._workers) > 1 else alone)
+        return x
+
+    @flow.pipeline
+    def p(x: int) -> Any:
+        return [kernel(x) for _ in range(600)]
+
+    p.graph(1)
+    monkeypatch.setattr(worker_module, "_in_order", noted)
+    for _ in range(3):
+        run_async(p(1))
+    plan, _ = p.prepare((1,), {})
+    assert serial, "one worker was tried"
+    assert alone < 3e-5 or not plan.shown.light
+
+
 @pytest.mark.parametrize("awake", [True, False])
 def test_light_kernels_give_way_to_threads_that_are_awake(
     run_async: Runner, monkeypatch: pytest.MonkeyPatch, awake: bool

@@ -124,6 +124,7 @@ class Run(Values):
         "rises_at",
         "serial",
         "service",
+        "to_beat",
         "waits_in",
         "__weakref__",
     )
@@ -157,6 +158,8 @@ class Run(Values):
         """Runs that kernels of this one wait for: a stop goes on to them."""
         self.serial = plan.shown.light
         """Whether one worker is enough, since kernels are so light that several would only be in each other's way."""
+        self.to_beat = plan.shown.to_beat
+        """Seconds for each kernel in which several workers executed them: one alone goes on if it is quicker."""
         self.waits_in: Turns[Run] | None = None
         """Where it waits for workers, if it does; see `turns`."""
         self.level, self.service, self.rises_at = 0, 0.0, TURN
@@ -187,7 +190,7 @@ class Run(Values):
                 self.wait_no_longer()
             if core.over and not core.stopped:
                 changed = not crew
-                self.plan.shown.light = self.serial
+                self.plan.shown.light, self.plan.shown.to_beat = self.serial, self.to_beat
             else:
                 # Of one that has failed, whoever waits is told when the last one has gone that is in no kernel.
                 changed = worker.news or core.phase is Phase.FAILED or (self.driven and core.startable > 0)
