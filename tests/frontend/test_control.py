@@ -489,3 +489,19 @@ def test_an_array_that_a_partial_fixes_is_protected() -> None:
     for body in (lambda xs: flow.map(functools.partial(writes, total), xs), lambda xs: writes(total, xs)):
         with pytest.raises(ValueError, match="read-only"):
             flow.pipeline(body).run([1, 2])
+
+
+def test_cond_of_an_operator_that_writes() -> None:
+    @flow.op(writes="values")
+    def add(values: Any, x: float) -> Any:
+        values += x
+        return values
+
+    @flow.pipeline
+    def p(values: Any, x: float) -> Any:
+        return flow.cond(True, add, add, values, x), values
+
+    given = np.zeros(3)
+    changed, same = p.run(given, 1.0)
+    assert changed.tolist() == [1.0] * 3
+    assert same.tolist() == given.tolist() == [0.0] * 3

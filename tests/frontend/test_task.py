@@ -408,3 +408,31 @@ def test_among_many_arguments_a_task_is_read_all_the_same(run_async: Runner) -> 
         assert (await reading)[0] == [1]
 
     run_async(main())
+
+
+def test_awaiting_a_task_needs_no_worker(run_async: Runner) -> None:
+    """The one there is may be in a kernel that reads the result, and wait for what the awaiter does next."""
+    flow.set_num_interop_threads(1)
+    entered, opened = threading.Event(), threading.Event()
+
+    @flow.op
+    def make(count: int) -> Any:
+        return np.zeros(count)
+
+    @flow.op
+    def read(values: Any) -> float:
+        entered.set()
+        assert opened.wait(20)
+        return float(values.sum())
+
+    async def main() -> None:
+        made = make.start(400_000)
+        reading = read.start(made)
+        while not entered.is_set():
+            await asyncio.sleep(0)
+        own = await asyncio.wait_for(made, 10)
+        own += 1
+        opened.set()
+        assert await reading == 0.0
+
+    run_async(main())
