@@ -22,8 +22,8 @@ that was the last attempt, `expire` stops the run.
 
 Without a limit there is no ASKING. A stop cancels ASKING and RESTING, as it does READY.
 
-**Step by step.** Ready kernels wait in one heap. `advance` reports the step that is done, books its followers and
-readers, and takes the next one.
+**Step by step.** Ready kernels wait in one heap. `complete` reports the step that is done and books its followers and
+readers; `take` gives out the next one.
 
 **In order.** If one worker alone goes on with a run, no count is needed to know whose turn it is: in the order of the
 numbers, all that a step depends on is done before it. So where nothing runs, all steps below the first ready one are
@@ -253,16 +253,6 @@ class Scheduler:
             left = readers[slot] = readers[slot] - 1
             if not left:
                 self.released.append(slot)
-
-    def advance(self, step: int) -> int:
-        """`complete` and `take`, for a worker that goes from one kernel to the next."""
-        self.complete(step)
-        ready = self.ready
-        if not ready:
-            return END
-        step = heappop(ready)
-        self.running.add(step)
-        return step
 
     def fail(self, step: int) -> bool:
         """A step that runs, or overruns, failed. Returns whether that stops the run: not if it is over already."""

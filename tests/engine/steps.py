@@ -73,6 +73,12 @@ class FakeSteps:
         self.sources = [step for step in range(size) if not self.counts[step]]
 
 
+def advance(core: Scheduler, step: int) -> int:
+    """What a worker does between two kernels: it reports one, and takes the next."""
+    core.complete(step)
+    return core.take()
+
+
 def all_graphs(size: int) -> Iterator[tuple[tuple[int, int], ...]]:
     """Every set of edges on so many numbered steps."""
     edges = list(combinations(range(size), 2))
@@ -233,7 +239,7 @@ class Driver:
         self.ended.add(step)
         self.reported.add(step)
         ready = self._ready()
-        following = self.core.advance(step)
+        following = advance(self.core, step)
         assert following == (min(ready) if ready else END)
         if following != END:
             self._begin(following)
