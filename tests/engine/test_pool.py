@@ -418,7 +418,7 @@ def test_a_small_serial_run_passes_a_big_one_that_is_serial_no_longer(run_async:
     """Its worker had the right to serial runs, and has no use for it any more."""
     flow.set_num_interop_threads(threads)
     pool = process_pool()
-    gate = threading.Event()
+    gate, small_is_over = threading.Event(), threading.Event()
     size, grown, started = 3_000, False, 0
     started_before: list[int] = []
 
@@ -430,6 +430,8 @@ def test_a_small_serial_run_passes_a_big_one_that_is_serial_no_longer(run_async:
             spin(50e-6)
             if started == 1_000:
                 assert gate.wait(20)
+            if started == size - 1:
+                assert small_is_over.wait(20)
         return x + 1
 
     @flow.op
@@ -461,6 +463,7 @@ def test_a_small_serial_run_passes_a_big_one_that_is_serial_no_longer(run_async:
         await until(lambda: pool.queued > 0 or small_one.done())
         gate.set()
         assert await small_one == KERNELS
+        small_is_over.set()
         assert started_before[0] == 1_000 or threads > 1
         assert started_before[-1] < size
         assert await running == size

@@ -61,8 +61,13 @@ class HostedRun(Run):
                 return
             self._posted = True
         try:
-            self.loop.call_soon_threadsafe(self._on_loop)
+            handle = self.loop.call_soon_threadsafe(self._on_loop)
         except RuntimeError:
+            self._loop_gone()
+            return
+        if self.loop.is_closed():
+            # Perhaps in the middle of that call: then it never looks, and what it was told holds this run in a cycle.
+            handle.cancel()
             self._loop_gone()
 
     def _loop_gone(self) -> None:

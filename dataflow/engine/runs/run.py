@@ -307,10 +307,13 @@ class Run(Values):
             del error, also, self
 
     def abandon(self) -> None:
-        """The awaiter left without looking at the outcome: failures that nobody saw go to the log."""
+        """The awaiter left without looking at the outcome: failures that nobody saw go to the log, values nowhere."""
         with self.lock:
             error, self._error = self._error, None
             also, self._also = self._also, []
+            self._drop_values()
+            trash = self.take_trash()
+        del trash
         if error is not None and (self._failed_node is not None or not isinstance(error, RuntimeClosed)):
             self.told_late(self._failed_node, error)
         for node, other in also:

@@ -22,7 +22,7 @@ from dataflow.engine.pool import process_pool
 from dataflow.engine.runs.run import Run
 from dataflow.engine.scheduler import Batch, Scheduler
 from dataflow.engine.worker import Worker
-from tests.release import FREE_THREADED, let_go, settles
+from tests.release import FREE_THREADED, let_go, settles, workers_have_left
 
 Runner = Callable[[Any], Any]
 
@@ -1170,3 +1170,68 @@ def test_what_an_async_operator_raises_in_debug_leaves_nothing(error: type[BaseE
     with suppress(error):
         p.debug(watched(np.zeros(1000)))
     assert settles(lambda: watched.alive == 0)
+
+
+class SlowToCall(asyncio.SelectorEventLoop):
+    """A loop that other threads reach only after it was closed, without their being told so, as may happen."""
+
+    def __init__(self) -> None:
+        self.owner = threading.get_ident()
+        self.called, self.closed = threading.Event(), threading.Event()
+        super().__init__()
+
+    def _check_closed(self) -> None:
+        if threading.get_ident() == self.owner:
+            super()._check_closed()  # type: ignore[misc]
+        else:
+            self.called.set()
+            assert self.closed.wait(20)
+
+
+def test_a_run_that_ends_as_its_loop_is_closed(caplog: pytest.LogCaptureFixture) -> None:
+    """A worker's call comes too late to be made; the loop holds it, and with it the run, but no value."""
+    watched = Watched()
+    inside, go_on = threading.Event(), threading.Event()
+
+    @flow.op
+    def stay(x: Any) -> Any:
+        inside.set()
+        assert go_on.wait(20)
+        return watched(x + 1)
+
+    pipeline = flow.pipeline(lambda x: stay(x))
+    loop = SlowToCall()
+    task = loop.create_task(pipeline(watched(np.ones(3))))
+    while not inside.is_set():
+        loop.run_until_complete(asyncio.sleep(0))
+    task.cancel()
+    go_on.set()
+    assert loop.called.wait(20)  # it is done
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(task)
+    loop.close()
+    loop.closed.set()
+    workers_have_left()
+    del task
+    assert settles(lambda: watched.alive == 0)
+
+
+def test_a_run_goes_no_further_if_its_loop_is_closed_as_a_worker_calls_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, logger="asyncio")  # "Task was destroyed but it is pending"
+
+    @flow.op
+    async def on_loop(x: int) -> int:
+        return x
+
+    pipeline = flow.pipeline(lambda x: on_loop(x + 1) + 1, name="goes no further")
+    loop = SlowToCall()
+    task = loop.create_task(pipeline(1))
+    while not loop.called.is_set():
+        loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    loop.closed.set()
+    workers_have_left()
+    (run,) = (o for o in gc.get_objects() if isinstance(o, Run) and o.plan.graph.name == "goes no further")
+    assert run.core.stopped
+    del task, run
+    gc.collect()
