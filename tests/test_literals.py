@@ -342,3 +342,74 @@ def test_cancelled_while_a_worker_looks_through_it_the_call_does_nothing(run_asy
 
     run_async(main())
     assert called == []
+
+
+# ---------------------------------------------------------------------------- literals with parts in common
+
+
+told = flow.op(repr)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("weights", [False, True])
+def test_literals_that_have_a_part_in_common(make: Callable[[], Any], weights: bool) -> None:
+    """What an operator puts into the part, whoever is given the whole finds there, and only in this run."""
+    w = {"w": np.zeros(2)} if weights else {}
+
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        part = make()
+        whole = {"part": part, "n": 1, **w}
+        more = [whole, part]
+        with flow.after(put(x, part)):
+            return told(whole), told(more), told((part, x)), told({"again": whole, "x": x})
+
+    @flow.pipeline
+    def returns(x: Any) -> Any:
+        part = make()
+        whole = {"part": part}
+        return put(x, part), part, whole
+
+    expected = make()
+    put.__wrapped__(1, expected)
+    if type(expected) is set:
+        return  # each shows another object
+    whole = {"part": expected, "n": 1, **w}
+    shown = tuple(map(repr, (whole, [whole, expected], (expected, 1), {"again": whole, "x": 1})))
+    assert [p.run(1), p.run(1), p.debug(1)] == [shown] * 3
+    assert flow.pipeline(lambda xs: flow.map(p, xs)).run([1, 1]) == [shown] * 2
+    for _ in range(2):
+        _, part, whole = returns.run(1)
+        assert part is whole["part"]
+        assert repr(part) == repr(expected)
+
+
+def test_one_argument_that_is_a_part_of_another() -> None:
+    @flow.op
+    def puts(part: list[Any], whole: Any, x: Any) -> str:
+        part.append(x)
+        return repr(whole)
+
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        part: list[Any] = []
+        whole = {"part": part, "itself": [part]}
+        return puts(part, whole, x), puts(part, x=x, whole=(whole,))
+
+    first, second = p.run(1)
+    assert {first, second} in (
+        {"{'part': [1], 'itself': [[1]]}", "({'part': [1, 1], 'itself': [[1, 1]]},)"},
+        {"{'part': [1, 1], 'itself': [[1, 1]]}", "({'part': [1], 'itself': [[1]]},)"},
+    )
+
+
+def test_literals_with_a_part_in_common_that_contain_themselves() -> None:
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        ring: list[Any] = []
+        ring.append(ring)
+        whole = [ring]
+        with flow.after(put(x, ring)):
+            return told(whole)
+
+    assert p.run(1) == "[[[...], 1]]"

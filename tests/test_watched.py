@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections import deque
+from array import array
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -273,3 +274,199 @@ def test_a_very_large_one_is_not_compared() -> None:
         return add(value)
 
     assert p.run({"w": a(), "n": [1.0] * 20_000}) == 20_001
+
+
+# ------------------------------------------------------------------------------------- containers around nodes
+
+
+AROUND: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "dict": (lambda x: {"x": x}, lambda d: d.update(y=1)),
+    "dict popped": (lambda x: {"x": x, "n": 1}, lambda d: d.pop("n")),
+    "list": (lambda x: [x, 1], lambda v: v.append(1)),
+    "list sorted": (lambda x: [x, 2, 1], lambda v: v.reverse()),
+    "deque": (lambda x: deque([x], maxlen=1), lambda v: v.append(1)),
+    "record": (Record, lambda r: setattr(r, "count", 1)),
+    "inner": (lambda x: {"in": [{"x": x}]}, lambda d: d["in"][0].update(y=1)),
+    "inner tuple": (lambda x: ([x], 1), lambda pair: pair[0].append(1)),
+    "inner record": (lambda x: Record(1, history=[x]), lambda r: r.history.append(1)),
+}
+
+inc = flow.op(lambda x: x + 1)
+
+
+@flow.op
+def shown(container: Any) -> str:
+    return repr(container)
+
+
+@pytest.fixture(params=AROUND, ids=lambda name: name.replace(" ", "-"))
+def around(request: pytest.FixtureRequest) -> tuple[Any, Any]:
+    return AROUND[request.param]
+
+
+@pytest.mark.parametrize("x", [1, np.zeros(2)], ids=["number", "array"])
+@pytest.mark.parametrize("way", ["run", "debug"])
+@pytest.mark.parametrize("later", ["read", "read inside", "returned", "by name"])
+@pytest.mark.parametrize("is_async", [False, True], ids=["kernel", "async"])
+def test_one_around_nodes_that_is_read_later(around: Any, later: str, way: str, x: Any, is_async: bool) -> None:
+    make, change = around
+
+    def changing(container: Any) -> None:
+        change(container)
+
+    async def changing_on_loop(container: Any) -> None:
+        await asyncio.sleep(0)
+        change(container)
+
+    changes: Any = flow.op(changing_on_loop) if is_async else flow.op(changing)
+
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        container = make(inc(x))
+        if later == "by name":
+            changes(container=container)
+        else:
+            changes(container)
+        if later == "returned":
+            return container
+        return shown([container] if later == "read inside" else container)
+
+    with pytest.raises(ValueError, match=r"'changing\w*' changed a \w+ that the body goes on with"):
+        getattr(p, way)(x)
+
+
+def test_one_around_nodes_that_nobody_reads_later(around: Any) -> None:
+    make, change = around
+    changes = flow.op(change)
+
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        container = make(inc(x))
+        before = shown(container)
+        changes(container)
+        return before, shown(make(inc(x)))
+
+    told = repr(make(2))
+    assert p.run(1) == (told, told)
+
+
+def test_one_around_nodes_that_an_operator_writes_into(around: Any) -> None:
+    make, change = around
+    changes = flow.op(lambda container: change(container), writes=("container",))
+
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        container = make(inc(x))
+        changes(container)
+        return shown(container)
+
+    assert p.run(1) == repr(make(2))
+
+
+def test_the_remedies_of_one_around_nodes() -> None:
+    @flow.op
+    def added(d: dict[str, Any]) -> dict[str, Any]:
+        return {**d, "n": 1}
+
+    @flow.op(inout=("d",))
+    def add(d: dict[str, Any]) -> None:
+        d["n"] = 1
+
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        new = added({"x": x})
+        made = flow.op(dict)(x=x)
+        before = shown(made)
+        add(made)
+        return shown(new), before, shown(made)
+
+    for x in (1, np.zeros(2)):
+        told = repr({"x": x, "n": 1})
+        assert p.run(x) == (told, repr({"x": x}), told)
+
+
+def test_one_around_nodes_in_derived_pipelines_and_maps() -> None:
+    @flow.op
+    def add(d: dict[str, Any]) -> int:
+        d["n"] = 1
+        return len(d)
+
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        d = {"x": inc(x)}
+        flow.label(add(d), "added")
+        return flow.label(shown(d), "shown")
+
+    q = flow.pipeline(lambda xs: flow.map(p, xs))
+    r = flow.pipeline(lambda x: p(x))
+    for pipeline, given in ((p.select("added", "shown"), 1), (q, [1, 2]), (r, 1)):
+        with pytest.raises(ValueError, match="changed a dict"):
+            pipeline.run(given)
+    assert p.select("shown").run(1) == "{'x': 2}"
+    assert p.replace({add: lambda d: 0}).run(1) == "{'x': 2}"
+
+
+def test_attempts_find_one_around_nodes_as_it_was() -> None:
+    attempts = []
+
+    @flow.op(retries=1, backoff=0)
+    def fails(d: dict[str, Any]) -> int:
+        attempts.append(dict(d))
+        d["n"] = 1
+        raise KeyError("no")
+
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        d = {"x": inc(x)}
+        return fails(d), shown(d)
+
+    with pytest.raises(KeyError):
+        p.run(1)
+    assert attempts == [{"x": 2}, {"x": 2}]
+
+
+OVERTAKEN: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "list": (lambda: [1], lambda v: v.append(1)),
+    "dict": (lambda: {"n": 1}, lambda d: d.update(n=2)),
+    "set": (lambda: {1}, lambda s: s.add(2)),
+    "deque": (lambda: deque([1]), lambda v: v.append(2)),
+    "bytearray": (lambda: bytearray(b"ab"), lambda v: v.__setitem__(0, 0)),
+    "numbers": (lambda: array("i", [1]), lambda v: v.append(2)),
+    "counter": (lambda: Counter("a"), lambda c: c.update("b")),
+    "record": (lambda: Record(1), lambda r: setattr(r, "count", 1)),
+    "inner": (lambda: {"in": [1]}, lambda d: d["in"].append(1)),
+    "arrays": (lambda: {"w": a(), "n": 1}, lambda d: d.update(n=2)),
+}
+
+
+@pytest.mark.parametrize("case", OVERTAKEN, ids=lambda name: name.replace(" ", "-"))
+@pytest.mark.parametrize("around", [False, True], ids=["alone", "inside"])
+def test_one_that_the_body_changes_after_an_operator_was_given_it(case: str, around: bool) -> None:
+    make, change = OVERTAKEN[case]
+    changes = flow.op(lambda given, x: change(given["it"] if around else given))
+
+    @flow.pipeline(static=("goes_on",))
+    def p(x: Any, goes_on: bool) -> Any:
+        own = make()
+        changes({"it": own, "x": x} if around else own, x)
+        if goes_on:
+            change(own)
+        return inc(x)
+
+    with pytest.raises(ValueError, match=r"changed a \w+ that the body goes on with"):
+        p.run(1, True)
+    if case != "arrays":  # one that is protected is watched in any case
+        assert p.run(1, False) == 2
+
+
+def test_one_that_the_body_changes_and_operators_do_not() -> None:
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        names: list[str] = []
+        told = []
+        for name in "abc":
+            names.append(name)
+            told.append(shown([names, x]))
+        return told
+
+    assert p.run(1) == ["[['a'], 1]", "[['a', 'b'], 1]", "[['a', 'b', 'c'], 1]"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dataflow.graph.nodes import Graph, Node, Ref
+from dataflow.graph.nodes import Graph, Node, Path, Ref
 from dataflow.graph.pytree import map_leaves
 from dataflow.graph.templates import Literal
 
@@ -35,6 +35,7 @@ def joined(name: str, graphs: Sequence[Graph], *, scoped: bool) -> Graph:
     labels: dict[int, str] = {}
     scopes: dict[int, str] = {}
     names: dict[str, int] = {}
+    read_later: dict[int, tuple[Path, ...]] = {}
     for item, graph in enumerate(graphs):
         count = len(graph.inputs)
         moved = [*range(place_of_input, place_of_input + count), *range(place_of_node, place_of_node + len(graph))]
@@ -50,6 +51,8 @@ def joined(name: str, graphs: Sequence[Graph], *, scoped: bool) -> Graph:
                 found[moved[number]] = tuple(moved[other] for other in earlier)
         for number, label in graph.labels.items():
             labels[moved[number]] = label
+        for number, paths in graph.read_later.items():
+            read_later[moved[number]] = paths
         if scoped:
             for node in graph.nodes:
                 inner = graph.scopes.get(node.number)
@@ -59,7 +62,18 @@ def joined(name: str, graphs: Sequence[Graph], *, scoped: bool) -> Graph:
     assert place_of_input == first
     stateful = any(graph.stateful for graph in graphs)
     return Graph(
-        name, tuple(inputs), tuple(nodes), outputs, after, labels, scopes, names, tuple(items), waits, stateful
+        name,
+        tuple(inputs),
+        tuple(nodes),
+        outputs,
+        after,
+        labels,
+        scopes,
+        names,
+        tuple(items),
+        waits,
+        stateful,
+        read_later,
     )
 
 
@@ -89,8 +103,11 @@ class _Move:
     def _leaf(self, leaf: Any) -> Any:
         if type(leaf) is Ref:
             return Ref(self._moved[leaf])
-        if type(leaf) is Literal and leaf.fresh:
-            if leaf not in self._literals:
-                self._literals[leaf] = Literal(leaf.value, fresh=True, kept=leaf.kept.values())
-            return self._literals[leaf]
-        return leaf
+        return self._literal(leaf) if type(leaf) is Literal and leaf.fresh else leaf
+
+    def _literal(self, literal: Literal) -> Literal:
+        if literal not in self._literals:
+            new = self._literals[literal] = Literal(literal.value, fresh=True, kept=literal.kept.values())
+            if literal.part is not None:
+                new.part = self._literal(literal.part[0]), literal.part[1]
+        return self._literals[literal]

@@ -26,7 +26,10 @@ from typing import Any, NamedTuple
 
 from dataflow.graph.diagnostics.bytecode import place_of
 
-__all__ = ["Declared", "Graph", "Kind", "Node", "OpSpec", "Options", "Ref"]
+__all__ = ["Declared", "Graph", "Kind", "Node", "OpSpec", "Options", "Path", "Ref"]
+
+Path = tuple[int | str, ...]
+"""Where something is in the arguments of a node: which one, the item in it, the item in that."""
 
 
 class Declared:
@@ -177,6 +180,8 @@ class Graph:
     """For nodes that change what others read: those that have read it before. See `dataflow.graph.inout`."""
     stateful: bool = False
     """Whether a constant is an object that each use changes. See `dataflow.graph.stateful`."""
+    read_later: Mapping[int, tuple[Path, ...]] = field(default_factory=dict)
+    """For operators that are given containers with nodes in them which others are given later: where these are."""
 
     def __len__(self) -> int:
         return len(self.nodes)

@@ -41,7 +41,7 @@ from dataflow.graph.readonly import ANY_RESULT, PLAIN_RESULT, Held, bare, is_reb
 from dataflow.graph.shown import Shown
 from dataflow.graph.stateful import in_turn, names_of, stateful_constants
 from dataflow.graph.templates import Builder, Literal, Template, output_template
-from dataflow.graph.watched import watched
+from dataflow.graph.watched import unchanged, watched
 
 __all__ = ["NONE", "SEVERAL", "Constants", "Plan", "make_plan"]
 
@@ -261,6 +261,11 @@ def make_plan(graph: Graph, same: Iterable[Sequence[Hashable]] = ()) -> Plan:
             fn = writing(node, none if retried(node) else owned)
             calls[step] = make_call(node, slot_of, constants.slot, shared, fn=fn)
             taken.update((slot_of[number], ()) for number in written(node) if owned(number))
+    for number, paths in graph.read_later.items():
+        step, node = slot_of[number], nodes[number - first]
+        if kept := [path for path in paths if path[0] not in node.spec.writes]:
+            fn = unchanged(writing(node, none) if node.spec.writes else node.spec.fn, node, kept)
+            calls[step] = make_call(node, slot_of, constants.slot, shared, fn=fn)
     if taken:
         _say_whose(taken, steps, slot_of, shared)
     if constants.containers:
@@ -491,9 +496,21 @@ class Constants:
         protected = not literal.fresh or any(readonly.knows(type(leaf)) for leaf in leaves(literal.value))
         value = literal.value
         slot = self._add(Held(value) if protected else value, held=protected, rebuilt=type(value))
-        make = literal.builder() if literal.fresh else (lambda _: literal.value)
-        self._made.append((slot, (lambda _: Held(make(()))) if protected else make))
+        make = self._make(literal)
+        self._made.append((slot, (lambda v: Held(make(v))) if protected else make))
         return slot
+
+    def _make(self, literal: Literal) -> Builder:
+        if not literal.fresh:
+            return lambda _: literal.value
+        if literal.part is None:
+            return literal.builder()
+        whole, place = literal.part
+        slot = self._large.get(id(whole))
+        if slot is None:
+            slot = self._large[id(whole)] = self._add(whole, held=False)
+            self._made.append((slot, whole.builder()))
+        return lambda v: v[slot][place]
 
     def _is_changed(self, value: Any) -> bool:
         return bool(self._changed) and not self._changed.isdisjoint(keys_of(value))

@@ -131,10 +131,12 @@ def kind_of_result(type_: type) -> ContainerKind | None:
 class Literal:
     """A constant that can be changed: a container, a bytearray or, among what a body returned, an array."""
 
-    __slots__ = ("fresh", "kept", "value")
+    __slots__ = ("fresh", "kept", "part", "value")
 
     def __init__(self, value: Any = None, *, fresh: bool = False, kept: Iterable[Any] = ()) -> None:
         self.settle(value, fresh=fresh, kept=kept)
+        self.part: tuple[Literal, int] | None = None
+        """If others have containers in common with it: what stands for a tuple of all of these, and its place there."""
 
     def settle(self, value: Any, *, fresh: bool, kept: Iterable[Any] = ()) -> None:
         """Say what it stands for; a trace does so when it ends."""
@@ -196,6 +198,7 @@ def rearranged(graph: Graph, nodes: Iterable[Node], place: Mapping[int, int], ou
         labels={place[n]: label for n, label in graph.labels.items() if n in place},
         scopes={place[n]: scope for n, scope in graph.scopes.items() if n in place},
         names={name: place[n] for name, n in graph.names.items() if n in place},
+        read_later={place[n]: paths for n, paths in graph.read_later.items() if n in place},
     )
 
 

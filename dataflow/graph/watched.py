@@ -1,10 +1,20 @@
 """Operators that change a container which is not theirs: an error, as a write into an array that others read is.
 
+There are two kinds of which an operator gets one of its own, so that nobody would see the change. One is around arrays
+that are protected:
+
     CACHE = {"mean": np.zeros(3)}
 
     @flow.op
     def remember(cache, x):
         cache["last"] = x          what it was given is a dict of its own around protected arrays: nobody would see this
+
+The other is one that the body has put nodes into, or changed, and gives to others as well
+(`dataflow.graph.tracing.around`):
+
+    out = {"x": x}
+    add(out)                       as above
+    return count(out)
 
 A container with nothing in it to protect is passed on as it is, and such a change is seen by all. Of one that is
 rebuilt for each reader (see `dataflow.graph.readonly`) a call remembers what was in it, and compares when the operator
@@ -15,16 +25,21 @@ first one there. One of very many parts is not compared.
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Sequence
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
 from dataflow.graph.call import Caller
-from dataflow.graph.nodes import Kind, Node
-from dataflow.graph.pytree import Visit, larger_than
+from dataflow.graph.nodes import Kind, Node, Path
+from dataflow.graph.pytree import ContainerKind, Visit, larger_than
 from dataflow.graph.readonly import Held, containers_in, handed
+from dataflow.graph.templates import kind_of_literal
 
-__all__ = ["watched"]
+__all__ = ["unchanged", "watched"]
+
+_NUMBERS = (bytearray, array)
+"""Containers of what is no object."""
 
 MANY = 10_000
 """Parts of a container from which on nobody looks whether it was changed: that would hold the loop."""
@@ -77,11 +92,12 @@ class _State:
     """What was in a container. New attributes of a dataclass are no change, nor are private ones that were None: it may
     well keep there what it has computed."""
 
-    __slots__ = ("_names", "_visit")
+    __slots__ = ("_bytes", "_names", "_visit")
 
     def __init__(self, visit: Visit) -> None:
         self._visit = visit
         self._names: list[Any] = list(visit.kind.names(visit.like)) if visit.kind.names is not None else []
+        self._bytes = bytes(visit.like) if isinstance(visit.like, _NUMBERS) else b""
 
     def changed(self) -> str:
         """The type of the container, if something else is in it now."""
@@ -97,6 +113,7 @@ class _State:
             now = self._visit.kind.items(like)
             same = len(now) == len(items) and all(map(operator.is_, now, items))
             same = same and all(map(operator.is_, names, like if names else ()))
+            same = same and (not isinstance(like, _NUMBERS) or bytes(like) == self._bytes)
         return "" if same else type(like).__name__
 
 
@@ -109,3 +126,50 @@ def _refuse(node: Node, before: list[tuple[int, list[_State]]]) -> None:
                     "there are arrays in it, the operator was given one of its own, and nobody would see the change. "
                     "Declare with inout= that it changes the argument for all, or with writes= that it wants a copy"
                 )
+
+
+def unchanged(fn: Callable[..., Any], node: Node, paths: Sequence[Path]) -> Callable[..., Any]:
+    """The operator of a node; it fails if it changes what is at these places in its arguments."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        states = [_State(Visit(found, kind)) for found, kind in _at(paths, args, kwargs)]
+        result = fn(*args, **kwargs)
+        if node.spec.kind is Kind.ASYNC and hasattr(result, "__await__"):
+            return _awaited_unchanged(result, node, states)
+        _refuse_unseen(node, states)
+        return result
+
+    return call
+
+
+def _at(paths: Iterable[Path], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[tuple[Any, ContainerKind]]:
+    for place, *rest in paths:
+        found = args[place] if isinstance(place, int) else kwargs[place]
+        for item in rest:
+            found = _kind(found).items(found)[item]  # type: ignore[index]  # only the first may be a name
+        kind = _kind(found)
+        if len(kind.items(found)) <= MANY:
+            yield found, kind
+
+
+def _kind(container: Any) -> ContainerKind:
+    kind = kind_of_literal(type(container))
+    assert kind is not None
+    return kind
+
+
+async def _awaited_unchanged(awaitable: Any, node: Node, states: list[_State]) -> Any:
+    result = await awaitable
+    _refuse_unseen(node, states)
+    return result
+
+
+def _refuse_unseen(node: Node, states: list[_State]) -> None:
+    for state in states:
+        if changed := state.changed():
+            raise ValueError(
+                f"{node.spec.name!r} changed a {changed} that the body goes on with, or gives to others later: as it "
+                "has run already, each of them gets one of its own, and nobody would see the change. Return what is "
+                f"new, and give that to the others; or let an operator make the {changed} (flow.op({changed})(...)), "
+                "and declare with inout= that this one changes it; or declare with writes= that it wants a copy"
+            )

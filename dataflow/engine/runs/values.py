@@ -44,7 +44,7 @@ class Values:
             if slot >= 0:
                 values[slot] = value if type(value) in PLAIN_RESULT else plan.hold(slot, value)
         for slot, make in plan.made:
-            values[slot] = make(())
+            values[slot] = make(values)
         self._blame: dict[int, int] = {}
         """For a step whose plumbing is being evaluated, the number of that."""
         self._late: list[int] = []

@@ -35,7 +35,7 @@ import numpy as np
 
 from dataflow.errors import TraceError
 from dataflow.graph.attributes import own_attributes
-from dataflow.graph.nodes import Declared, Kind, OpSpec, Ref
+from dataflow.graph.nodes import Declared, Kind, OpSpec, Path, Ref
 from dataflow.graph.once import (
     close_coroutines,
     described,
@@ -48,6 +48,7 @@ from dataflow.graph.once import (
 from dataflow.graph.pytree import kind_of, map_leaves
 from dataflow.graph.stateful import found_in, uses_something
 from dataflow.graph.templates import Literal
+from dataflow.graph.tracing.around import paths
 from dataflow.graph.tracing.literals import is_literal
 from dataflow.graph.tracing.tracer import NO_KWARGS, Trace, Traced, array_changed, here, refusal, stranger, user_line
 
@@ -77,24 +78,25 @@ _BOUND = OpSpec(lambda declared, instance: declared.__get__(instance), "method",
 class Scan:
     """Freezes the arguments of one call, or what a body returned."""
 
-    __slots__ = ("_reads", "_spec", "_trace", "_where", "nested")
+    __slots__ = ("_reads", "_spec", "_trace", "_where", "around", "nested")
 
     def __init__(self, recording: Trace, reads: dict[int, None], spec: OpSpec | None, where: str = "") -> None:
         self.nested = False  # whether a Ref stands inside a container
+        self.around: list[tuple[Path, Any]] = []  # such containers
         self._reads = reads  # the numbers read, in order of appearance
         self._trace = recording
         self._spec = spec  # None for what a body returned
         self._where = where
 
-    def whole(self, value: Any) -> Any:
-        """Freeze one argument."""
+    def whole(self, value: Any, place: int | str = 0) -> Any:
+        """Freeze the argument of this place."""
         try:
-            return self._whole(value)
+            return self._whole(value, place)
         except TraceError:
             close_coroutines(value)
             raise
 
-    def _whole(self, value: Any) -> Any:
+    def _whole(self, value: Any, place: int | str) -> Any:
         if kind_of(type(value)) is None:
             return self._constant(self._freeze(value))
         if type(value) is tuple and LEAVES.issuperset(map(type, value)):
@@ -112,6 +114,7 @@ class Scan:
         if frozen is value:
             return self._constant(value)
         self.nested = True
+        self.around += paths(place, value, frozen)
         # What is new holds a Ref; what in it is the user's does not.
         return map_leaves(self._constant, frozen, into=lambda container: id(container) not in met)
 

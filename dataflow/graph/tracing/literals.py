@@ -19,7 +19,7 @@ import operator
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any, Final, cast
 
 import numpy as np
@@ -83,6 +83,25 @@ class _Kept:
         """Whether this is the container in this state, with all that is in it."""
         return len(visits) == len(self.visits) and all(map(_equal, self.visits, self.copies, visits))
 
+    def joined(self, others: list[_Kept]) -> _Kept:
+        """One for a tuple of this container and of others', which are parts of it from now on."""
+        members = [self, *others]
+        walk = max((member._walk for member in members), key=lambda walk: walk is _walk_result)
+        whole = _Kept(walk, walk(tuple(member.visits[0].like for member in members)), self.where)
+        for place, member in enumerate(members):
+            member.literal.part = whole.literal, place
+        return whole
+
+    def settle(self, outside: Container[int]) -> None:
+        """The body made it: the constant is new in every run, but for what is `outside`."""
+        inner = [visit.like for visit in self.visits if id(visit.like) in outside]
+        inner += _arrays(self.visits)
+        new = [number for number, visit in enumerate(self.visits) if id(visit.like) not in outside]
+        for number in new:
+            if self.copies[number] is not None:
+                self.visits[number].like = self.copies[number]
+        self.literal.settle(built(self.visits, new), fresh=True, kept=inner)
+
     @property
     def holds(self) -> bool:
         """Whether it is still in this state."""
@@ -112,9 +131,11 @@ def _equal(old: Visit, more: Any, new: Visit) -> bool:
 class Literals:
     """Those of one trace."""
 
-    __slots__ = ("_kept",)
+    __slots__ = ("_kept", "overtaken")
 
     def __init__(self) -> None:
+        self.overtaken: set[Literal] = set()
+        """Those that the body made, and changed after a node was recorded that reads them; once all are settled."""
         self._kept: dict[int, list[_Kept]] = {}
         """By the id of the container, which the visits keep alive: one for each state that a node has seen."""
 
@@ -147,20 +168,41 @@ class Literals:
             return ""
         outside = _outside(everything, nodes, output)
         changed = ""
+        made: list[_Kept] = []
         for kept in everything:
             first = kept.visits[0].like
             if id(first) in outside:
                 kept.literal.settle(first, fresh=False)
                 changed = changed or ("" if kept.holds else kept.where)
-                continue
-            inner = [visit.like for visit in kept.visits if id(visit.like) in outside]
-            inner += _arrays(kept.visits)
-            new = [number for number, visit in enumerate(kept.visits) if id(visit.like) not in outside]
-            for number in new:
-                if kept.copies[number] is not None:
-                    kept.visits[number].like = kept.copies[number]
-            kept.literal.settle(built(kept.visits, new), fresh=True, kept=inner)
+            else:
+                made.append(kept)
+                if not kept.holds:
+                    self.overtaken.add(kept.literal)
+        for kept in [*made, *_joined(made, outside)]:
+            kept.settle(outside)
         return changed
+
+
+def _joined(made: list[_Kept], outside: Container[int]) -> list[_Kept]:
+    """For those that have containers in common which are new in every run: what stands for all of these together."""
+    having: dict[int, list[int]] = {}
+    for number, kept in enumerate(made):
+        for visit in kept.visits:
+            if visit.kind.mutable and id(visit.like) not in outside:
+                having.setdefault(id(visit.like), []).append(number)
+    neighbours: dict[int, list[int]] = {}
+    for numbers in having.values():
+        for number in numbers if len(numbers) > 1 else ():
+            neighbours.setdefault(number, []).extend(numbers)
+    wholes: list[_Kept] = []
+    while neighbours:
+        found = [next(iter(neighbours))]
+        for number in found:  # grows
+            found += [other for other in dict.fromkeys(neighbours.pop(number)) if other not in found]
+        alike = [made[number] for number in sorted(found) if made[number].holds]  # changed since: another state
+        if len(alike) > 1:
+            wholes.append(alike[0].joined(alike[1:]))
+    return wholes
 
 
 def _arrays(visits: list[Visit]) -> list[Any]:

@@ -115,10 +115,10 @@ def record(spec: OpSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Pl
             frozen.append(arg)
         else:
             scan = scan or Scan(recording, reads, spec)
-            frozen.append(scan.whole(arg))
+            frozen.append(scan.whole(arg, len(frozen)))
     if kwargs:
         scan = scan or Scan(recording, reads, spec)
-        kwargs = {key: arg if type(arg) in LEAVES else scan.whole(arg) for key, arg in kwargs.items()}
+        kwargs = {key: arg if type(arg) in LEAVES else scan.whole(arg, key) for key, arg in kwargs.items()}
     frame: FrameType | None = sys._getframe(2)  # our caller is never the user: a face, or a method of Placeholder
     while frame is not None and PASSED_OVER[frame.f_code.co_filename]:
         if frame.f_code.co_filename in LOOKS_FIRST:
@@ -126,8 +126,12 @@ def record(spec: OpSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Pl
         frame = frame.f_back
     code, lasti = (None, -1) if frame is None else (frame.f_code, frame.f_lasti)
     nested = scan is not None and scan.nested
+    ref = recording.add(spec, tuple(frozen), kwargs or NO_KWARGS, tuple(reads), nested, code, lasti)
+    if nested:
+        assert scan is not None
+        recording.around.add(scan.around, ref)
     made = _new(Placeholder)
-    _set_ref(made, recording.add(spec, tuple(frozen), kwargs or NO_KWARGS, tuple(reads), nested, code, lasti))
+    _set_ref(made, ref)
     _set_trace(made, recording)
     return made
 

@@ -22,6 +22,7 @@ from dataflow import errors
 from dataflow.errors import TraceError
 from dataflow.graph.diagnostics.bytecode import enclosing, has_statements, instruction_at, place_of
 from dataflow.graph.nodes import Kind, Node, OpSpec, Ref
+from dataflow.graph.tracing.around import Around
 from dataflow.graph.tracing.closures import Closures, Rebound
 from dataflow.graph.tracing.constants import Constants
 from dataflow.graph.tracing.literals import Literals
@@ -66,6 +67,7 @@ class Trace:
         "__weakref__",
         "after",
         "afters",
+        "around",
         "changing",
         "closures",
         "constants",
@@ -109,6 +111,7 @@ class Trace:
         self.nodes: list[Node] = []
         self.constants = Constants()
         self.literals = Literals()
+        self.around = Around()
         self.closures = Closures()
         self.changing = False
         self.stateful = False
@@ -194,7 +197,7 @@ class Trace:
         """Let go of everything: a placeholder that outlives its trace keeps neither nodes nor owner alive."""
         self.thread = 0
         self.nodes = []
-        self.constants, self.literals, self.closures = Constants(), Literals(), Closures()
+        self.constants, self.literals, self.around, self.closures = Constants(), Literals(), Around(), Closures()
         self.afters, self.labels, self.names, self.scopes, self.late = {}, {}, {}, {}, {}
         self.owner = None
         self.latest, self.plain, self.lines = None, None, Lines()
