@@ -470,3 +470,137 @@ def test_one_that_the_body_changes_and_operators_do_not() -> None:
         return told
 
     assert p.run(1) == ["[['a'], 1]", "[['a', 'b'], 1]", "[['a', 'b', 'c'], 1]"]
+
+
+# ------------------------------------------------------------------------------- objects that the body made
+
+
+class Tally:
+    def __init__(self) -> None:
+        self.count = 0
+        self.seen: list[Any] = []
+        self._cache: Any = None
+
+    @functools.cached_property
+    def size(self) -> int:
+        return len(self.seen)
+
+
+class Slotted:
+    __slots__ = ("inner",)
+
+    def __init__(self) -> None:
+        self.inner: dict[str, list[int]] = {"n": []}
+
+
+class Registry(dict[str, Any]):
+    def __init__(self, **known: Any) -> None:
+        super().__init__(**known)
+        self.hits = 0
+
+
+class Names(list[str]):
+    def append(self, name: str) -> None:
+        super().append(name.lower())
+
+
+OBJECTS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "number": (Tally, lambda t: setattr(t, "count", t.count + 1)),
+    "list": (Tally, lambda t: t.seen.append(1)),
+    "slots": (Slotted, lambda s: s.inner["n"].append(1)),
+    "items": (Registry, lambda r: r.update(a=1)),
+    "hits": (Registry, lambda r: setattr(r, "hits", 1)),
+    "names": (Names, lambda n: n.append("A")),
+    "deleted": (Tally, lambda t: delattr(t, "seen")),
+}
+PLACES: dict[str, Callable[[Any, Any], Any]] = {
+    "alone": lambda thing, x: thing,
+    "tuple": lambda thing, x: (1, thing),
+    "inside": lambda thing, x: {"thing": [thing], "n": 1},
+    "beside a node": lambda thing, x: [x, thing],
+    "deeper": lambda thing, x: [{"thing": [(1, thing)]}, {"thing": [(x, thing)]}],
+}
+
+
+def found(given: Any) -> Any:
+    while not isinstance(given, (Tally, Slotted, Registry, Names)):
+        given = given["thing"] if isinstance(given, dict) else given[-1] if len(given) > 1 else given[0]
+    return given
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda name: name.replace(" ", "-"))
+@pytest.mark.parametrize("case", OBJECTS)
+@pytest.mark.parametrize("is_async", [False, True], ids=["kernel", "async"])
+def test_an_object_that_the_body_made(case: str, place: str, is_async: bool) -> None:
+    """All runs have the same: each would see what others did to it."""
+    make, change = OBJECTS[case]
+
+    def changing(given: Any, x: Any) -> None:
+        change(found(given))
+
+    async def changing_on_loop(given: Any, x: Any) -> None:
+        change(found(given))
+
+    changes: Any = flow.op(changing_on_loop) if is_async else flow.op(changing)
+    kind = make.__name__
+
+    p = flow.pipeline(lambda x: changes(PLACES[place](make(), x), x))
+    with pytest.raises(ValueError, match=rf"changed a {kind} that the body made.*flow.op\({kind}\)\(...\)"):
+        p.run(1)
+
+    made = flow.op(make)
+
+    @flow.pipeline
+    def remedy(x: Any) -> Any:
+        own = made()
+        with flow.after(changes(PLACES[place](own, x), x)):
+            return flow.op(lambda thing: (vars(thing) if hasattr(thing, "__dict__") else thing.inner, repr(thing)))(own)
+
+    assert repr(remedy.run(1)[0]) == repr(remedy.run(1)[0])
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda name: name.replace(" ", "-"))
+@pytest.mark.parametrize("case", OBJECTS)
+def test_an_object_from_outside_of_the_body(case: str, place: str) -> None:
+    """It is that very object, in all runs; also if only something from outside holds it."""
+    make, change = OBJECTS[case]
+    outside, plain = make(), make()
+    change(plain)
+    changes = flow.op(lambda given, x: change(found(given)))
+    flow.pipeline(lambda x: changes(PLACES[place](outside, x), x)).run(1)
+    around = [PLACES[place](make(), 1)]
+    flow.pipeline(lambda x: changes(around[0], x)).run(1)
+    assert [*contents(found(around[0]))] == [*contents(plain)]
+    assert [*contents(outside)] == [*contents(plain)]
+
+
+def contents(thing: Any) -> Any:
+    yield repr(getattr(thing, "__dict__", None)) if isinstance(thing, (Registry, Names)) else ""
+    yield thing.inner if isinstance(thing, Slotted) else {n: v for n, v in vars(thing).items() if n != "x"}
+    yield list(thing) if isinstance(thing, (dict, list)) else []
+
+
+def test_what_is_no_change_of_an_object_that_the_body_made() -> None:
+    def looks(tally: Tally, x: Any) -> Any:
+        tally._cache = x  # was None: something computed once
+        return tally.size + tally.count + len(tally.seen) + x
+
+    p = flow.pipeline(lambda x: flow.op(looks)(Tally(), x))
+    assert [p.run(1), p.run(1)] == [1, 1]
+
+
+def test_an_object_that_the_body_made_and_keeps() -> None:
+    """What others have as well is theirs."""
+    kept = []
+
+    @flow.op
+    def changes(tally: Tally, x: Any) -> int:
+        tally.count += 1
+        return tally.count
+
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        kept.append(Tally())
+        return changes(kept[0], x)
+
+    assert [p.run(1), p.run(1)] == [1, 2]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, cast
 
-__all__ = ["dict_of", "own_attributes"]
+__all__ = ["dict_of", "has_attributes", "own_attributes"]
 
 
 def own_attributes(value: object) -> Iterator[tuple[str, Any]]:
@@ -31,6 +31,12 @@ def own_attributes(value: object) -> Iterator[tuple[str, Any]]:
             yield name, object.__getattribute__(value, name)
         except AttributeError:
             pass  # declared, never set
+
+
+@lru_cache(maxsize=1024)
+def has_attributes(kind: Any) -> bool:
+    """Whether objects of this type may have attributes of their own."""
+    return kind.__dictoffset__ != 0 or bool(_slots(kind))
 
 
 def dict_of(value: object) -> Mapping[str, Any]:

@@ -35,7 +35,7 @@ def joined(name: str, graphs: Sequence[Graph], *, scoped: bool) -> Graph:
     labels: dict[int, str] = {}
     scopes: dict[int, str] = {}
     names: dict[str, int] = {}
-    read_later: dict[int, tuple[Path, ...]] = {}
+    fixed: dict[int, tuple[Path, ...]] = {}
     for item, graph in enumerate(graphs):
         count = len(graph.inputs)
         moved = [*range(place_of_input, place_of_input + count), *range(place_of_node, place_of_node + len(graph))]
@@ -51,8 +51,8 @@ def joined(name: str, graphs: Sequence[Graph], *, scoped: bool) -> Graph:
                 found[moved[number]] = tuple(moved[other] for other in earlier)
         for number, label in graph.labels.items():
             labels[moved[number]] = label
-        for number, paths in graph.read_later.items():
-            read_later[moved[number]] = paths
+        for number, paths in graph.fixed.items():
+            fixed[moved[number]] = paths
         if scoped:
             for node in graph.nodes:
                 inner = graph.scopes.get(node.number)
@@ -73,7 +73,7 @@ def joined(name: str, graphs: Sequence[Graph], *, scoped: bool) -> Graph:
         tuple(items),
         waits,
         stateful,
-        read_later,
+        fixed,
     )
 
 

@@ -180,8 +180,9 @@ class Graph:
     """For nodes that change what others read: those that have read it before. See `dataflow.graph.inout`."""
     stateful: bool = False
     """Whether a constant is an object that each use changes. See `dataflow.graph.stateful`."""
-    read_later: Mapping[int, tuple[Path, ...]] = field(default_factory=dict)
-    """For operators that are given containers with nodes in them which others are given later: where these are."""
+    fixed: Mapping[int, tuple[Path, ...]] = field(default_factory=dict)
+    """For operators that are given what they may not change, since others would not see it, or other runs would: where
+    that is. See `dataflow.graph.watched`."""
 
     def __len__(self) -> int:
         return len(self.nodes)

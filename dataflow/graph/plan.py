@@ -261,7 +261,7 @@ def make_plan(graph: Graph, same: Iterable[Sequence[Hashable]] = ()) -> Plan:
             fn = writing(node, none if retried(node) else owned)
             calls[step] = make_call(node, slot_of, constants.slot, shared, fn=fn)
             taken.update((slot_of[number], ()) for number in written(node) if owned(number))
-    for number, paths in graph.read_later.items():
+    for number, paths in graph.fixed.items():
         step, node = slot_of[number], nodes[number - first]
         if kept := [path for path in paths if path[0] not in node.spec.writes]:
             fn = unchanged(writing(node, none) if node.spec.writes else node.spec.fn, node, kept)

@@ -41,6 +41,7 @@ __all__ = [
     "Template",
     "builder",
     "fill",
+    "kind_of_base",
     "kind_of_literal",
     "kind_of_result",
     "output_template",
@@ -123,6 +124,11 @@ def _kind_of_kind(type_: Any) -> ContainerKind | None:
     return None
 
 
+def kind_of_base(type_: Any) -> ContainerKind | None:
+    """As `kind_of_literal`, and of one with a mind of its own, too: by this is seen what is in it, not made another."""
+    return kind_of_literal(type_) or next((_KINDS[cls] for cls in type_.__mro__ if cls in _KINDS), None)
+
+
 def kind_of_result(type_: type) -> ContainerKind | None:
     """As `kind_of_literal`, for what a body returned: an array that it made is new in every run, too."""
     return _ARRAY if type_ is np.ndarray else kind_of_literal(type_)
@@ -198,7 +204,7 @@ def rearranged(graph: Graph, nodes: Iterable[Node], place: Mapping[int, int], ou
         labels={place[n]: label for n, label in graph.labels.items() if n in place},
         scopes={place[n]: scope for n, scope in graph.scopes.items() if n in place},
         names={name: place[n] for name, n in graph.names.items() if n in place},
-        read_later={place[n]: paths for n, paths in graph.read_later.items() if n in place},
+        fixed={place[n]: paths for n, paths in graph.fixed.items() if n in place},
     )
 
 

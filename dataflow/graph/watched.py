@@ -10,7 +10,7 @@ that are protected:
         cache["last"] = x          what it was given is a dict of its own around protected arrays: nobody would see this
 
 The other is one that the body has put nodes into, or changed, and gives to others as well
-(`dataflow.graph.tracing.around`):
+(`dataflow.graph.tracing.fixed`):
 
     out = {"x": x}
     add(out)                       as above
@@ -30,11 +30,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import is_dataclass
 from typing import Any
 
+from dataflow.graph.attributes import own_attributes
 from dataflow.graph.call import Caller
 from dataflow.graph.nodes import Kind, Node, Path
-from dataflow.graph.pytree import ContainerKind, Visit, larger_than
+from dataflow.graph.pytree import Visit, larger_than, walked
 from dataflow.graph.readonly import Held, containers_in, handed
-from dataflow.graph.templates import kind_of_literal
+from dataflow.graph.templates import kind_of_base, kind_of_literal
 
 __all__ = ["unchanged", "watched"]
 
@@ -117,6 +118,26 @@ class _State:
         return "" if same else type(like).__name__
 
 
+class _Attributes:
+    """What an object of the user's own has. New attributes are no change, nor are private ones that were None."""
+
+    __slots__ = ("_before", "_thing")
+
+    def __init__(self, thing: Any) -> None:
+        self._thing = thing
+        self._before = [pair for pair in own_attributes(thing) if pair[1] is not None or pair[0][:1] != "_"]
+
+    def changed(self) -> str:
+        """The type of the object, if an attribute is something else now."""
+        now = dict(own_attributes(self._thing))
+        same = all(name in now and now[name] is value for name, value in self._before)
+        return "" if same else type(self._thing).__name__
+
+
+_Watched = tuple[str, _State | _Attributes]
+"""Of what kind of the user's own objects this is a part, or nothing; and how it was."""
+
+
 def _refuse(node: Node, before: list[tuple[int, list[_State]]]) -> None:
     for _, states in before:
         for state in states:
@@ -132,7 +153,7 @@ def unchanged(fn: Callable[..., Any], node: Node, paths: Sequence[Path]) -> Call
     """The operator of a node; it fails if it changes what is at these places in its arguments."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        states = [_State(Visit(found, kind)) for found, kind in _at(paths, args, kwargs)]
+        states = [state for found in _at(paths, args, kwargs) for state in _states(found)]
         result = fn(*args, **kwargs)
         if node.spec.kind is Kind.ASYNC and hasattr(result, "__await__"):
             return _awaited_unchanged(result, node, states)
@@ -142,31 +163,51 @@ def unchanged(fn: Callable[..., Any], node: Node, paths: Sequence[Path]) -> Call
     return call
 
 
-def _at(paths: Iterable[Path], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[tuple[Any, ContainerKind]]:
+def _at(paths: Iterable[Path], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Any]:
     for place, *rest in paths:
         found = args[place] if isinstance(place, int) else kwargs[place]
         for item in rest:
-            found = _kind(found).items(found)[item]  # type: ignore[index]  # only the first may be a name
-        kind = _kind(found)
+            kind = kind_of_literal(type(found))
+            assert kind is not None
+            found = kind.items(found)[item]  # type: ignore[index]  # only the first may be a name
+        yield found
+
+
+def _states(found: Any) -> Iterator[_Watched]:
+    """Of a container, what is in it; of an object, its attributes, and what is in those that are containers."""
+    own = type(found).__name__
+    kind = kind_of_literal(type(found))
+    if kind is not None:
         if len(kind.items(found)) <= MANY:
-            yield found, kind
+            yield "", _State(Visit(found, kind))
+        return
+    yield own, _Attributes(found)
+    kind = kind_of_base(type(found))
+    if kind is not None and len(kind.items(found)) <= MANY:
+        yield own, _State(Visit(found, kind))
+    for _, value in own_attributes(found):
+        if kind_of_literal(type(value)) is not None and not larger_than(value, MANY):
+            for visit in walked(value, kinds=kind_of_literal):
+                if visit.kind.mutable:
+                    yield own, _State(visit)
 
 
-def _kind(container: Any) -> ContainerKind:
-    kind = kind_of_literal(type(container))
-    assert kind is not None
-    return kind
-
-
-async def _awaited_unchanged(awaitable: Any, node: Node, states: list[_State]) -> Any:
+async def _awaited_unchanged(awaitable: Any, node: Node, states: list[_Watched]) -> Any:
     result = await awaitable
     _refuse_unseen(node, states)
     return result
 
 
-def _refuse_unseen(node: Node, states: list[_State]) -> None:
-    for state in states:
-        if changed := state.changed():
+def _refuse_unseen(node: Node, states: list[_Watched]) -> None:
+    for own, state in states:
+        changed = state.changed()
+        if changed and own:
+            raise ValueError(
+                f"{node.spec.name!r} changed a {own} that the body made: as the body runs once, all runs have the same "
+                f"one, and would see what others do to it. Let an operator make it in each run (flow.op({own})(...), "
+                "say), or make it outside of the body if all runs are to share it"
+            )
+        if changed:
             raise ValueError(
                 f"{node.spec.name!r} changed a {changed} that the body goes on with, or gives to others later: as it "
                 "has run already, each of them gets one of its own, and nobody would see the change. Return what is "

@@ -45,11 +45,11 @@ from dataflow.graph.once import (
     later_within,
     once_within,
 )
-from dataflow.graph.pytree import kind_of, map_leaves
+from dataflow.graph.pytree import kind_of, leaves, map_leaves
 from dataflow.graph.stateful import found_in, uses_something
 from dataflow.graph.templates import Literal
-from dataflow.graph.tracing.around import paths
-from dataflow.graph.tracing.literals import is_literal
+from dataflow.graph.tracing.fixed import paths
+from dataflow.graph.tracing.literals import is_literal, is_thing
 from dataflow.graph.tracing.tracer import NO_KWARGS, Trace, Traced, array_changed, here, refusal, stranger, user_line
 
 __all__ = ["CLOSED_OVER", "LEAVES", "Scan", "closes_over"]
@@ -120,7 +120,12 @@ class Scan:
 
     def _constant(self, value: Any) -> Any:
         returned = self._spec is None and type(value) is np.ndarray
-        return self._literal(value) if returned or is_literal(value) else value
+        if returned or is_literal(value):
+            return self._literal(value)
+        things = self._trace.things
+        if things and kind_of(type(value)) is not None and any(id(leaf) in things for leaf in leaves(value)):
+            self._trace.literals.add_changed(value, self._where or here())  # whose it is, these are
+        return value
 
     def _literal(self, value: Any) -> Literal:
         where = self._where
@@ -161,6 +166,8 @@ class Scan:
                     raise self._no_value(found, "holds")
         if isinstance(value, np.ndarray) and not value.dtype.hasobject:
             return self._array(value)
+        if is_thing(kind) and id(value) not in self._trace.things:
+            self._trace.things[id(value)] = self._trace.literals.add_changed(value, self._where or here())
         return value
 
     def _array(self, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -18,20 +18,27 @@ import copy
 import operator
 import sys
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable
+from enum import Enum
+from functools import lru_cache, partial
+from types import ModuleType
 from typing import Any, Final, cast
 
 import numpy as np
 
-from dataflow.graph.nodes import Node
+from dataflow.graph.attributes import has_attributes
+from dataflow.graph.nodes import Declared, Node
 from dataflow.graph.pytree import ATOMS, CHANGEABLE, ContainerKind, Visit, built, is_model, kind_of, leaves, walked
+from dataflow.graph.readonly import readonly
+from dataflow.graph.stateful import is_stateful
 from dataflow.graph.templates import Literal, kind_of_literal, kind_of_result
 
-__all__ = ["Literals", "is_literal"]
+__all__ = ["Literals", "is_literal", "is_thing"]
 
 
 _LIST: Final = cast(ContainerKind, kind_of(list))
+_NO_THINGS: Final = (type, ModuleType, Declared, partial, Enum, np.generic, np.ndarray, BaseException, tuple, frozenset)
 _THING: Final = ContainerKind(items=lambda value: (), whole=lambda like, items: like)
 
 
@@ -56,6 +63,14 @@ def is_literal(value: Any) -> bool:
     if type(value) in CHANGEABLE or kind_of(type(value)) is None:
         return True
     return any(_changeable(visit) for visit in _walk(value))
+
+
+@lru_cache(maxsize=1024)
+def is_thing(kind: Any) -> bool:
+    """Whether values of this type are objects that have attributes, or items, and that nobody knows how to copy."""
+    if kind_of_literal(kind) is not None or issubclass(kind, _NO_THINGS) or is_stateful(kind) or readonly.knows(kind):
+        return False
+    return issubclass(kind, (dict, list, set, deque)) or has_attributes(kind)
 
 
 def _changeable(visit: Visit) -> bool:
@@ -118,6 +133,8 @@ def _is_more(container: Any) -> bool:
 def _equal(old: Visit, more: Any, new: Visit) -> bool:
     if old.like is not new.like or len(old.items) != len(new.items):
         return False
+    if new.kind is _THING:
+        return True
     if isinstance(new.like, (array, bytearray)):
         return bytes(more) == bytes(new.like)
     if isinstance(new.like, dict):
@@ -224,14 +241,22 @@ def _walk_changed(value: Any) -> list[Visit]:
     return walked(value, kinds=_kind_of_changed)
 
 
-def _arguments(nodes: Iterable[Node], output: list[Any]) -> list[int]:
-    """The ids of all that nodes are given, or that is returned; a function of its own, whose variables are gone when
-    others count."""
+def _arguments(nodes: Iterable[Node], output: list[Any], known: Container[int]) -> list[int]:
+    """The ids of all that nodes are given, or that is returned, but for what is in containers that are `known`; a
+    function of its own, whose variables are gone when others count."""
     values = [value for node in nodes for value in (*node.args, *node.kwargs.values())] + output
-    containers = [value for value in values if kind_of(type(value)) is not None]
-    given = [leaf for value in values for leaf in leaves(value)]
+    containers = [value for value in values if kind_of(type(value)) is not None and id(value) not in known]
+    given = [leaf for value in values for leaf in leaves(value, lambda container: id(container) not in known)]
     bases = {id(leaf): id(leaf.base) for leaf in given if isinstance(leaf, np.ndarray)}
     return [*map(id, containers), *map(id, given), *bases.values()]
+
+
+def _held(visit: Visit, things: set[int]) -> list[int]:
+    """The ids of the containers, and of these things, that a container holds."""
+    if not things:
+        return [id(visit.items[place]) for place, _ in visit.inner]
+    inner = {place for place, _ in visit.inner}
+    return [id(item) for place, item in enumerate(visit.items) if place in inner or id(item) in things]
 
 
 def _outside(everything: list[_Kept], nodes: Iterable[Node], output: list[Any]) -> set[int]:
@@ -239,12 +264,13 @@ def _outside(everything: list[_Kept], nodes: Iterable[Node], output: list[Any]) 
     ours: Counter[int] = Counter()
     now: dict[int, Visit] = {}
     """What the containers hold at the end, by id."""
+    things = {id(kept.visits[0].like) for kept in everything if kept.visits[0].kind is _THING}
     for kept in everything:
         for visit, more in zip(kept.visits, kept.copies, strict=True):
             ours[id(visit.like)] += 1
             held = 1 if more is None else 2
-            for place, _ in visit.inner:
-                ours[id(visit.items[place])] += held
+            for key in _held(visit, things):
+                ours[key] += held
             if id(visit.like) not in now:
                 plain = kind_of_result(type(visit.like)) is not None
                 found = _walk_result(visit.like) if plain else _walk_changed(visit.like)
@@ -252,17 +278,16 @@ def _outside(everything: list[_Kept], nodes: Iterable[Node], output: list[Any]) 
                 del found
     for visit in now.values():
         ours[id(visit.like)] += 1
-        for place, _ in visit.inner:
-            ours[id(visit.items[place])] += 2  # in the visit's items, and its own
+        for key in _held(visit, things):
+            ours[key] += 2  # in the visit's items, and its own
     if any(kind_of(type(visit.like)) is None for visit in now.values()):  # of containers, nodes hold literals
-        ours.update(_arguments(nodes, output))
+        ours.update(_arguments(nodes, output, now))
     alone = Visit([], _LIST)
     once = sys.getrefcount(alone.like) - 1
     outside = {key for key, each in now.items() if sys.getrefcount(each.like) - once > ours[key]}
     waiting = list(outside)
     while waiting:
-        visit = now[waiting.pop()]
-        inner = {id(visit.items[place]) for place, _ in visit.inner} - outside
+        inner = set(_held(now[waiting.pop()], things)) - outside
         outside |= inner
         waiting += inner
     return outside

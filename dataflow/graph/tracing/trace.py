@@ -3,7 +3,7 @@
     tracer.py        Trace: the nodes so far, who may add to them, the user's line
     capture.py       arguments and results: placeholders → Refs, containers rebuilt
     constants.py     the user's arrays among them, watched while the body runs
-    around.py        containers around placeholders: which of them others read later
+    fixed.py         what operators may not change: others would not see it, or other runs would
     literals.py      the containers among them: which the body made, and which are from outside
     changed.py       what operators change among them: that must be somebody else's
     closures.py      functions among them whose variables the body binds again
@@ -43,11 +43,11 @@ from dataflow.graph.diagnostics.holders import Outlived, outlived
 from dataflow.graph.inout import at_their_places, in_order
 from dataflow.graph.nodes import Graph
 from dataflow.graph.stateful import in_turn
-from dataflow.graph.tracing.around import Around, add_overtaken
 from dataflow.graph.tracing.capture import Scan
 from dataflow.graph.tracing.changed import Changed
 from dataflow.graph.tracing.closures import Closures
 from dataflow.graph.tracing.constants import Constants
+from dataflow.graph.tracing.fixed import Around, add_own
 from dataflow.graph.tracing.operations import CONCAT
 from dataflow.graph.tracing.placeholder import (
     PendingPlaceholder,
@@ -108,7 +108,7 @@ def _recorded(recording: Trace, body: Callable[[list[Placeholder]], Any]) -> tup
         scan = Scan(recording, {}, None, _declared(body))
         output = [scan.whole(returned)]  # so that nothing else here refers to it
         recording.around.add(scan.around)
-        read_later = recording.around.read_later(recording.nodes, recording.first)
+        fixed = recording.around.read_later(recording.nodes, recording.first)
         recording.around = Around()
         del returned, scan
         if written := recording.constants.changed():
@@ -120,7 +120,9 @@ def _recorded(recording: Trace, body: Callable[[list[Placeholder]], Any]) -> tup
         inout = Changed(recording) if recording.changing or stateful else None
         if changed := recording.literals.settle(recording.nodes, output):
             raise container_changed(changed)
-        add_overtaken(read_later, recording.nodes, recording.literals.overtaken)
+        own = recording.literals.overtaken | {thing for thing in recording.things.values() if thing.fresh}
+        add_own(fixed, recording.nodes, own)
+        recording.things = {}
         if inout is not None:
             inout.refuse_own()
         graph = Graph(
@@ -133,7 +135,7 @@ def _recorded(recording: Trace, body: Callable[[list[Placeholder]], Any]) -> tup
             scopes=recording.scopes,
             names=recording.names,
             stateful=stateful,
-            read_later=read_later,
+            fixed=fixed,
         )
         overtaken = early(graph.nodes, recording.lines)
         recording.failed = False

@@ -22,9 +22,10 @@ from dataflow import errors
 from dataflow.errors import TraceError
 from dataflow.graph.diagnostics.bytecode import enclosing, has_statements, instruction_at, place_of
 from dataflow.graph.nodes import Kind, Node, OpSpec, Ref
-from dataflow.graph.tracing.around import Around
+from dataflow.graph.templates import Literal
 from dataflow.graph.tracing.closures import Closures, Rebound
 from dataflow.graph.tracing.constants import Constants
+from dataflow.graph.tracing.fixed import Around
 from dataflow.graph.tracing.literals import Literals
 
 __all__ = [
@@ -92,6 +93,7 @@ class Trace:
         "scope",
         "scopes",
         "stateful",
+        "things",
         "thread",
     )
 
@@ -112,6 +114,8 @@ class Trace:
         self.constants = Constants()
         self.literals = Literals()
         self.around = Around()
+        self.things: dict[int, Literal] = {}
+        """What stands for constants that are objects of the user's own, by the id of these."""
         self.closures = Closures()
         self.changing = False
         self.stateful = False
@@ -198,6 +202,7 @@ class Trace:
         self.thread = 0
         self.nodes = []
         self.constants, self.literals, self.around, self.closures = Constants(), Literals(), Around(), Closures()
+        self.things = {}
         self.afters, self.labels, self.names, self.scopes, self.late = {}, {}, {}, {}, {}
         self.owner = None
         self.latest, self.plain, self.lines = None, None, Lines()

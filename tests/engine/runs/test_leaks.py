@@ -1221,6 +1221,7 @@ def test_a_run_goes_no_further_if_its_loop_is_closed_as_a_worker_calls_it(caplog
 
     @flow.op
     async def on_loop(x: int) -> int:
+        await asyncio.Event().wait()
         return x
 
     pipeline = flow.pipeline(lambda x: on_loop(x + 1) + 1, name="goes no further")

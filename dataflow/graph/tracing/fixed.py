@@ -1,4 +1,6 @@
-"""The containers of which operators get one of their own, though the body gives them to others as well.
+"""What operators may not change: others would not see it, as they do in plain Python, or other runs would.
+
+Containers of which an operator gets one of its own, though the body gives them to others as well:
 
     out = {"x": x}
     add(out, y)            gets a dict around the value of x
@@ -9,7 +11,12 @@
     log.append(0)
     return count(log)      and so does this
 
-Plain Python hands the same one to both. So an operator that changes such a one fails with a remedy (see
+Plain Python hands the same one to both. And objects of the user's own of which there is only one:
+
+    tally = Tally()        the body made it, which runs once: so all runs have the same
+    add(tally, y)
+
+Plain Python makes a new one in each call. So an operator that changes such a one fails with a remedy (see
 `dataflow.graph.watched`); here is found where they are, when the trace ends.
 
 While the body runs, what it has put nodes into is kept alive: so no other object has its id.
@@ -17,14 +24,14 @@ While the body runs, what it has put nodes into is kept alive: so no other objec
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from dataflow.graph.nodes import Kind, Node, Path
-from dataflow.graph.pytree import kind_of
+from dataflow.graph.nodes import Kind, Node, Path, Ref
+from dataflow.graph.pytree import ATOMS, kind_of
 from dataflow.graph.templates import Literal, kind_of_literal
 
-__all__ = ["Around", "add_overtaken", "paths"]
+__all__ = ["Around", "add_own", "paths"]
 
 _CALLED: Final = (Kind.KERNEL, Kind.ASYNC)
 """The kinds of nodes that may change what they are given."""
@@ -73,28 +80,31 @@ class Around:
         return later
 
 
-def add_overtaken(later: dict[int, tuple[Path, ...]], nodes: Sequence[Node], overtaken: Collection[Literal]) -> None:
-    """Add where operators are given constants that the body has changed after that."""
-    for node in nodes if overtaken else ():
+def add_own(fixed: dict[int, tuple[Path, ...]], nodes: Sequence[Node], own: Collection[Literal]) -> None:
+    """Add where operators are given constants for which these stand."""
+    things = {id(literal.value): literal for literal in own}
+    for node in nodes if own else ():
         if node.spec.kind in _CALLED:
-            found = [path for place, value in node.given.items() for path in _overtaken(place, value, overtaken)]
+            found = [path for place, value in node.given.items() for path in _own(place, value, own, things)]
             if found:
-                later[node.number] = (*later.get(node.number, ()), *found)
+                fixed[node.number] = (*fixed.get(node.number, ()), *found)
 
 
-def _overtaken(place: int | str, argument: Any, overtaken: Container[Literal]) -> Iterator[Path]:
+def _own(place: int | str, argument: Any, own: Collection[Literal], things: Mapping[int, Literal]) -> Iterator[Path]:
     seen = set()
     waiting: list[tuple[Path, Any, bool]] = [((place,), argument, False)]
     while waiting:
         path, part, inside = waiting.pop()
         if type(part) is Literal:
-            if part not in overtaken:
-                continue
-            part, inside = part.value, True
-        kind = kind_of_literal(type(part)) if inside else kind_of(type(part))
-        if kind is None or id(part) in seen:
+            part, inside = part.value, inside or part in own
+        if type(part) in ATOMS or type(part) is Ref or id(part) in seen:
             continue
         seen.add(id(part))
+        kind = kind_of_literal(type(part))
+        if kind is None:
+            if id(part) in things:
+                yield path
+            continue
         if inside and kind.mutable:
             yield path
         waiting += [((*path, at), item, inside) for at, item in enumerate(kind.items(part))]
