@@ -36,6 +36,8 @@ __all__ = ["Around", "add_own", "paths"]
 _CALLED: Final = (Kind.KERNEL, Kind.ASYNC)
 """The kinds of nodes that may change what they are given."""
 _RETURNED: Final = -1
+_DEEPEST: Final = 16
+"""What is further inside is not looked at: the ways to it would take memory as the square of its depth."""
 
 
 def paths(place: int | str, value: Any, frozen: Any) -> Iterator[tuple[Path, Any]]:
@@ -50,7 +52,7 @@ def paths(place: int | str, value: Any, frozen: Any) -> Iterator[tuple[Path, Any
         seen.add(id(container))
         if kind.mutable:
             yield path, container
-        pairs = zip(kind.items(container), kind.items(new), strict=True)
+        pairs = zip(kind.items(container), kind.items(new), strict=True) if len(path) < _DEEPEST else ()
         waiting += [((*path, at), a, b) for at, (a, b) in enumerate(pairs) if a is not b and kind_of(type(a))]
 
 
@@ -107,4 +109,6 @@ def _own(place: int | str, argument: Any, own: Collection[Literal], things: Mapp
             continue
         if inside and kind.mutable:
             yield path
-        waiting += [((*path, at), item, inside) for at, item in enumerate(kind.items(part))]
+        if len(path) < _DEEPEST:
+            items = enumerate(kind.items(part))
+            waiting += [((*path, at), item, inside) for at, item in items if type(item) not in ATOMS]
