@@ -47,7 +47,7 @@ def paths(place: int | str, value: Any, frozen: Any) -> Iterator[tuple[Path, Any
     while waiting:
         path, container, new = waiting.pop()
         kind = kind_of(type(container))
-        if kind is None or container is new or id(container) in seen:
+        if kind is None or container is new or type(new) is Ref or id(container) in seen:  # the owner is a Ref
             continue
         seen.add(id(container))
         if kind.mutable:
