@@ -144,7 +144,9 @@ def apart(array: Array, copied: Callable[[Any], Any]) -> Array:
     memory that it is spread over, and read-only. So do `broadcast_to` and `sliding_window_view` give it, and so will
     `broadcast_arrays`, as numpy announces.
     """
-    if array.flags.forc or type(array) is not np.ndarray or not array.size:
+    if type(array) is not np.ndarray:
+        return cast(Array, copied(array))
+    if array.flags.forc or not array.size:
         return copied_array(array, copied)
     span = sum(abs(stride) * (count - 1) for stride, count in zip(array.strides, array.shape))  # first to last item
     if array.nbytes <= span + array.itemsize:

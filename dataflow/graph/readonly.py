@@ -176,6 +176,11 @@ def _masked(array: Any) -> Any:
     return view
 
 
+def _copied_record(record: Any) -> Any:
+    """A masked record, which has numpy's `copy` and cannot call it."""
+    return type(record)(record._data.copy(), record._mask.copy(), fill_value=record._fill_value)
+
+
 def _at_the_same_place(new: Any, old: Any) -> Any:
     deque(islice(new, old.index), maxlen=0)
     return new
@@ -216,6 +221,7 @@ copied.default(
     {
         np.ndarray: lambda array: copied_array(array, copied),
         np.ma.MaskedArray: lambda array: array if array is np.ma.masked else copied_array(array, copied),
+        np.ma.mvoid: _copied_record,
         np.void: lambda record: record.copy(),
         np.flatiter: lambda places: _at_the_same_place(copied(places.base).flat, places),
         memoryview: _copied_memory,

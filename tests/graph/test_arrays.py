@@ -14,6 +14,7 @@ from numpy.lib.stride_tricks import as_strided, sliding_window_view
 
 import dataflow as flow
 from dataflow.graph.arrays import apart, copied_array, locked
+from dataflow.graph.readonly import copied
 
 Array = np.ndarray[Any, Any]
 
@@ -162,7 +163,7 @@ class OwnCopy(np.ndarray[Any, Any]):
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_a_copy_of_a_kind_of_array_has_the_order_of_the_original(kind: Any, order: Any) -> None:
     x = np.arange(6.0).reshape(2, 3).copy(order).view(kind)
-    mine = apart(x, itself)
+    mine = apart(x, copied)
     assert type(mine) is kind
     assert mine.flags.c_contiguous is True if kind is OwnCopy else mine.strides == x.strides
     np.testing.assert_array_equal(mine, x)

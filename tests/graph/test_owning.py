@@ -395,3 +395,13 @@ def test_what_nobody_else_has_is_passed_on_unless_it_is_read_only(shared: bool) 
     view = readonly(x)[1:]
     assert own(view, given(view, shared=shared), "op").flags.writeable
     assert own(x[1:], given(x, shared=False), "op").base is x
+
+
+def test_masked_records_that_are_parts_of_what_was_given() -> None:
+    """numpy's own `copy` of these fails."""
+    table = np.ma.array([(0.75, 1), (0.25, 2)], dtype=[("a", "f8"), ("b", "i4")], mask=[(1, 0), (0, 0)])
+    first, second = flow.pipeline(lambda t: np.unstack(t) if hasattr(np, "unstack") else t).run(table)
+    assert (repr(first), repr(second)) == (repr(table[0]), repr(table[1]))
+    first["b"] = 9
+    assert table["b"].tolist() == [1, 2]
+    assert table.mask.tolist() == [(True, False), (False, False)]

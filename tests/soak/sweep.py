@@ -571,6 +571,7 @@ def _flags(value: Any) -> list[bool]:
 
 def _shares(result: Any, owned: Iterable[Any]) -> bool:
     theirs = [array for value in owned for array in _arrays(value) if array is not np.ma.masked]
+    theirs += [np.asarray(value) for value in owned if isinstance(value, memoryview)]
     return any(np.may_share_memory(a, b) for a in _arrays(result) for b in theirs)
 
 
