@@ -413,3 +413,51 @@ def test_literals_with_a_part_in_common_that_contain_themselves() -> None:
             return told(whole)
 
     assert p.run(1) == "[[[...], 1]]"
+
+
+def test_a_derived_pipeline_that_is_called_twice_in_a_body() -> None:
+    """What its body made is new in each."""
+    fill = flow.op(lambda items, x: (items.append(x), list(items))[1])
+
+    @flow.pipeline
+    def base(x: Any) -> Any:
+        items: list[Any] = []
+        whole = {"items": items}
+        filled = fill(items, x)
+        with flow.after(filled):
+            return flow.label(filled, "filled"), flow.label(told(whole), "told")
+
+    derived = base.select("filled", "told")
+
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        with flow.scope("first"):
+            first = derived(x)
+        with flow.scope("second"):
+            second = derived(x)
+        return first, second
+
+    for _ in range(2):
+        assert p.run(1) == (([1], "{'items': [1]}"),) * 2
+
+
+def test_many_literals_with_a_part_in_common_and_many_states_of_one() -> None:
+    """In linear time: this would take an hour in that of the third power."""
+    size = flow.op(len)
+
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        shared = {"a": 1}
+        return [size({"shared": shared, "n": n}) for n in range(3_000)], x
+
+    @flow.pipeline
+    def q(x: Any) -> Any:
+        names: list[int] = []
+        sizes = []
+        for n in range(1_000):
+            names.append(n)
+            sizes.append(size(names))
+        return sizes, x
+
+    assert p.run(1) == ([2] * 3_000, 1)
+    assert q.run(1) == (list(range(1, 1_001)), 1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
+import threading
 from array import array
 from collections import Counter, deque
 from collections.abc import Callable
@@ -490,7 +492,7 @@ class Slotted:
     __slots__ = ("inner",)
 
     def __init__(self) -> None:
-        self.inner: dict[str, list[int]] = {"n": []}
+        self.inner = {"n": 0}
 
 
 class Registry(dict[str, Any]):
@@ -507,7 +509,7 @@ class Names(list[str]):
 OBJECTS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "number": (Tally, lambda t: setattr(t, "count", t.count + 1)),
     "list": (Tally, lambda t: t.seen.append(1)),
-    "slots": (Slotted, lambda s: s.inner["n"].append(1)),
+    "slots": (Slotted, lambda s: s.inner.update(n=1)),
     "items": (Registry, lambda r: r.update(a=1)),
     "hits": (Registry, lambda r: setattr(r, "hits", 1)),
     "names": (Names, lambda n: n.append("A")),
@@ -604,3 +606,124 @@ def test_an_object_that_the_body_made_and_keeps() -> None:
         return changes(kept[0], x)
 
     assert [p.run(1), p.run(1)] == [1, 2]
+
+
+class Job:
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def test_objects_that_operators_take_out_of_a_list_of_the_body() -> None:
+    shared = Job(0)
+    pop = flow.op(lambda jobs: jobs.pop(0).number)
+    swap = flow.op(lambda jobs, job: jobs.__setitem__(0, job))
+    add = flow.op(lambda jobs, x: setattr(jobs[0], "number", jobs[0].number + x))
+
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        jobs = [Job(1), Job(2)]
+        first = pop(jobs)
+        with flow.after(first):
+            second = pop(jobs)
+        return first, second, x
+
+    @flow.pipeline
+    def q(x: Any) -> Any:
+        jobs = [Job(1)]
+        with flow.after(swap(jobs, shared)):
+            return add(jobs, x)
+
+    assert [p.run(1), p.run(1)] == [(1, 2, 1)] * 2
+    q.run(3)
+    assert shared.number == 3
+
+
+class Logger:
+    def __init__(self, log: list[Any]) -> None:
+        self.log = log
+
+
+class SlottedLogger:
+    __slots__ = ("log",)
+
+    def __init__(self, log: list[Any]) -> None:
+        self.log = log
+
+
+@pytest.mark.parametrize("kind", [Logger, SlottedLogger])
+def test_what_is_from_outside_in_something_of_the_body(kind: Any) -> None:
+    """It may be changed: it is the same for everybody."""
+    log: list[Any] = []
+    cache: dict[str, int] = {}
+    writes = flow.op(lambda logger, x: logger.log.append(x))
+    fill = flow.op(lambda held: held[0].update(n=1))
+    size = flow.op(lambda held: len(held[0]))
+
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        held: list[Any] = [cache]
+        filled = fill(held)
+        held.append(1)
+        with flow.after(filled, writes(kind(log), x)):
+            return size(held)
+
+    assert [p.run(1), p.run(2)] == [1, 1]
+    assert (log, cache) == ([1, 2], {"n": 1})
+
+
+def test_objects_of_libraries_are_their_own_affair() -> None:
+    """Locks count, and much is computed once."""
+
+    @flow.op
+    def uses(lock: Any, formatter: Any, x: Any) -> str:
+        with lock:
+            record = logging.LogRecord("a", 1, "b", 2, f"{x}", (), None)
+            return str(formatter.format(record))
+
+    p = flow.pipeline(lambda x: [uses(threading.Semaphore(2), logging.Formatter(), x) for _ in range(2)])
+    assert p.run(1) == ["1", "1"]
+
+
+def test_attributes_whose_names_are_no_texts() -> None:
+    odd = flow.op(lambda tally, x: tally.__dict__.update({1: x}) or x)
+
+    @flow.pipeline
+    def p(x: Any) -> Any:
+        tally: Any = Tally()
+        tally.__dict__[2] = None
+        return odd(tally, x)
+
+    assert p.run(1) == 1
+
+
+def test_changes_by_way_of_map_cond_and_derived_pipelines() -> None:
+    add = flow.op(lambda d: d.update(n=1))
+
+    def mapped(x: Any) -> Any:
+        d = {"x": x}
+        with flow.after(flow.map(add, [d])):
+            return shown(d)
+
+    def chosen(x: Any) -> Any:
+        d = {"x": x}
+        with flow.after(flow.cond(x > 0, add, add, d)):
+            return shown(d)
+
+    def overtaken(x: Any) -> Any:
+        d: dict[str, Any] = {}
+        changed = flow.cond(x > 0, add, add, d)
+        d["k"] = 2
+        with flow.after(changed):
+            return shown(d)
+
+    @flow.pipeline
+    def base(x: Any) -> Any:
+        d = {"x": x}
+        with flow.after(add(d)):
+            return flow.label(shown(d), "a")
+
+    derived = base.select("a")
+    bodies: list[Any] = [mapped, chosen, overtaken, lambda x: derived(x)]
+    for body in bodies:
+        with pytest.raises(ValueError, match="changed a dict that the body goes on with"):
+            flow.pipeline(body).run(1)

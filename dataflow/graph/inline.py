@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dataflow.graph.nodes import Graph
-from dataflow.graph.templates import fill
+from dataflow.graph.templates import Renewed, fill
 from dataflow.graph.tracing.placeholder import record
 from dataflow.graph.tracing.tracer import Trace, Traced, label_taken
 
@@ -18,16 +18,18 @@ __all__ = ["spliced"]
 
 def spliced(recording: Trace, graph: Graph, inputs: Sequence[Any]) -> Any:
     """What the graph gives, as placeholders; `inputs` are placeholders or values. Order, labels and scopes are kept."""
-    known = list(inputs)
+    known, renewed = list(inputs), Renewed()
     after, scope = recording.after, recording.scope
     try:
         for node in graph.nodes:
             before = (*graph.after.get(node.number, ()), *graph.waits.get(node.number, ()))
             recording.after = (*after, *_numbers(known, before))
             recording.scope = _joined(scope, graph.scopes.get(node.number, ""))
-            args = tuple(fill(arg, known, literals=False) for arg in node.args)
-            kwargs = {name: fill(arg, known, literals=False) for name, arg in node.kwargs.items()}
-            known.append(record(node.spec, args, kwargs))
+            args = tuple(fill(arg, known, renewed) for arg in node.args)
+            kwargs = {name: fill(arg, known, renewed) for name, arg in node.kwargs.items()}
+            known.append(made := record(node.spec, args, kwargs))
+            if node.number in graph.fixed:
+                recording.fixed[made._ref] = graph.fixed[node.number]
     finally:
         recording.after, recording.scope = after, scope
     for name, number in graph.names.items():

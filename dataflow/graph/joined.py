@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dataflow.graph.nodes import Graph, Node, Path, Ref
+from dataflow.graph.nodes import Fixed, Graph, Node, Ref
 from dataflow.graph.pytree import map_leaves
-from dataflow.graph.templates import Literal
+from dataflow.graph.templates import Renewed
 
 __all__ = ["joined"]
 
@@ -35,7 +35,7 @@ def joined(name: str, graphs: Sequence[Graph], *, scoped: bool) -> Graph:
     labels: dict[int, str] = {}
     scopes: dict[int, str] = {}
     names: dict[str, int] = {}
-    fixed: dict[int, tuple[Path, ...]] = {}
+    fixed: dict[int, Fixed] = {}
     for item, graph in enumerate(graphs):
         count = len(graph.inputs)
         moved = [*range(place_of_input, place_of_input + count), *range(place_of_node, place_of_node + len(graph))]
@@ -51,8 +51,8 @@ def joined(name: str, graphs: Sequence[Graph], *, scoped: bool) -> Graph:
                 found[moved[number]] = tuple(moved[other] for other in earlier)
         for number, label in graph.labels.items():
             labels[moved[number]] = label
-        for number, paths in graph.fixed.items():
-            fixed[moved[number]] = paths
+        for number, each in graph.fixed.items():
+            fixed[moved[number]] = each
         if scoped:
             for node in graph.nodes:
                 inner = graph.scopes.get(node.number)
@@ -80,11 +80,11 @@ def joined(name: str, graphs: Sequence[Graph], *, scoped: bool) -> Graph:
 class _Move:
     """Moves the nodes of one graph to their places."""
 
-    __slots__ = ("_literals", "_moved")
+    __slots__ = ("_moved", "_renewed")
 
     def __init__(self, moved: Sequence[int]) -> None:
         self._moved = moved
-        self._literals: dict[Literal, Literal] = {}
+        self._renewed = Renewed()
 
     def node(self, node: Node) -> Node:
         """The node on the values of its own copy of the graph."""
@@ -103,11 +103,4 @@ class _Move:
     def _leaf(self, leaf: Any) -> Any:
         if type(leaf) is Ref:
             return Ref(self._moved[leaf])
-        return self._literal(leaf) if type(leaf) is Literal and leaf.fresh else leaf
-
-    def _literal(self, literal: Literal) -> Literal:
-        if literal not in self._literals:
-            new = self._literals[literal] = Literal(literal.value, fresh=True, kept=literal.kept.values())
-            if literal.part is not None:
-                new.part = self._literal(literal.part[0]), literal.part[1]
-        return self._literals[literal]
+        return self._renewed(leaf)

@@ -26,10 +26,26 @@ from typing import Any, NamedTuple
 
 from dataflow.graph.diagnostics.bytecode import place_of
 
-__all__ = ["Declared", "Graph", "Kind", "Node", "OpSpec", "Options", "Path", "Ref"]
+__all__ = ["Declared", "Fixed", "Graph", "Kind", "Node", "OpSpec", "Options", "Path", "Ref", "Thing"]
 
 Path = tuple[int | str, ...]
 """Where something is in the arguments of a node: which one, the item in it, the item in that."""
+
+
+class Thing(NamedTuple):
+    """An object of the user's own class."""
+
+    value: Any
+    names: tuple[str, ...]
+    """Of the attributes that count; "" stands for its own items."""
+
+
+class Fixed(NamedTuple):
+    """What an operator may not change of what it is given."""
+
+    places: tuple[Path, ...] = ()
+    """Containers."""
+    things: tuple[Thing, ...] = ()
 
 
 class Declared:
@@ -180,7 +196,7 @@ class Graph:
     """For nodes that change what others read: those that have read it before. See `dataflow.graph.inout`."""
     stateful: bool = False
     """Whether a constant is an object that each use changes. See `dataflow.graph.stateful`."""
-    fixed: Mapping[int, tuple[Path, ...]] = field(default_factory=dict)
+    fixed: Mapping[int, Fixed] = field(default_factory=dict)
     """For operators that are given what they may not change, since others would not see it, or other runs would: where
     that is. See `dataflow.graph.watched`."""
 

@@ -261,11 +261,11 @@ def make_plan(graph: Graph, same: Iterable[Sequence[Hashable]] = ()) -> Plan:
             fn = writing(node, none if retried(node) else owned)
             calls[step] = make_call(node, slot_of, constants.slot, shared, fn=fn)
             taken.update((slot_of[number], ()) for number in written(node) if owned(number))
-    for number, paths in graph.fixed.items():
-        step, node = slot_of[number], nodes[number - first]
-        if kept := [path for path in paths if path[0] not in node.spec.writes]:
-            fn = unchanged(writing(node, none) if node.spec.writes else node.spec.fn, node, kept)
-            calls[step] = make_call(node, slot_of, constants.slot, shared, fn=fn)
+    for number, fixed in graph.fixed.items():
+        node = nodes[number - first]
+        fixed = fixed._replace(places=tuple([path for path in fixed.places if path[0] not in node.spec.writes]))
+        fn = unchanged(writing(node, none) if node.spec.writes else node.spec.fn, node, fixed)
+        calls[slot_of[number]] = make_call(node, slot_of, constants.slot, shared, fn=fn)
     if taken:
         _say_whose(taken, steps, slot_of, shared)
     if constants.containers:

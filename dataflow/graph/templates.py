@@ -38,6 +38,7 @@ __all__ = [
     "Builder",
     "Literal",
     "Numbering",
+    "Renewed",
     "Template",
     "builder",
     "fill",
@@ -174,6 +175,25 @@ class Literal:
         return repr(self.value)
 
 
+class Renewed:
+    """For a copy of a graph: its own literals in place of those that are new in every run."""
+
+    __slots__ = ("_made",)
+
+    def __init__(self) -> None:
+        self._made: dict[Literal, Literal] = {}
+
+    def __call__(self, leaf: Any) -> Any:
+        """The literal in place of this one; all else itself."""
+        if type(leaf) is not Literal or not leaf.fresh:
+            return leaf
+        if leaf not in self._made:
+            new = self._made[leaf] = Literal(leaf.value, fresh=True, kept=leaf.kept.values())
+            if leaf.part is not None:
+                new.part = self(leaf.part[0]), leaf.part[1]
+        return self._made[leaf]
+
+
 def renumber(template: Any, slot_of: Numbering) -> Any:
     """The template with slots instead of the graph's numbers."""
     return map_leaves(lambda leaf: Ref(slot_of[leaf]) if type(leaf) is Ref else leaf, template)
@@ -208,8 +228,9 @@ def rearranged(graph: Graph, nodes: Iterable[Node], place: Mapping[int, int], ou
     )
 
 
-def fill(template: Any, known: Known, *, literals: bool = True) -> Any:
-    """The template with every Ref replaced by what is known for it; with `literals`, every Literal by one of its own.
+def fill(template: Any, known: Known, literals: Callable[[Literal], Any] = Literal.make) -> Any:
+    """The template with every Ref replaced by what is known for it, and every Literal by what `literals` gives for it:
+    by default, one of its own.
 
     Containers are new.
     """
@@ -217,7 +238,7 @@ def fill(template: Any, known: Known, *, literals: bool = True) -> Any:
     def value_of(leaf: Any) -> Any:
         if type(leaf) is Ref:
             return known[leaf]
-        return leaf.make() if literals and type(leaf) is Literal else leaf
+        return literals(leaf) if type(leaf) is Literal else leaf
 
     return map_leaves(value_of, template, always=True)
 

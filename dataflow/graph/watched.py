@@ -32,8 +32,8 @@ from typing import Any
 
 from dataflow.graph.attributes import own_attributes
 from dataflow.graph.call import Caller
-from dataflow.graph.nodes import Kind, Node, Path
-from dataflow.graph.pytree import Visit, larger_than, walked
+from dataflow.graph.nodes import Fixed, Kind, Node, Path, Thing
+from dataflow.graph.pytree import ATOMS, Visit, larger_than
 from dataflow.graph.readonly import Held, containers_in, handed
 from dataflow.graph.templates import kind_of_base, kind_of_literal
 
@@ -107,30 +107,36 @@ class _State:
             # What a property gives may be new each time, and what is private and was None, filled in.
             before = zip(names, items, strict=True)
             kept = [pair for pair in before if not isinstance(getattr(type(like), pair[0], None), property)]
-            same = all(getattr(like, name, None) is item or (item is None and name[:1] == "_") for name, item in kept)
+            same = all(
+                _same(getattr(like, name, None), item) or (item is None and name[:1] == "_") for name, item in kept
+            )
         elif type(like) is set:
             same = like == set(items)
         else:
             now = self._visit.kind.items(like)
-            same = len(now) == len(items) and all(map(operator.is_, now, items))
+            same = len(now) == len(items) and all(map(_same, now, items))
             same = same and all(map(operator.is_, names, like if names else ()))
             same = same and (not isinstance(like, _NUMBERS) or bytes(like) == self._bytes)
         return "" if same else type(like).__name__
 
 
+def _same(now: Any, then: Any) -> bool:
+    return now is then or (type(now) is type(then) and type(now) in ATOMS and bool(now == then))
+
+
 class _Attributes:
-    """What an object of the user's own has. New attributes are no change, nor are private ones that were None."""
+    """What an object of the user's own had."""
 
     __slots__ = ("_before", "_thing")
 
-    def __init__(self, thing: Any) -> None:
-        self._thing = thing
-        self._before = [pair for pair in own_attributes(thing) if pair[1] is not None or pair[0][:1] != "_"]
+    def __init__(self, thing: Thing) -> None:
+        self._thing = thing.value
+        self._before = [pair for pair in own_attributes(thing.value) if pair[0] in thing.names]
 
     def changed(self) -> str:
         """The type of the object, if an attribute is something else now."""
         now = dict(own_attributes(self._thing))
-        same = all(name in now and now[name] is value for name, value in self._before)
+        same = all(name in now and _same(now[name], value) for name, value in self._before)
         return "" if same else type(self._thing).__name__
 
 
@@ -149,11 +155,14 @@ def _refuse(node: Node, before: list[tuple[int, list[_State]]]) -> None:
                 )
 
 
-def unchanged(fn: Callable[..., Any], node: Node, paths: Sequence[Path]) -> Callable[..., Any]:
-    """The operator of a node; it fails if it changes what is at these places in its arguments."""
+def unchanged(fn: Callable[..., Any], node: Node, fixed: Fixed) -> Callable[..., Any]:
+    """The operator of a node; it fails if it changes what it may not."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        states = [state for found in _at(paths, args, kwargs) for state in _states(found)]
+        states: list[_Watched] = [
+            ("", state) for found in _at(fixed.places, args, kwargs) for state in _state_of(found)
+        ]
+        states += [state for thing in fixed.things for state in _states_of(thing)]
         result = fn(*args, **kwargs)
         if node.spec.kind is Kind.ASYNC and hasattr(result, "__await__"):
             return _awaited_unchanged(result, node, states)
@@ -163,33 +172,37 @@ def unchanged(fn: Callable[..., Any], node: Node, paths: Sequence[Path]) -> Call
     return call
 
 
-def _at(paths: Iterable[Path], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Any]:
-    for place, *rest in paths:
-        found = args[place] if isinstance(place, int) else kwargs[place]
-        for item in rest:
-            kind = kind_of_literal(type(found))
-            assert kind is not None
-            found = kind.items(found)[item]  # type: ignore[index]  # only the first may be a name
+def _at(places: Iterable[Path], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Any]:
+    """What is there; all of it before the operator is called."""
+    known: dict[Path, Sequence[Any]] = {}
+    for path in places:
+        found = args[path[0]] if isinstance(path[0], int) else kwargs[path[0]]
+        for depth in range(1, len(path)):
+            items = known.get(path[:depth])
+            if items is None:
+                kind = kind_of_literal(type(found))
+                assert kind is not None
+                items = known[path[:depth]] = kind.items(found)
+            found = items[path[depth]]  # type: ignore[index]  # only the first may be a name
         yield found
 
 
-def _states(found: Any) -> Iterator[_Watched]:
-    """Of a container, what is in it; of an object, its attributes, and what is in those that are containers."""
-    own = type(found).__name__
-    kind = kind_of_literal(type(found))
-    if kind is not None:
-        if len(kind.items(found)) <= MANY:
-            yield "", _State(Visit(found, kind))
-        return
-    yield own, _Attributes(found)
-    kind = kind_of_base(type(found))
-    if kind is not None and len(kind.items(found)) <= MANY:
-        yield own, _State(Visit(found, kind))
-    for _, value in own_attributes(found):
-        if kind_of_literal(type(value)) is not None and not larger_than(value, MANY):
-            for visit in walked(value, kinds=kind_of_literal):
-                if visit.kind.mutable:
-                    yield own, _State(visit)
+def _state_of(container: Any) -> Iterator[_State]:
+    kind = kind_of_base(type(container))
+    if kind is not None and (is_dataclass(container) or len(container) <= MANY):
+        yield _State(Visit(container, kind))
+
+
+def _states_of(thing: Thing) -> Iterator[_Watched]:
+    """Of an object its attributes, what is in those that are containers, and its own items."""
+    own = type(thing.value).__name__
+    yield own, _Attributes(thing)
+    containers = [value for name, value in own_attributes(thing.value) if name in thing.names]
+    if "" in thing.names:
+        containers.append(thing.value)
+    for container in containers:
+        for state in _state_of(container):
+            yield own, state
 
 
 async def _awaited_unchanged(awaitable: Any, node: Node, states: list[_Watched]) -> Any:
@@ -211,6 +224,6 @@ def _refuse_unseen(node: Node, states: list[_Watched]) -> None:
             raise ValueError(
                 f"{node.spec.name!r} changed a {changed} that the body goes on with, or gives to others later: as it "
                 "has run already, each of them gets one of its own, and nobody would see the change. Return what is "
-                f"new, and give that to the others; or let an operator make the {changed} (flow.op({changed})(...)), "
-                "and declare with inout= that this one changes it; or declare with writes= that it wants a copy"
+                "new, and give that to the others; or let an operator make what this one is given (flow.op(dict)(...), "
+                "say), and declare with inout= that it changes that; or declare with writes= that it wants a copy"
             )

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from functools import partial
+from enum import Enum
+from functools import lru_cache, partial
 from itertools import islice
 from types import (
     BuiltinFunctionType,
@@ -34,7 +35,7 @@ from typing import Any, Final, cast
 import numpy as np
 
 from dataflow.errors import TraceError
-from dataflow.graph.attributes import own_attributes
+from dataflow.graph.attributes import has_attributes, own_attributes
 from dataflow.graph.nodes import Declared, Kind, OpSpec, Path, Ref
 from dataflow.graph.once import (
     close_coroutines,
@@ -46,11 +47,22 @@ from dataflow.graph.once import (
     once_within,
 )
 from dataflow.graph.pytree import kind_of, leaves, map_leaves
-from dataflow.graph.stateful import found_in, uses_something
-from dataflow.graph.templates import Literal
+from dataflow.graph.readonly import readonly
+from dataflow.graph.stateful import found_in, is_stateful, uses_something
+from dataflow.graph.templates import Literal, kind_of_base, kind_of_literal
 from dataflow.graph.tracing.fixed import paths
-from dataflow.graph.tracing.literals import is_literal, is_thing
-from dataflow.graph.tracing.tracer import NO_KWARGS, Trace, Traced, array_changed, here, refusal, stranger, user_line
+from dataflow.graph.tracing.literals import is_literal
+from dataflow.graph.tracing.tracer import (
+    NO_KWARGS,
+    Trace,
+    Traced,
+    array_changed,
+    here,
+    is_module_of_user,
+    refusal,
+    stranger,
+    user_line,
+)
 
 __all__ = ["CLOSED_OVER", "LEAVES", "Scan", "closes_over"]
 
@@ -73,6 +85,18 @@ CLOSED_OVER: Final = (
 _SLICE = OpSpec(slice, "slice", Kind.RECORDED)
 _METHOD = OpSpec(MethodType, "method", Kind.RECORDED)
 _BOUND = OpSpec(lambda declared, instance: declared.__get__(instance), "method", Kind.RECORDED)
+
+
+_NO_THINGS: Final = (type, Declared, partial, Enum, np.generic, np.ndarray, BaseException, tuple, frozenset)
+
+
+@lru_cache(maxsize=1024)
+def _is_thing(kind: Any) -> bool:
+    """Whether values of this type are objects of the user's own class with attributes or items, which nobody knows how
+    to copy. What libraries change in theirs is often a lock's count, or what they have computed once."""
+    if kind_of_literal(kind) is not None or issubclass(kind, _NO_THINGS) or is_stateful(kind) or readonly.knows(kind):
+        return False
+    return is_module_of_user(kind.__module__) and (kind_of_base(kind) is not None or has_attributes(kind))
 
 
 class Scan:
@@ -166,7 +190,7 @@ class Scan:
                     raise self._no_value(found, "holds")
         if isinstance(value, np.ndarray) and not value.dtype.hasobject:
             return self._array(value)
-        if is_thing(kind) and id(value) not in self._trace.things:
+        if _is_thing(kind) and id(value) not in self._trace.things:
             self._trace.things[id(value)] = self._trace.literals.add_changed(value, self._where or here())
         return value
 

@@ -18,27 +18,20 @@ import copy
 import operator
 import sys
 from array import array
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Container, Iterable
-from enum import Enum
-from functools import lru_cache, partial
-from types import ModuleType
 from typing import Any, Final, cast
 
 import numpy as np
 
-from dataflow.graph.attributes import has_attributes
-from dataflow.graph.nodes import Declared, Node
+from dataflow.graph.nodes import Node
 from dataflow.graph.pytree import ATOMS, CHANGEABLE, ContainerKind, Visit, built, is_model, kind_of, leaves, walked
-from dataflow.graph.readonly import readonly
-from dataflow.graph.stateful import is_stateful
 from dataflow.graph.templates import Literal, kind_of_literal, kind_of_result
 
-__all__ = ["Literals", "is_literal", "is_thing"]
+__all__ = ["Literals", "is_literal"]
 
 
 _LIST: Final = cast(ContainerKind, kind_of(list))
-_NO_THINGS: Final = (type, ModuleType, Declared, partial, Enum, np.generic, np.ndarray, BaseException, tuple, frozenset)
 _THING: Final = ContainerKind(items=lambda value: (), whole=lambda like, items: like)
 
 
@@ -63,14 +56,6 @@ def is_literal(value: Any) -> bool:
     if type(value) in CHANGEABLE or kind_of(type(value)) is None:
         return True
     return any(_changeable(visit) for visit in _walk(value))
-
-
-@lru_cache(maxsize=1024)
-def is_thing(kind: Any) -> bool:
-    """Whether values of this type are objects that have attributes, or items, and that nobody knows how to copy."""
-    if kind_of_literal(kind) is not None or issubclass(kind, _NO_THINGS) or is_stateful(kind) or readonly.knows(kind):
-        return False
-    return issubclass(kind, (dict, list, set, deque)) or has_attributes(kind)
 
 
 def _changeable(visit: Visit) -> bool:
@@ -202,24 +187,23 @@ class Literals:
 
 def _joined(made: list[_Kept], outside: Container[int]) -> list[_Kept]:
     """For those that have containers in common which are new in every run: what stands for all of these together."""
-    having: dict[int, list[int]] = {}
+    root = list(range(len(made)))  # a union-find
+
+    def find(number: int) -> int:
+        while root[number] != number:
+            root[number] = number = root[root[number]]
+        return number
+
+    having: dict[int, int] = {}
     for number, kept in enumerate(made):
         for visit in kept.visits:
             if visit.kind.mutable and id(visit.like) not in outside:
-                having.setdefault(id(visit.like), []).append(number)
-    neighbours: dict[int, list[int]] = {}
-    for numbers in having.values():
-        for number in numbers if len(numbers) > 1 else ():
-            neighbours.setdefault(number, []).extend(numbers)
-    wholes: list[_Kept] = []
-    while neighbours:
-        found = [next(iter(neighbours))]
-        for number in found:  # grows
-            found += [other for other in dict.fromkeys(neighbours.pop(number)) if other not in found]
-        alike = [made[number] for number in sorted(found) if made[number].holds]  # changed since: another state
-        if len(alike) > 1:
-            wholes.append(alike[0].joined(alike[1:]))
-    return wholes
+                root[find(number)] = find(having.setdefault(id(visit.like), number))
+    groups: dict[int, list[_Kept]] = {}
+    for number, kept in enumerate(made):
+        groups.setdefault(find(number), []).append(kept)
+    alike = ([kept for kept in group if kept.holds] for group in groups.values() if len(group) > 1)
+    return [group[0].joined(group[1:]) for group in alike if len(group) > 1]
 
 
 def _arrays(visits: list[Visit]) -> list[Any]:

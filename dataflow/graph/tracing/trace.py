@@ -47,7 +47,7 @@ from dataflow.graph.tracing.capture import Scan
 from dataflow.graph.tracing.changed import Changed
 from dataflow.graph.tracing.closures import Closures
 from dataflow.graph.tracing.constants import Constants
-from dataflow.graph.tracing.fixed import Around, add_own
+from dataflow.graph.tracing.fixed import Around, with_own
 from dataflow.graph.tracing.operations import CONCAT
 from dataflow.graph.tracing.placeholder import (
     PendingPlaceholder,
@@ -108,7 +108,7 @@ def _recorded(recording: Trace, body: Callable[[list[Placeholder]], Any]) -> tup
         scan = Scan(recording, {}, None, _declared(body))
         output = [scan.whole(returned)]  # so that nothing else here refers to it
         recording.around.add(scan.around)
-        fixed = recording.around.read_later(recording.nodes, recording.first)
+        fixed = recording.fixed | recording.around.read_later(recording.nodes, recording.first)
         recording.around = Around()
         del returned, scan
         if written := recording.constants.changed():
@@ -120,8 +120,7 @@ def _recorded(recording: Trace, body: Callable[[list[Placeholder]], Any]) -> tup
         inout = Changed(recording) if recording.changing or stateful else None
         if changed := recording.literals.settle(recording.nodes, output):
             raise container_changed(changed)
-        own = recording.literals.overtaken | {thing for thing in recording.things.values() if thing.fresh}
-        add_own(fixed, recording.nodes, own)
+        fixed = with_own(fixed, recording.nodes, recording.literals.overtaken, recording.things.values())
         recording.things = {}
         if inout is not None:
             inout.refuse_own()

@@ -21,7 +21,7 @@ import numpy as np
 from dataflow import errors
 from dataflow.errors import TraceError
 from dataflow.graph.diagnostics.bytecode import enclosing, has_statements, instruction_at, place_of
-from dataflow.graph.nodes import Kind, Node, OpSpec, Ref
+from dataflow.graph.nodes import Fixed, Kind, Node, OpSpec, Ref
 from dataflow.graph.templates import Literal
 from dataflow.graph.tracing.closures import Closures, Rebound
 from dataflow.graph.tracing.constants import Constants
@@ -76,6 +76,7 @@ class Trace:
         "dispatching",
         "failed",
         "first",
+        "fixed",
         "inputs",
         "labels",
         "late",
@@ -114,6 +115,8 @@ class Trace:
         self.constants = Constants()
         self.literals = Literals()
         self.around = Around()
+        self.fixed: dict[int, Fixed] = {}
+        """What the nodes of graphs that were recorded as parts of this one may not change."""
         self.things: dict[int, Literal] = {}
         """What stands for constants that are objects of the user's own, by the id of these."""
         self.closures = Closures()
@@ -202,7 +205,7 @@ class Trace:
         self.thread = 0
         self.nodes = []
         self.constants, self.literals, self.around, self.closures = Constants(), Literals(), Around(), Closures()
-        self.things = {}
+        self.things, self.fixed = {}, {}
         self.afters, self.labels, self.names, self.scopes, self.late = {}, {}, {}, {}, {}
         self.owner = None
         self.latest, self.plain, self.lines = None, None, Lines()
