@@ -35,13 +35,12 @@ def workers_have_left() -> None:
 
 
 def settles(holds: Callable[[], bool]) -> bool:
-    """Whether it holds; on a free-threaded build, after some collections and seconds at most.
+    """Whether it holds, after some seconds at most; on a free-threaded build, and only there, after some collections.
 
-    There, a worker goes on beside whoever it has told of an end, until it lets go of its last references.
+    A worker goes on beside whoever it has told of an end, until it lets go of its last references.
     """
-    if FREE_THREADED:
-        for _ in range(10_000):
-            if holds():
-                return True
-            time.sleep(0.001)  # the worker's turn, not a length of time that anything depends on
-    return holds()
+    for _ in range(10_000):
+        if holds():
+            return True
+        time.sleep(0.001)  # the worker's turn, not a length of time that anything depends on
+    return False
