@@ -42,6 +42,7 @@ from dataflow.threads.settings import (
     set_num_threads,
     threads,
 )
+from dataflow.tools.profile import Profile, profile
 
 __all__ = [
     "Call",
@@ -56,6 +57,7 @@ __all__ = [
     "Overloaded",
     "ParallelInfo",
     "Pipeline",
+    "Profile",
     "ResultWarning",
     "Runtime",
     "RuntimeClosed",
@@ -77,6 +79,7 @@ __all__ = [
     "op",
     "parallel_info",
     "pipeline",
+    "profile",
     "quiet",
     "readonly",
     "scope",

@@ -79,6 +79,12 @@ class Batch:
         self.last = END
         """Once it was revoked: the step that its worker was in, and has to report."""
 
+    @property
+    def begun(self) -> list[int]:
+        """The steps that its worker has taken."""
+        count = len(self.steps) - len(self.todo) if self.last == END else self.last - self.steps[0] + 1
+        return self.steps[:count]
+
     def __repr__(self) -> str:
         return f"<batch {self.steps[0]}–{self.steps[-1]}, {len(self.todo)} not started>"
 

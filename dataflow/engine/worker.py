@@ -191,7 +191,7 @@ def _step_by_step(pool: Visited, worker: Worker, run: Run, mine: Context, step: 
     """
     plan, values, base, member, visit = run.plan, run.values, run.context, worker.member, pool.visit
     calls, usual, settled, long, apart = run.calls, plan.usual, plan.settled, plan.shown.long, run.apart
-    watched = observed(OperatorEnded)
+    watched, row = observed(OperatorEnded), run.record.row() if run.record is not None else None
     if member is not None and member.state is not State.SMALL:
         process_intraop.small(member)
     count, wall, spent = 0, perf_counter(), 0.0
@@ -231,6 +231,8 @@ def _step_by_step(pool: Visited, worker: Worker, run: Run, mine: Context, step: 
                         result = run.settle(step, result)
         except BaseException as exc:
             worker.frame = worker.frame or sys._getframe()
+            if row is not None:
+                row.append((step, began, perf_counter()))
             run.failed(step, exc, worker)
             return END
         values[step] = result
@@ -238,6 +240,8 @@ def _step_by_step(pool: Visited, worker: Worker, run: Run, mine: Context, step: 
         if sampled:
             spent += thread_time()
         now = perf_counter()
+        if row is not None:
+            row.append((step, began, now))
         if now - began > LONG:
             long[step] = True
         elif long[step] == UNKNOWN or now - began < LONG / 4:  # with several BLAS threads it takes less
@@ -261,9 +265,11 @@ def _batches(pool: Visited, worker: Worker, run: Run) -> int:
             mine = copy()
             if not mine.run(_in_order, worker, run, batch, mine):
                 break
+        now, spent = perf_counter(), thread_time() - cpu
+        if run.record is not None:
+            run.record.row().append((batch.begun, wall, now))
         if worker.frame is not None:
             return END
-        now, spent = perf_counter(), thread_time() - cpu
         # While the first few are executed, others are only just leaving.
         most = count * light() * (3 if count <= FIRST_BATCH else 1)
         is_light = (spent < most and now - wall < count * WAITS) or now - wall < count * run.to_beat

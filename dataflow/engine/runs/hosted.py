@@ -151,6 +151,8 @@ class HostedRun(Run):
             self.failed(step, exc)
             return
         self.tasks[step] = task
+        if self.record is not None:
+            self.record.loop_began(step)
         task.add_done_callback(partial(self._task_done, step, watch))
 
     def context_inside(self) -> Context:
@@ -162,6 +164,8 @@ class HostedRun(Run):
     def _task_done(self, step: int, watch: Stopwatch | None, task: asyncio.Task[list[Any]]) -> None:
         """In the loop's thread: an async op has ended, in whatever way."""
         del self.tasks[step]
+        if self.record is not None:
+            self.record.loop_ended(step)
         succeeded, value = outcome_of(task)
         self._give_back(step)
         if task.cancelling() and not self.core.stopped:

@@ -33,6 +33,7 @@ from dataflow.engine.runs.failure import NO_RUN, also_failed, arrive, delivered
 from dataflow.engine.runs.metrics import run_metrics
 from dataflow.engine.runs.notify import operator_ended, tell, tell_late, told_started
 from dataflow.engine.runs.orphans import orphans
+from dataflow.engine.runs.record import RunRecord, recorded
 from dataflow.engine.runs.values import Values
 from dataflow.engine.scheduler import Scheduler
 from dataflow.engine.steps import Phase
@@ -121,6 +122,7 @@ class Run(Values):
         "number",
         "outer",
         "over_at",
+        "record",
         "rises_at",
         "serial",
         "service",
@@ -164,6 +166,8 @@ class Run(Values):
         """Where it waits for workers, if it does; see `turns`."""
         self.level, self.service, self.rises_at = 0, 0.0, TURN
         """See `turns`: seconds for which workers have served it, and at how many it rises to the next level."""
+        self.record: RunRecord | None = None
+        """What is recorded of it, if anybody does; see `record`."""
         self.over_at: int | None = None
         """When it was over, by the wall clock, if that is known and not when its outcome is asked for."""
 
@@ -175,6 +179,7 @@ class Run(Values):
     def begin(self) -> None:
         """Start the core: sources become ready or due."""
         self.tell_started()
+        self.record = recorded(self)
         with self.lock:
             self.core.start()
             self.hand_over()
@@ -344,6 +349,8 @@ class Run(Values):
     def tell_ended(self, outcome: str, error: BaseException | None = None) -> None:
         """To the observers and the counters."""
         run_metrics.ended[outcome]()
+        if self.record is not None:
+            self.record.end(outcome)
         if observed(RunEnded):
             ended = time_ns() if self.over_at is None else self.over_at
             tell(self.context, RunEnded(self.number, self.plan.graph.name, outcome, error, ended))
