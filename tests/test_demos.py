@@ -28,7 +28,7 @@ PRINTS = {
     "08_service": r"(?s)6 at once: 6 right.*40 at once: .*, [1-9]\d* to come.*running: \[\]\n.* 3 at once: [1-3] right",
     "09_audio_stream": r"100 frames of 20 ms as offline; latency [\d.]+ ms, at worst [\d.]+ ms\n",
     "10_memory_map": r"16 MB smoothed in place: a spread of 1\.000, then of 0\.577\n",
-    "11_watch_it_run": r"(?s)5 × describe\nwall .*thread 1 .*corners/blur .*describe: measured .*describe\.json\.gz: open",
+    "11_watch_it_run": r"(?s)5 × describe\nwall .*thread 1 .*corners/blur .*describe: measured .*json\.gz: open",
 }
 """A pattern that the output of each must hold."""
 
