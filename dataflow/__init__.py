@@ -10,6 +10,7 @@ from dataflow.engine.runs.driver import quiet
 from dataflow.engine.runs.limits import Limit
 from dataflow.engine.runs.run import checkpoint
 from dataflow.engine.service.info import ParallelInfo, parallel_info
+from dataflow.engine.service.running import RunningKernel, running
 from dataflow.engine.service.runtime import Runtime
 from dataflow.engine.service.stream import Stream
 from dataflow.engine.service.ticket import StillRunning
@@ -59,6 +60,7 @@ __all__ = [
     "Pipeline",
     "Profile",
     "ResultWarning",
+    "RunningKernel",
     "Runtime",
     "RuntimeClosed",
     "StillRunning",
@@ -82,6 +84,7 @@ __all__ = [
     "profile",
     "quiet",
     "readonly",
+    "running",
     "scope",
     "set_num_interop_threads",
     "set_num_threads",

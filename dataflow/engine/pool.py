@@ -38,7 +38,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from threading import Lock
+from threading import Lock, get_ident
 from time import perf_counter
 
 from dataflow.engine.executors import submit
@@ -101,6 +101,7 @@ class Pool(Slots):
 
     def _drive(self, run: Run, wait: Callable[[], object]) -> None:
         worker = Worker(guest=True)
+        worker.thread = get_ident()
         outer, attempt, here.run, here.attempt = here.run, here.attempt, run, None
         with self.lock:
             self._guests.add(worker)
@@ -220,7 +221,7 @@ class Pool(Slots):
                 elif run.serial and not observers[OperatorEnded] and core.may_go_in_order():
                     step = IN_ORDER
                 else:
-                    step = core.take()
+                    step = worker.step = core.take()
                 if run.serial:
                     watch = bool(core.ready or self._others_are_serial(run)) and self._may_watch
                 if core.ready:
@@ -278,6 +279,13 @@ class Pool(Slots):
         """Under the lock: whether the monitor sleeps, and could find somebody to go on in place of who is held up."""
         return self._slots > 1 and not self._monitor.awake
 
+    def executing(self) -> list[tuple[Run, int, int, float]]:
+        """The runs, the steps, the threads and since when, of kernels that are executed at the moment."""
+        with self.lock:
+            workers = [worker for worker in (*self._workers, *self._guests) if worker.run is not None]
+            found = [(worker.run, worker.executes, worker.thread, worker.since) for worker in workers]
+        return [(run, step, thread, since) for run, step, thread, since in found if run is not None and step >= 0]
+
     # Calling workers.
 
     def _launch_all(self, workers: list[Worker]) -> None:
@@ -323,6 +331,7 @@ class Pool(Slots):
 
     def _work(self, worker: Worker) -> None:
         """The job on the executor."""
+        worker.thread = get_ident()
         try:
             while True:
                 with self.lock:
@@ -365,7 +374,7 @@ class Pool(Slots):
 
     def _depart(self, worker: Worker, run: Run) -> None:
         """A worker leaves a run, and what is left of it is for others."""
-        frame, worker.frame, worker.batch = worker.frame, None, None
+        frame, worker.frame, worker.batch, worker.step = worker.frame, None, None, END
         with self.lock:
             if self._right is worker:
                 self._right = None

@@ -86,6 +86,8 @@ class Worker:
         "run",
         "seen",
         "since",
+        "step",
+        "thread",
         "visits",
         "void",
     )
@@ -108,6 +110,10 @@ class Worker:
         """Whether it was called and is not there yet."""
         self.batch_size = FIRST_BATCH
         """How many steps it claims next."""
+        self.step = END
+        """What it was given last, step by step."""
+        self.thread = 0
+        """`threading.get_ident()` of its thread."""
         self.since = 0.0
         """When it last visited the pool, or came to its run."""
         self.gave_way = self.others = 0.0
@@ -142,6 +148,15 @@ class Worker:
         """Wake it."""
         assert self.bell is not None
         self.bell.release()
+
+    @property
+    def executes(self) -> int:
+        """The step that it is in, or has just been in; `END` if it has none. Under the engine's lock."""
+        batch = self.batch
+        if batch is None:
+            return self.step
+        left = len(batch.todo)
+        return batch.last if batch.last != END else batch.steps[-left - 1] if left < len(batch.steps) else END
 
     @property
     def progress(self) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from dataflow.engine.executors import THREAD_NAME
 from dataflow.engine.pool import process_pool
 from dataflow.engine.runs.metrics import run_metrics
 from dataflow.engine.runs.orphans import orphans
+from dataflow.engine.service import running
 from dataflow.threads import cpus
 from dataflow.threads.blas import flaws
 from dataflow.threads.controller import process_intraop
@@ -43,6 +44,8 @@ def parallel_info() -> ParallelInfo:
     `get_num_threads`); `managed`: whether BLAS is set at all (see `manage_blas`); `now`: what kernels have now,
     None while none runs.
 
+    Under "kernels", a dict for each that is executed at the moment, as `running` tells it.
+
     Under "runs", those of this process, in every runtime and on every loop: how many were `started`, are `in_progress`,
     and ended as `done`, `failed` or `cancelled`. What `Op.start` begins is a run, and so is what a kernel runs inside.
 
@@ -71,6 +74,7 @@ def parallel_info() -> ParallelInfo:
             "managed": process_intraop.managing,
             "now": process_intraop.threads,
         },
+        kernels=running.told(),
         runs=run_metrics.read(),
         blas=[
             library.told() | {"flaw": flaws(library.kind, library.version)} for library in process_intraop.libraries()
