@@ -880,7 +880,7 @@ def test_a_thousand_runs_leave_no_growth(run_async: Runner, threads: int) -> Non
         pool = process_pool()
         # Those of the pool, those for the slots that kernels with inner runs lend, the loop's own and the monitor.
         await until(lambda: threading.active_count() <= threads + pool._executors.spares + 2)
-        assert pool._executors.spares <= 4 * threads
+        assert pool._executors.spares <= 2 * (threads + 2)  # both kernels of `nested` may lend theirs
         assert settles(lambda: not census() - before)
         assert len(asyncio.all_tasks()) == 1
 
