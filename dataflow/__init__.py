@@ -43,6 +43,7 @@ from dataflow.threads.settings import (
     set_num_threads,
     threads,
 )
+from dataflow.tools.graphs import dot, mermaid
 from dataflow.tools.profile import Profile, profile
 
 __all__ = [
@@ -72,11 +73,13 @@ __all__ = [
     "checkpoint",
     "cond",
     "copied",
+    "dot",
     "get_num_interop_threads",
     "get_num_threads",
     "label",
     "manage_blas",
     "map",
+    "mermaid",
     "observe",
     "op",
     "parallel_info",

@@ -210,18 +210,3 @@ class Graph:
     def __repr__(self) -> str:
         count = f"{len(self.nodes)} node{'s' * (len(self.nodes) != 1)}"
         return f"<Graph {self.name}({', '.join(self.inputs)}): {count}>"
-
-    def __str__(self) -> str:
-        """One line a value: its number, what makes it, what it reads."""
-        lines = [repr(self)[1:-1]]
-        lines += [f"  {number:>4}  input {name}" for number, name in enumerate(self.inputs)]
-        for node in self.nodes:
-            reads = ", ".join(map(str, node.reads))
-            scope, label = self.scopes.get(node.number), self.labels.get(node.number)
-            line = f"  {node.number:>4}  {f'{scope}/' if scope else ''}{node.spec.name}({reads})"
-            if node.number in self.after:
-                line += f" after {', '.join(map(str, self.after[node.number]))}"
-            if node.number in self.waits:
-                line += f" waits for {', '.join(map(str, self.waits[node.number]))}"
-            lines.append(f"{line} {label!r}" if label is not None else line)
-        return "\n".join([*lines, f"  returns {self.output!r}"])

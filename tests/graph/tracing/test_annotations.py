@@ -91,7 +91,7 @@ def test_labels_and_scopes_are_in_the_graph_and_in_errors(run_async: Runner) -> 
     graph = pipeline.graph()
     assert dict(graph.labels) == {1: "y", 2: "t17"}
     assert dict(graph.scopes) == {1: "encoder", 2: "encoder/block3"}
-    assert str(graph).splitlines()[2:4] == ["     1  encoder/add(0) 'y'", "     2  encoder/block3/fails(1) 't17'"]
+    assert str(graph).splitlines()[2:4] == ["     1  encoder/add(0, y=1) 'y'", "     2  encoder/block3/fails(1) 't17'"]
     with pytest.raises(KeyError) as caught:
         run_async(pipeline(1))
     assert "operator 'fails', node 2 't17' in scope 'encoder/block3' of pipeline" in caught.value.__notes__[0]
