@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from operator import index
 from os import PathLike
-from statistics import median, quantiles
 from types import TracebackType
 from typing import SupportsIndex
+
+import numpy as np
 
 from dataflow.engine.runs.record import LOOP, Recorder
 from dataflow.graph.plan import Plan
@@ -165,11 +166,11 @@ def _what_if(runs: list[ProfiledRun], before: list[list[int]], threads: Sequence
         )
         for name in names
     }
-    quarters = quantiles(walls, n=4) if len(walls) > 1 else [walls[0]] * 3
+    quarters = [float(each) for each in np.percentile(walls, (25, 75))]
     return WhatIf(
         pipeline=plan.graph.name,
         measured=median(walls),
-        noise=(quarters[2] - quarters[0]) / 2,
+        noise=(quarters[1] - quarters[0]) / 2,
         threads=recorded_on,
         runs=len(runs),
         seconds={count: taken(seconds, count) for count in threads},
@@ -177,6 +178,11 @@ def _what_if(runs: list[ProfiledRun], before: list[list[int]], threads: Sequence
         span=critical(seconds, before)[0],
         operators=halved,
     )
+
+
+def median(values: Sequence[float]) -> float:
+    """numpy has it already, and the module `statistics` takes a while to import."""
+    return float(np.median(values))
 
 
 def _busy(run: ProfiledRun) -> float:
