@@ -43,6 +43,7 @@ from dataflow.threads.settings import (
     set_num_threads,
     threads,
 )
+from dataflow.tools import notebook as _notebook  # noqa: F401  # what notebooks show
 from dataflow.tools.graphs import dot, mermaid
 from dataflow.tools.profile import Profile, profile
 

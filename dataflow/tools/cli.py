@@ -81,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
 
     trace = commands.add_parser("trace", help="run a pipeline some times, and tell where the time went")
     trace.add_argument("--runs", type=_positive, default=5, metavar="N", help="how often, after one to warm up (5)")
-    trace.add_argument("--save", metavar="FILE", help="write a trace for ui.perfetto.dev: .json or .json.gz")
+    trace.add_argument(
+        "--save", metavar="FILE", help="a trace for ui.perfetto.dev (.json, .json.gz), or a picture (.svg)"
+    )
     trace.add_argument("--what-if", action="store_true", help="and what other numbers of threads would do")
     trace.add_argument(
         "--fail-if-span-over",
@@ -144,8 +146,8 @@ def _graph(asked: argparse.Namespace) -> int:
 
 
 def _trace(asked: argparse.Namespace) -> int:
-    if asked.save is not None and not asked.save.endswith((".json", ".json.gz")):
-        raise _Wrong(f"--save writes .json or .json.gz, not {asked.save!r}")
+    if asked.save is not None and not asked.save.endswith((".json", ".json.gz", ".svg")):
+        raise _Wrong(f"--save writes .json, .json.gz or .svg, not {asked.save!r}")
     pipeline, args, kwargs = _found(asked)
     if asked.threads is not None:
         set_num_interop_threads(asked.threads)
@@ -164,7 +166,7 @@ def _trace(asked: argparse.Namespace) -> int:
             prof.save(asked.save)
         except OSError as error:
             raise _Wrong(f"cannot write {asked.save!r}: {error.strerror}") from error
-        print(f"\n{asked.save}: open it at ui.perfetto.dev")
+        print(f"\n{asked.save}{'' if asked.save.endswith('.svg') else ': open it at ui.perfetto.dev'}")
     span = sorted(run.span for run in prof.outer)[len(prof.outer) // 2]
     if asked.fail_if_span_over is not None and span > asked.fail_if_span_over:
         print(f"dataflow: the span is {shown(span)}, over {shown(asked.fail_if_span_over)}", file=sys.stderr)

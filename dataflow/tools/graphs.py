@@ -16,14 +16,16 @@ from dataflow.graph.nodes import Graph, Kind, Ref
 from dataflow.graph.pytree import leaves
 from dataflow.graph.text import title
 
-__all__ = ["dot", "mermaid"]
+__all__ = ["Box", "Drawing", "dot", "mermaid"]
 
 MOST_NODES: Final = 300
 """From so many on, scopes are folded."""
 
 
 @dataclass(frozen=True)
-class _Box:
+class Box:
+    """An input, a node, a folded scope, or what is returned."""
+
     key: str
     text: str
     kind: str
@@ -31,38 +33,38 @@ class _Box:
     scope: tuple[str, ...]
 
 
-class _Drawing:
+class Drawing:
     """What is drawn of a graph: boxes, and the arrows between them, each once."""
 
     def __init__(self, graph: Graph) -> None:
         folded = len(graph) > MOST_NODES
-        self.boxes: dict[str, _Box] = {}
+        self.boxes: dict[str, Box] = {}
         self.arrows: dict[tuple[str, str], bool] = {}
         """Whether it stands for a value, and not only for an order."""
         key_of: dict[int, str] = {}
         counts: dict[str, int] = {}
         """Of folded scopes, how many nodes they have."""
         for number, name in enumerate(graph.inputs):
-            key_of[number] = self._add(_Box(f"n{number}", name, "input", ()))
+            key_of[number] = self._add(Box(f"n{number}", name, "input", ()))
         for node in graph.nodes:
             scope = tuple(graph.scopes.get(node.number, "").split("/")) if node.number in graph.scopes else ()
             if folded and scope:
                 counts[scope[0]] = counts.get(scope[0], 0) + 1
                 key = f"s{list(counts).index(scope[0])}"
-                key_of[node.number] = self._add(_Box(key, f"{scope[0]}: {counts[scope[0]]} nodes", "scope", ()))
+                key_of[node.number] = self._add(Box(key, f"{scope[0]}: {counts[scope[0]]} nodes", "scope", ()))
             else:
                 kind = {Kind.ASYNC: "async", Kind.PLUMBING: "part"}.get(node.spec.kind, "operator")
-                key_of[node.number] = self._add(_Box(f"n{node.number}", title(node, graph), kind, scope))
+                key_of[node.number] = self._add(Box(f"n{node.number}", title(node, graph), kind, scope))
             for number in node.reads:
                 self._arrow(key_of[number], key_of[node.number], value=True)
             for number in (*graph.after.get(node.number, ()), *graph.waits.get(node.number, ())):
                 self._arrow(key_of[number], key_of[node.number], value=False)
         returned = dict.fromkeys(int(leaf) for leaf in leaves(graph.output) if type(leaf) is Ref)
-        output = self._add(_Box("out", "returns", "output", ()))
+        output = self._add(Box("out", "returns", "output", ()))
         for number in returned:
             self._arrow(key_of[number], output, value=True)
 
-    def _add(self, box: _Box) -> str:
+    def _add(self, box: Box) -> str:
         self.boxes[box.key] = box
         return box.key
 
@@ -96,7 +98,7 @@ def mermaid(graph: Graph | Pipeline[..., Any]) -> str:
     Inputs and what is returned are round, async operators have slanted sides; arrows that say only what comes after
     what are dotted. A pipeline is traced, if it was not. Of more than 300 nodes each outermost scope is drawn as one.
     """
-    drawing = _Drawing(_graph_of(graph, "mermaid"))
+    drawing = Drawing(_graph_of(graph, "mermaid"))
     lines = ["flowchart TD", *_mermaid_boxes(drawing.nested(), "  ", [0])]
     for (start, end), value in drawing.arrows.items():
         lines.append(f"  {start} {'-->' if value else '-.->'} {end}")
@@ -139,7 +141,7 @@ def dot(graph: Graph | Pipeline[..., Any]) -> str:
     are dotted. A pipeline is traced, if it was not. Of more than 300 nodes each outermost scope is drawn as one.
     """
     drawn = _graph_of(graph, "dot")
-    drawing = _Drawing(drawn)
+    drawing = Drawing(drawn)
     lines = [f"digraph {_quoted(drawn.name)} {{", '  node [shape=box, fontname="sans-serif"];']
     lines += _dot_boxes(drawing.nested(), "  ", [0])
     for (start, end), value in drawing.arrows.items():

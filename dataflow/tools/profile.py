@@ -12,10 +12,10 @@ the outer ones; an inner run is a part of the kernel that waits for it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from itertools import pairwise
 from operator import index
-from os import PathLike
 from types import TracebackType
 from typing import SupportsIndex
 
@@ -25,6 +25,7 @@ from dataflow.engine.runs.record import LOOP, Recorder
 from dataflow.graph.plan import Plan
 from dataflow.tools.chrome import save_trace
 from dataflow.tools.spans import Operator, ProfiledRun, Step, covered, critical, earlier, is_async, scope_of
+from dataflow.tools.svg import timeline_svg
 from dataflow.tools.timeline import drawn
 from dataflow.tools.whatif import WhatIf, simulated
 
@@ -125,12 +126,21 @@ class Profile:
         runs = max(by_plan.values(), key=lambda found: sum(run.work for run in found))
         return _what_if(runs, self._earlier(runs[0].plan), threads)
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the runs to a file: `.json` or `.json.gz`, a trace for ui.perfetto.dev and chrome://tracing.
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the runs to a file: `.json` or `.json.gz`, a trace for ui.perfetto.dev and chrome://tracing; or `.svg`,
+        the outer ones as a picture.
 
         ValueError for other endings, before anything is written.
         """
-        save_trace(path, self.runs)
+        name = os.fspath(path)
+        if name.endswith(".svg"):
+            picture = timeline_svg(self.outer)
+            with open(name, "w", encoding="utf-8") as file:
+                file.write(picture)
+        elif name.endswith((".json", ".json.gz")):
+            save_trace(name, self.runs)
+        else:
+            raise ValueError(f"a profile is saved as .json, .json.gz or .svg, not as {os.path.basename(name)!r}")
 
     def __str__(self) -> str:
         return drawn(self.outer, self.operators, self.dropped)
@@ -143,12 +153,12 @@ def _what_if(runs: list[ProfiledRun], before: list[list[int]], threads: Sequence
     plan = runs[0].plan
     walls = [run.ended - run.began for run in runs]
     seconds = {
-        number: median([run.steps[number].seconds for run in runs if number in run.steps]) for number in runs[0].steps
+        number: _median([run.steps[number].seconds for run in runs if number in run.steps]) for number in runs[0].steps
     }
     # What comes before the first kernel and after the last one, and between two on one thread.
-    around = median([wall - _busy(run) for wall, run in zip(walls, runs)])
-    between = median([gap for run in runs for gap in _gaps(run)] or [0.0])
-    alone = median([sum(step.in_order for step in run.steps.values()) / max(len(run.steps), 1) for run in runs]) > 0.5
+    around = _median([wall - _busy(run) for wall, run in zip(walls, runs)])
+    between = _median([gap for run in runs for gap in _gaps(run)] or [0.0])
+    alone = _median([sum(step.in_order for step in run.steps.values()) / max(len(run.steps), 1) for run in runs]) > 0.5
     asynchronous = [is_async(node) for node in plan.nodes]
 
     def taken(lengths: dict[int, float], count: int) -> float:
@@ -169,7 +179,7 @@ def _what_if(runs: list[ProfiledRun], before: list[list[int]], threads: Sequence
     quarters = [float(each) for each in np.percentile(walls, (25, 75))]
     return WhatIf(
         pipeline=plan.graph.name,
-        measured=median(walls),
+        measured=_median(walls),
         noise=(quarters[1] - quarters[0]) / 2,
         threads=recorded_on,
         runs=len(runs),
@@ -180,7 +190,7 @@ def _what_if(runs: list[ProfiledRun], before: list[list[int]], threads: Sequence
     )
 
 
-def median(values: Sequence[float]) -> float:
+def _median(values: Sequence[float]) -> float:
     """numpy has it already, and the module `statistics` takes a while to import."""
     return float(np.median(values))
 

@@ -124,7 +124,7 @@ def test_a_span_over_the_limit(folder: Path) -> None:
         (["run", "pipelines:number"], 2, "is no pipeline, but a int"),
         (["run", "pipelines:two", "y=1", "3"], 2, "has no name, and comes after one that has"),
         (["run", "pipelines:two", "3", "--threads", "0"], 2, "must be at least 1"),
-        (["trace", "pipelines:two", "3", "--save", "run.txt"], 2, ".json or .json.gz"),
+        (["trace", "pipelines:two", "3", "--save", "run.txt"], 2, ".json, .json.gz or .svg"),
         (["trace", "pipelines:two", "3", "--save", "no/folder/run.json"], 2, "cannot write"),
         (["trace", "pipelines:two", "3", "--fail-if-span-over", "20"], 2, "such as 20ms"),
         ([], 2, "required: command"),

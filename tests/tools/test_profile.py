@@ -392,6 +392,6 @@ def test_the_trace(ending: str, tmp_path: Path) -> None:
 def test_other_endings_are_refused(tmp_path: Path) -> None:
     with flow.profile() as prof:
         chain.run(1)
-    with pytest.raises(ValueError, match=r"\.json or \.json\.gz, not as 'run\.txt'"):
+    with pytest.raises(ValueError, match=r"\.json, \.json\.gz or \.svg, not as 'run\.txt'"):
         prof.save(tmp_path / "run.txt")
     assert not list(tmp_path.iterdir())
