@@ -23,8 +23,6 @@ MOST_BOXES: Final = 400
 """Boxes of a picture; a graph that has more, its scopes folded, is shown as text alone."""
 MOST_PLACES: Final = 10_000
 """The layers that all arrows pass together."""
-MOST_BARS: Final = 4_000
-"""Bars of a timeline; narrower ones become one."""
 _STYLE: Final = "font-family:ui-sans-serif,system-ui,sans-serif;font-size:12px"
 _LETTER, _HEIGHT, _GAP, _LAYER = 7.0, 26.0, 18.0, 52.0
 """Widths and heights in pixels: of a letter, a box, between two, from layer to layer."""
@@ -119,9 +117,9 @@ class _Layout:
         self._near: dict[str, list[str]] = {key: [] for key in drawing.boxes}
         for number, (start, end) in enumerate(drawing.arrows):
             way = [start]
-            for row in range(self.row[start] + 1, self.row[end]):
-                place = f"{number}:{row}"
-                self.row[place], self.width[place], self._near[place] = row, 6.0, []
+            for between in range(self.row[start] + 1, self.row[end]):
+                place = f"{number}:{between}"
+                self.row[place], self.width[place], self._near[place] = between, 6.0, []
                 way.append(place)
             way.append(end)
             self.ways[start, end] = way
@@ -129,8 +127,8 @@ class _Layout:
                 self._near[one].append(other)
                 self._near[other].append(one)
         self._layers: list[list[str]] = [[] for _ in range(max(self.row.values()) + 1)]
-        for key, row in self.row.items():
-            self._layers[row].append(key)
+        for key, at in self.row.items():
+            self._layers[at].append(key)
         self._sort()
         self.middle: dict[str, float] = {}
         self._put()
