@@ -27,6 +27,7 @@ from dataflow.engine.runs.notify import Stopwatch
 from dataflow.engine.runs.retries import Retries, calls_of
 from dataflow.engine.runs.run import Run, Serving, within
 from dataflow.engine.service.ticket import current_ticket
+from dataflow.engine.steps import Phase
 from dataflow.errors import RuntimeClosed
 from dataflow.events import OperatorEnded, observed
 from dataflow.graph.nodes import Node
@@ -77,7 +78,8 @@ class HostedRun(Run):
         with self.lock:
             self.loop_steps = 0
         self.tasks.clear()  # theirs is a thread that is gone
-        if self.ticket is not None:  # so is whoever would leave it
+        # So is whoever would leave the ticket; but who was told the outcome of a run leaves it himself, and says which.
+        if self.ticket is not None and self.core.phase is Phase.CANCELLED:
             self.ticket.host.release(self.ticket)
 
     def has_stopped(self) -> None:

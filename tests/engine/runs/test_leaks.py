@@ -10,7 +10,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from types import FrameType
 from typing import Any
 
@@ -19,6 +19,7 @@ import pytest
 
 import dataflow as flow
 from dataflow.engine.pool import process_pool
+from dataflow.engine.runs import driver
 from dataflow.engine.runs.run import Run
 from dataflow.engine.scheduler import Batch, Scheduler
 from dataflow.engine.worker import Worker
@@ -1236,3 +1237,42 @@ def test_a_run_goes_no_further_if_its_loop_is_closed_as_a_worker_calls_it(caplog
     assert run.core.stopped
     del task, run
     gc.collect()
+
+
+class SlowToReturn(asyncio.SelectorEventLoop):
+    """A loop that hears at once what workers call, and is closed before they get on."""
+
+    def __init__(self) -> None:
+        self.owner, self.closed = threading.get_ident(), threading.Event()
+        super().__init__()
+
+    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Any:
+        handle = super().call_soon_threadsafe(callback, *args, context=context)
+        if threading.get_ident() != self.owner:
+            assert self.closed.wait(20)
+        return handle
+
+    def close(self) -> None:
+        super().close()
+        self.closed.set()
+        workers_have_left()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_that_is_over_when_its_loop_is_closed_counts_as_what_it_was(
+    fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker finds the loop closed before the script leaves the place in the runtime."""
+    monkeypatch.setattr(driver, "_loop_factory", lambda: SlowToReturn)
+
+    @flow.op
+    def kernel(x: int) -> int:
+        if fails:
+            raise ValueError("no")
+        return x
+
+    rt = flow.Runtime(max_runs=1)
+    with pytest.raises(ValueError, match="no") if fails else nullcontext():
+        flow.pipeline(lambda x: kernel(x)).on(rt).run(1)
+    runs = rt.info()["runs"]
+    assert (runs["done"], runs["failed"], runs["cancelled"]) == ((0, 1, 0) if fails else (1, 0, 0))
