@@ -17,8 +17,8 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Iterator
-from functools import lru_cache
 from itertools import groupby
+from types import FunctionType
 from typing import Any, Final
 
 import numpy as np
@@ -27,7 +27,7 @@ from dataflow.graph.nodes import Declared, Graph, Node, Ref
 from dataflow.graph.pytree import kind_of, leaves
 from dataflow.graph.templates import Literal
 
-__all__ = ["argument", "called", "title", "written_out"]
+__all__ = ["argument", "called", "in_one_line", "title", "written_out"]
 
 MOST_LINES: Final = 300
 """Nodes from which on scopes are folded, and lines that are shown of what is left."""
@@ -35,6 +35,8 @@ MOST_ITEMS: Final = 4
 """Items of a container that are shown."""
 MOST_TEXT: Final = 24
 """Characters of a constant."""
+MOST_BITS: Final = 200
+"""Bits of a number that is written out."""
 
 
 def written_out(graph: Graph) -> str:
@@ -50,7 +52,7 @@ def written_out(graph: Graph) -> str:
 
 def _line(node: Node, graph: Graph) -> str:
     scope, label = graph.scopes.get(node.number), graph.labels.get(node.number)
-    line = f"  {node.number:>4}  {f'{scope}/' if scope else ''}{called(node)}"
+    line = f"  {node.number:>4}  {in_one_line(f'{scope}/') if scope else ''}{called(node)}"
     if node.number in graph.after:
         line += f" after {', '.join(map(str, graph.after[node.number]))}"
     if node.number in graph.waits:
@@ -76,7 +78,7 @@ def _folded(graph: Graph) -> Iterator[str]:
 def title(node: Node, graph: Graph) -> str:
     """A node in few words: its label, or its operator with its constants."""
     label = graph.labels.get(node.number)
-    return label if label is not None else called(node, values=False)
+    return in_one_line(label) if label is not None else called(node, values=False)
 
 
 def called(node: Node, *, values: bool = True) -> str:
@@ -90,25 +92,28 @@ def called(node: Node, *, values: bool = True) -> str:
         elif name != "self":
             parts.append(f"{name}={argument(given)}")
     parts += [f"{name}={argument(given)}" for name, given in node.kwargs.items() if values or not _is_value(given)]
-    return f"{node.spec.name}({', '.join(parts)})" if parts or values else node.spec.name
+    name = in_one_line(node.spec.name)
+    return f"{name}({', '.join(parts)})" if parts or values else name
 
 
 def _is_value(given: Any) -> bool:
     return any(type(leaf) is Ref for leaf in leaves(given))
 
 
-@lru_cache(maxsize=1024)
 def _parameters(function: Any) -> tuple[str, ...]:
     """The names of those that may be given by position, as far as they are known and mean something."""
+    if isinstance(function, FunctionType):
+        code = function.__code__
+        positional = code.co_varnames[: code.co_argcount]
+        return ("",) * code.co_posonlyargcount + positional[code.co_posonlyargcount :]
     if isinstance(function, np.ufunc):
         return ()
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
+    except Exception:  # of the function's own making, too
         return ()
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    names = [each.name if each.kind is kinds[1] else "" for each in parameters if each.kind in kinds]
-    return tuple(names)
+    return tuple(each.name if each.kind is kinds[1] else "" for each in parameters if each.kind in kinds)
 
 
 def argument(value: Any) -> str:
@@ -117,23 +122,47 @@ def argument(value: Any) -> str:
 
 
 def _shown(value: Any, depth: int) -> str:
-    kind = type(value)
+    try:
+        return _words(value, depth)
+    except Exception:  # what its own code has raised
+        return f"<{type(value).__name__}>"
+
+
+def _words(value: Any, depth: int) -> str:
+    kind: Any = type(value)
     if kind is Literal:
         return _shown(value.value, depth)
     if kind is Ref:
         return str(int(value))
     if isinstance(value, np.ndarray):
         return f"{value.dtype}{list(value.shape)}"
-    if isinstance(value, Declared):
-        return str(getattr(value, "name", kind.__name__))
+    if issubclass(kind, Declared):
+        return in_one_line(str(getattr(value, "name", kind.__name__)))
+    if issubclass(kind, tuple) and value and issubclass(type(value[0]), Declared):  # what `flow.map` calls
+        return _words(value[0], depth)
     container = kind_of(kind)
     if container is not None and kind is not bytearray:
         return _items(value, kind, container.items(value), container.names, depth)
-    if inspect.isroutine(value) or isinstance(value, (type, np.ufunc)):
-        return str(value.__name__)
-    if isinstance(value, (int, float, complex, str, bytes, bool, type(None), np.generic, slice)):
-        return _short(repr(value.item() if isinstance(value, np.generic) and value.ndim == 0 else value))
+    if kind is int and value.bit_length() > MOST_BITS:
+        return f"<int of {value.bit_length():,} bits>"
+    if kind in (str, bytes):
+        return _short(repr(value[: 2 * MOST_TEXT]))
+    if kind in (int, float, complex, bool, type(None), slice):
+        return _short(repr(value))
+    if issubclass(kind, np.generic):
+        return _short(str(value))
+    if kind is type or issubclass(kind, np.ufunc) or inspect.isroutine(value):
+        name = getattr(value, "__name__", None)
+        if type(name) is str:
+            return in_one_line(name)
     return f"<{kind.__name__}>"
+
+
+def in_one_line(text: str) -> str:
+    """The text without line ends and what else would break a line or a table."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
 _BRACKETS: Final = {list: ("[", "]"), tuple: ("(", ")"), dict: ("{", "}"), set: ("{", "}")}

@@ -14,12 +14,13 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from heapq import heappush, heapreplace
 from typing import Any
 
 from dataflow.engine.runs.record import LOOP
 from dataflow.tools.spans import ProfiledRun, name_of, scope_of
 
-__all__ = ["events_of", "save_trace"]
+__all__ = ["Rows", "events_of", "save_trace"]
 
 _RUNS, _THREADS, _LOOP = 1, 1_000, 2_000
 """Rows: of runs, threads and async operators from these numbers on."""
@@ -55,11 +56,10 @@ def events_of(runs: Sequence[ProfiledRun]) -> list[dict[str, Any]]:
     slices = [each for run in runs for each in _slices(run)]
     slices.sort(key=lambda each: each[1])
     at: dict[tuple[int, int], tuple[int, float]] = {}
-    free: list[float] = []
+    loop = Rows()
     for thread, began, ended, name, arguments, key in slices:
         if thread == LOOP:
-            place = next((place for place, until in enumerate(free) if until <= began), len(free))
-            free[place : place + 1] = [ended]
+            place = loop.row(began, ended)
             row = _LOOP + place
             rows[row] = f"loop {place + 1}"
         else:
@@ -87,8 +87,10 @@ _Slice = tuple[int, float, float, str, dict[str, Any], tuple[int, int] | None]
 def _slices(run: ProfiledRun) -> list[_Slice]:
     plan, number = run.plan, run.record.number
     found: list[_Slice] = []
-    for thread, row in list(run.record.rows.items()):
-        for steps, began, ended in list(row):
+    for thread, row in run.rows.items():
+        for steps, began, ended in row:
+            if isinstance(steps, int) and steps not in run.steps:
+                continue  # its run was over when it began
             if isinstance(steps, int):
                 node, step = plan.nodes[steps], run.steps[steps]
                 arguments: dict[str, Any] = {"run": number, "pipeline": run.pipeline, "node": node.number}
@@ -96,7 +98,8 @@ def _slices(run: ProfiledRun) -> list[_Slice]:
                     arguments["scope"] = scope
                 if node.number in plan.graph.labels:
                     arguments["operator"] = node.spec.name
-                arguments["waited for a thread, µs"] = round(max(step.began - step.ready, 0.0) * 1e6, 1)
+                if began == step.began:
+                    arguments["waited, µs"] = round(step.wait * 1e6, 1)
                 found.append((thread, began, ended, name_of(node, plan), arguments, (number, steps)))
             elif steps:
                 kinds = Counter(plan.nodes[step].spec.name for step in steps)
@@ -106,13 +109,28 @@ def _slices(run: ProfiledRun) -> list[_Slice]:
     return found
 
 
+class Rows:
+    """Gives what comes in order of its beginning rows in which nothing overlaps."""
+
+    def __init__(self) -> None:
+        self._free: list[tuple[float, int]] = []
+        """A heap: until when each is taken."""
+
+    def row(self, began: float, ended: float) -> int:
+        """One that is free from this moment on, and taken until that."""
+        if self._free and self._free[0][0] <= began:
+            _, row = heapreplace(self._free, (ended, self._free[0][1]))
+            return row
+        row = len(self._free)
+        heappush(self._free, (ended, row))
+        return row
+
+
 def _in_rows(runs: Sequence[ProfiledRun]) -> Iterable[tuple[int, ProfiledRun]]:
     """Each run with the first row where none overlaps it."""
-    free: list[float] = []
+    rows = Rows()
     for run in sorted(runs, key=lambda run: run.began):
-        row = next((row for row, until in enumerate(free) if until <= run.began), len(free))
-        free[row : row + 1] = [run.ended]
-        yield row, run
+        yield rows.row(run.began, run.ended), run
 
 
 def _arrows(runs: Sequence[ProfiledRun], at: dict[tuple[int, int], tuple[int, float]]) -> Iterable[dict[str, Any]]:

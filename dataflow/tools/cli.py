@@ -15,6 +15,8 @@ import argparse
 import ast
 import importlib
 import importlib.util
+import inspect
+import io
 import json
 import os
 import re
@@ -46,6 +48,9 @@ class _Wrong(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a console that has no bars, or no umlauts
     asked = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = asked.command
     try:
@@ -62,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dataflow",
         description="Graphs of numpy operators inside asyncio applications: run, draw and watch pipelines.",
-        epilog="Exit codes: 0 it worked, 1 the pipeline raised, 2 wrong usage, 3 a limit was passed.",
+        epilog="Options stand before the pipeline, or after all of its arguments. A file is imported: what it does at "
+        "its end belongs below `if __name__ == '__main__':`. Exit codes: 0 it worked, 1 the pipeline raised, 2 wrong "
+        "usage, 3 a limit was passed.",
     )
     commands = parser.add_subparsers(required=True, metavar="command")
 
@@ -80,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     graph.set_defaults(command=_graph)
 
     trace = commands.add_parser("trace", help="run a pipeline some times, and tell where the time went")
-    trace.add_argument("--runs", type=_positive, default=5, metavar="N", help="how often, after one to warm up (5)")
+    trace.add_argument("--runs", type=_number, default=5, metavar="N", help="how often, after one to warm up (5)")
     trace.add_argument(
         "--save", metavar="FILE", help="a trace for ui.perfetto.dev (.json, .json.gz), or a picture (.svg)"
     )
@@ -97,15 +104,14 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("pipeline", help=_PIPELINE)
         command.add_argument("arguments", nargs="*", help=_ARGUMENTS)
     for command in (run, trace):
-        command.add_argument("--threads", type=_positive, metavar="N", help="inter-op threads")
+        command.add_argument("--threads", type=_number, metavar="N", help="inter-op threads")
     return parser
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
-    return number
+def _number(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a number of at least 1, not {text!r}")
+    return int(text)
 
 
 def _seconds(text: str) -> float:
@@ -129,9 +135,10 @@ def _run(asked: argparse.Namespace) -> int:
     if asked.threads is not None:
         set_num_interop_threads(asked.threads)
     try:
-        print(pipeline.run(*args, **kwargs))
+        result = str(pipeline.run(*args, **kwargs))
     except Exception:
         return _raised()
+    print(result)
     return 0
 
 
@@ -139,9 +146,10 @@ def _graph(asked: argparse.Namespace) -> int:
     pipeline, args, kwargs = _found(asked)
     try:
         graph = pipeline.graph(*args, **kwargs)
+        text = mermaid(graph) if asked.mermaid else dot(graph) if asked.dot else str(graph)
     except Exception:
         return _raised()
-    print((mermaid(graph) if asked.mermaid else dot(graph) if asked.dot else str(graph)).rstrip("\n"))
+    print(text.rstrip("\n"))
     return 0
 
 
@@ -167,7 +175,8 @@ def _trace(asked: argparse.Namespace) -> int:
         except OSError as error:
             raise _Wrong(f"cannot write {asked.save!r}: {error.strerror}") from error
         print(f"\n{asked.save}{'' if asked.save.endswith('.svg') else ': open it at ui.perfetto.dev'}")
-    span = sorted(run.span for run in prof.outer)[len(prof.outer) // 2]
+    spans = sorted(run.span for run in prof.outer)
+    span = spans[len(spans) // 2]
     if asked.fail_if_span_over is not None and span > asked.fail_if_span_over:
         print(f"dataflow: the span is {shown(span)}, over {shown(asked.fail_if_span_over)}", file=sys.stderr)
         return PASSED
@@ -199,11 +208,19 @@ def _found(asked: argparse.Namespace) -> tuple[Pipeline[..., Any], list[Any], di
     for text in asked.arguments:
         key, equals, value = text.partition("=")
         if equals and key.isidentifier():
+            if key in kwargs:
+                raise _Wrong(f"the argument {key!r} is given twice")
             kwargs[key] = _literal(value)
         elif kwargs:
             raise _Wrong(f"the argument {text!r} has no name, and comes after one that has")
         else:
             args.append(_literal(text))
+    signature = inspect.signature(found)
+    try:
+        bind = signature.bind_partial if asked.command is _graph else signature.bind
+        bind(*args, **kwargs)
+    except TypeError as error:
+        raise _Wrong(f"{asked.pipeline}{signature}: {error}") from error
     return found, args, kwargs
 
 
@@ -218,6 +235,8 @@ def _module(where: str) -> Any:
     path = Path(where)
     if path.suffix == ".py" and not path.is_file():
         raise _Wrong(f"there is no file {where!r}")
+    if path.suffix != ".py" and where.startswith("."):
+        raise _Wrong(f"{where!r} is neither the name of a module nor that of a file, such as photos.py")
     try:
         if path.suffix == ".py":
             return _of_file(path)
@@ -227,6 +246,8 @@ def _module(where: str) -> Any:
         if error.name is not None and f"{where}.".startswith(f"{error.name}."):
             raise _Wrong(f"there is no module {where!r} in {os.getcwd()!r}, nor elsewhere on Python's path") from error
         raise SystemExit(_raised()) from error
+    except SystemExit as error:
+        raise _Wrong(f"{where!r} ended the program when it was imported, with {error.code!r}") from error
     except Exception as error:
         raise SystemExit(_raised()) from error
 
@@ -244,5 +265,5 @@ def _of_file(path: Path) -> Any:
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text

@@ -14,7 +14,7 @@ from typing import Any, Final
 from dataflow.frontend.pipeline import Pipeline
 from dataflow.graph.nodes import Graph, Kind, Ref
 from dataflow.graph.pytree import leaves
-from dataflow.graph.text import title
+from dataflow.graph.text import in_one_line, title
 
 __all__ = ["Box", "Drawing", "dot", "mermaid"]
 
@@ -42,6 +42,7 @@ class Drawing:
         self.arrows: dict[tuple[str, str], bool] = {}
         """Whether it stands for a value, and not only for an order."""
         key_of: dict[int, str] = {}
+        folded_as: dict[str, str] = {}
         counts: dict[str, int] = {}
         """Of folded scopes, how many nodes they have."""
         for number, name in enumerate(graph.inputs):
@@ -50,7 +51,7 @@ class Drawing:
             scope = tuple(graph.scopes.get(node.number, "").split("/")) if node.number in graph.scopes else ()
             if folded and scope:
                 counts[scope[0]] = counts.get(scope[0], 0) + 1
-                key = f"s{list(counts).index(scope[0])}"
+                key = folded_as.setdefault(scope[0], f"s{len(folded_as)}")
                 key_of[node.number] = self._add(Box(key, f"{scope[0]}: {counts[scope[0]]} nodes", "scope", ()))
             else:
                 kind = {Kind.ASYNC: "async", Kind.PLUMBING: "part"}.get(node.spec.kind, "operator")
@@ -128,10 +129,11 @@ def _mermaid_boxes(tree: dict[Any, Any], indent: str, count: list[int]) -> Itera
             yield f"{indent}end"
 
 
+_ENTITIES: Final = str.maketrans({each: f"#{ord(each)};" for each in '&"<>#'} | {"`": "'"})
+
+
 def _for_mermaid(text: str) -> str:
-    for character in ("&", '"', "<", ">", "#"):
-        text = text.replace(character, f"\0{ord(character)};")
-    return text.replace("\0", "#").replace("\n", " ").replace("`", "'")
+    return in_one_line(text).translate(_ENTITIES)
 
 
 def dot(graph: Graph | Pipeline[..., Any]) -> str:
@@ -173,5 +175,5 @@ def _dot_boxes(tree: dict[Any, Any], indent: str, count: list[int]) -> Iterable[
 
 
 def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+    escaped = in_one_line(text).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

@@ -6,8 +6,8 @@
     prof.what_if()                   other numbers of threads, a quicker operator
     prof.save("run.json")            for ui.perfetto.dev, or chrome://tracing
 
-All runs are recorded that begin in this process meanwhile: also those of other tasks, threads and loops. Sums are of
-the outer ones; an inner run is a part of the kernel that waits for it.
+All runs are recorded that begin in this process meanwhile: also those of other tasks, threads and loops, and those
+inside of others. `p.debug()` is no run.
 """
 
 from __future__ import annotations
@@ -17,14 +17,25 @@ from collections.abc import Sequence
 from itertools import pairwise
 from operator import index
 from types import TracebackType
-from typing import SupportsIndex
+from typing import Final, SupportsIndex
 
 import numpy as np
 
 from dataflow.engine.runs.record import LOOP, Recorder
 from dataflow.graph.plan import Plan
 from dataflow.tools.chrome import save_trace
-from dataflow.tools.spans import Operator, ProfiledRun, Step, covered, critical, earlier, is_async, scope_of
+from dataflow.tools.spans import (
+    Operator,
+    ProfiledRun,
+    Stretch,
+    covered,
+    critical,
+    earlier,
+    is_async,
+    operators_of,
+    overlap,
+    profiled,
+)
 from dataflow.tools.svg import timeline_svg
 from dataflow.tools.timeline import drawn
 from dataflow.tools.whatif import WhatIf, simulated
@@ -33,37 +44,34 @@ __all__ = ["Profile", "profile"]
 
 
 class Profile:
-    """What was recorded; complete once all runs that began inside it have ended. It keeps their graphs alive."""
+    """What was recorded; complete once all runs that began inside it have ended. It may be read meanwhile, and keeps
+    the graphs of the runs alive."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._known: dict[int, ProfiledRun] = {}
-        self._before: dict[int, tuple[Plan, list[list[int]]]] = {}
+        self._earlier: dict[int, tuple[Plan, list[list[int]]]] = {}
+        self._made: tuple[tuple[int, ...], list[ProfiledRun]] | None = None
+        """The runs, and how far the records were when they were made; once all had ended."""
 
     @property
     def runs(self) -> list[ProfiledRun]:
         """All recorded runs in the order in which they began, those inside of others included."""
-        found = []
-        for record in self._recorder:
-            known = self._known.get(record.number)
-            if known is None:
-                known = ProfiledRun(record, self._earlier(record.plan))
-                if record.ended is not None:
-                    self._known[record.number] = known
-            found.append(known)
-        return found
-
-    def _earlier(self, plan: Plan) -> list[list[int]]:
-        if id(plan) not in self._before:
-            self._before[id(plan)] = plan, earlier(plan)
-        return self._before[id(plan)][1]
+        records = list(self._recorder)
+        so_far = tuple(record.entries for record in records)
+        if self._made is not None and self._made[0] == so_far:
+            return self._made[1]
+        for record in records:
+            if id(record.plan) not in self._earlier:
+                self._earlier[id(record.plan)] = record.plan, earlier(record.plan)
+        have_ended = all(record.ended is not None for record in records)
+        runs = profiled(records, {key: before for key, (_, before) in self._earlier.items()})
+        self._made = (so_far, runs) if have_ended else None
+        return runs
 
     @property
     def outer(self) -> list[ProfiledRun]:
         """The runs that no other recorded one waits for."""
-        runs = self.runs
-        numbers = {run.record.number for run in runs}
-        return [run for run in runs if run.record.outer not in numbers]
+        return [run for run in self.runs if not run.inside]
 
     @property
     def dropped(self) -> int:
@@ -77,54 +85,42 @@ class Profile:
 
     @property
     def work(self) -> float:
-        """The seconds of all kernels."""
-        return sum(run.work for run in self.outer)
+        """The seconds of all kernels. One that waits for a run of its own does no work meanwhile."""
+        return sum(run.work for run in self.runs)
 
     @property
     def span(self) -> float:
-        """The seconds of the longest chains of dependent operators, one run after another: no number of threads makes a
-        run shorter than its own."""
+        """The seconds of the longest chains of dependent operators, one outer run after another: no number of threads
+        makes a run shorter than its own."""
         return sum(run.span for run in self.outer)
 
     @property
     def operators(self) -> list[Operator]:
-        """The operators of the outer runs, the one that took longest first."""
-        found: dict[tuple[str, str, bool], list[Step]] = {}
-        for run in self.outer:
-            for number, step in run.steps.items():
-                node = run.plan.nodes[number]
-                found.setdefault((scope_of(node, run.plan), node.spec.name, is_async(node)), []).append(step)
-        made = [
-            Operator(
-                scope,
-                name,
-                len(steps),
-                sum(step.seconds for step in steps),
-                sum(step.began - step.ready for step in steps) / len(steps),
-                max(step.seconds for step in steps),
-                asynchronous,
-            )
-            for (scope, name, asynchronous), steps in found.items()
-        ]
-        return sorted(made, key=lambda operator: -operator.seconds)
+        """The operators of all runs, the one that took longest first."""
+        return operators_of(self.runs)
 
     def what_if(self, threads: Sequence[int] = (1, 2, 4, 8, 16), *, pipeline: str | None = None) -> WhatIf:
         """What a run of a pipeline would take on these numbers of inter-op threads, and if an operator were quicker.
 
         Of the pipeline with this name; by default, of the one that did most work. The times are medians over its
-        recorded runs that were done. ValueError if there is none, or for a number below 1.
+        recorded runs that were done, on the number of threads that most of them had. ValueError if there is none, or
+        for a number below 1; TypeError for what is no number of threads.
         """
-        if any(number < 1 for number in threads):
-            raise ValueError(f"what_if needs numbers of threads of at least 1, not {list(threads)}")
-        runs = [run for run in self.outer if run.outcome == "done" and (pipeline is None or run.pipeline == pipeline)]
+        counts = [_at_least_one(number) for number in threads]
+        every = self.runs
+        runs = [run for run in every if run.outcome == "done" and not run.inside and pipeline in (None, run.pipeline)]
         if not runs:
             which = "run" if pipeline is None else f"run of a pipeline {pipeline!r}"
             raise ValueError(f"no {which} was recorded that was done: run one inside `with flow.profile()`")
-        by_plan: dict[int, list[ProfiledRun]] = {}
+        groups: dict[tuple[int, int], list[ProfiledRun]] = {}
         for run in runs:
-            by_plan.setdefault(id(run.plan), []).append(run)
-        runs = max(by_plan.values(), key=lambda found: sum(run.work for run in found))
-        return _what_if(runs, self._earlier(runs[0].plan), threads)
+            groups.setdefault((id(run.plan), run.record.threads), []).append(run)
+        work: dict[int, float] = {}
+        for (plan, _), found in groups.items():
+            work[plan] = work.get(plan, 0.0) + sum(run.work for run in found)
+        most = max(work, key=work.__getitem__)
+        runs = max((found for (plan, _), found in groups.items() if plan == most), key=len)
+        return _what_if(runs, counts, every)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the runs to a file: `.json` or `.json.gz`, a trace for ui.perfetto.dev and chrome://tracing; or `.svg`,
@@ -132,7 +128,7 @@ class Profile:
 
         ValueError for other endings, before anything is written.
         """
-        name = os.fspath(path)
+        name = os.fsdecode(path)
         if name.endswith(".svg"):
             picture = timeline_svg(self.outer)
             with open(name, "w", encoding="utf-8") as file:
@@ -143,21 +139,34 @@ class Profile:
             raise ValueError(f"a profile is saved as .json, .json.gz or .svg, not as {os.path.basename(name)!r}")
 
     def __str__(self) -> str:
-        return drawn(self.outer, self.operators, self.dropped)
+        return drawn(self.runs, self.dropped)
 
     def __repr__(self) -> str:
         return f"<profile of {len(self.runs)} runs, {self.wall:.6f} s>"
 
 
-def _what_if(runs: list[ProfiledRun], before: list[list[int]], threads: Sequence[int]) -> WhatIf:
-    plan = runs[0].plan
+def _at_least_one(number: SupportsIndex) -> int:
+    if isinstance(number, bool) or not isinstance(number, SupportsIndex):
+        raise TypeError(f"what_if needs numbers of threads, not {type(number).__name__}")
+    if index(number) < 1:
+        raise ValueError(f"what_if needs numbers of threads of at least 1, not {number}")
+    return index(number)
+
+
+MOST_PLAYED: Final = 20
+"""Operators of which is played what half their time would give."""
+
+
+def _what_if(runs: list[ProfiledRun], threads: Sequence[int], every: Sequence[ProfiledRun]) -> WhatIf:
+    plan, before = runs[0].plan, runs[0].before
     walls = [run.ended - run.began for run in runs]
     seconds = {
-        number: _median([run.steps[number].seconds for run in runs if number in run.steps]) for number in runs[0].steps
+        number: _median([sum(map(_length, run.steps[number].attempts)) for run in runs if number in run.steps])
+        for number in runs[0].steps
     }
     # What comes before the first kernel and after the last one, and between two on one thread.
-    around = _median([wall - _busy(run) for wall, run in zip(walls, runs)])
-    between = _median([gap for run in runs for gap in _gaps(run)] or [0.0])
+    around = _median([wall - _busy(run) for wall, run in zip(walls, runs, strict=True)])
+    between = _median(_gaps(every) or [0.0])
     alone = _median([sum(step.in_order for step in run.steps.values()) / max(len(run.steps), 1) for run in runs]) > 0.5
     asynchronous = [is_async(node) for node in plan.nodes]
 
@@ -165,16 +174,19 @@ def _what_if(runs: list[ProfiledRun], before: list[list[int]], threads: Sequence
         played = 1 if alone else count  # kernels so light that one worker executes them all, whatever the setting
         return around + simulated(lengths, plan.successors, before, played, asynchronous.__getitem__, between)
 
-    recorded_on = runs[-1].record.threads
+    recorded_on = runs[0].record.threads
     now = taken(seconds, recorded_on)
-    names = {plan.nodes[number].spec.name for number in seconds}
+    by_name: dict[str, float] = {}
+    for number, each in seconds.items():
+        name = plan.nodes[number].spec.name
+        by_name[name] = by_name.get(name, 0.0) + each
     halved = {
         name: now
         - taken(
             {number: each / 2 if plan.nodes[number].spec.name == name else each for number, each in seconds.items()},
             recorded_on,
         )
-        for name in names
+        for name in sorted(by_name, key=by_name.__getitem__, reverse=True)[:MOST_PLAYED]
     }
     quarters = [float(each) for each in np.percentile(walls, (25, 75))]
     return WhatIf(
@@ -187,7 +199,24 @@ def _what_if(runs: list[ProfiledRun], before: list[list[int]], threads: Sequence
         work=sum(each for number, each in seconds.items() if not asynchronous[number]),
         span=critical(seconds, before)[0],
         operators=halved,
+        notes=_notes(runs, every),
     )
+
+
+def _notes(runs: list[ProfiledRun], every: Sequence[ProfiledRun]) -> tuple[str, ...]:
+    """What was not played."""
+    notes = []
+    if any(step.inner for run in runs for step in run.steps.values()):
+        notes.append("operators wait for runs of their own: these are not played, and take what they took")
+    if any(node.spec.options is not None for node in runs[0].plan.nodes):
+        notes.append("limits, and the pauses between retries, are not played")
+    if overlap([run for run in every if not run.inside]):
+        notes.append("several runs were under way at once, and took threads from each other when this was measured")
+    return tuple(notes)
+
+
+def _length(stretch: Stretch) -> float:
+    return stretch[1] - stretch[0]
 
 
 def _median(values: Sequence[float]) -> float:
@@ -202,16 +231,17 @@ def _busy(run: ProfiledRun) -> float:
     return max(step.ended for step in run.steps.values()) - min(step.began for step in run.steps.values())
 
 
-def _gaps(run: ProfiledRun) -> list[float]:
+def _gaps(runs: Sequence[ProfiledRun]) -> list[float]:
     """What a thread needed between two kernels, the second of which was ready."""
-    rows: dict[int, list[Step]] = {}
-    for step in run.steps.values():
-        if step.thread != LOOP and not step.in_order:
-            rows.setdefault(step.thread, []).append(step)
+    rows: dict[int, list[tuple[float, float, float]]] = {}
+    for run in runs:
+        for step in run.steps.values():
+            if step.thread != LOOP and not step.in_order and len(step.attempts) == 1:
+                rows.setdefault(step.thread, []).append((step.began, step.ended, step.ready))
     gaps = []
     for row in rows.values():
-        row.sort(key=lambda step: step.began)
-        gaps += [after.began - max(first.ended, after.ready) for first, after in pairwise(row)]
+        row.sort()
+        gaps += [began - max(ended, ready) for (_, ended, _), (began, _, ready) in pairwise(row)]
     return [gap for gap in gaps if gap >= 0]
 
 
@@ -230,15 +260,18 @@ class profile:  # noqa: N801  # used as a function
         if most < 1:
             raise ValueError(f"most= of flow.profile must be at least 1, not {most}")
         self._most = most
-        self._recorders: list[Recorder] = []
+        self._recorder: Recorder | None = None
 
     def __enter__(self) -> Profile:
-        recorder = Recorder(self._most)
-        recorder.start()
-        self._recorders.append(recorder)
-        return Profile(recorder)
+        if self._recorder is not None:
+            raise RuntimeError("this flow.profile() records already: make another one for each `with`")
+        self._recorder = Recorder(self._most)
+        self._recorder.start()
+        return Profile(self._recorder)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._recorders.pop().stop()
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            recorder.stop()

@@ -1,17 +1,21 @@
-"""What the record of a run says: when each step was ready, began and ended, and which chain of steps took longest.
+"""What the records of runs say: when each step was ready, and when it was executed, and which chain took longest.
 
-    RunRecord ──steps_of──▶ Step, Step, …      ──critical──▶ the chain of steps that nothing could have shortened
+    RunRecord, … ──profiled──▶ ProfiledRun, …      each with its steps, its inner runs, its span
 
 A step is *ready* when the last of those it depends on has ended, or when its run began. The steps of a batch, which are
-recorded together, share its time equally.
+recorded together, share its time equally. While a kernel or an async operator waits for a run inside of it, it does no
+work: that time belongs to the inner run. What a kernel does after its run is over is not looked at.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
+from time import perf_counter
 
-from dataflow.engine.runs.record import LOOP, RunRecord
+from dataflow.engine.runs.record import LOOP, Entry, RunRecord
 from dataflow.graph.nodes import Kind, Node
 from dataflow.graph.plan import Plan
 
@@ -19,34 +23,188 @@ __all__ = [
     "Operator",
     "ProfiledRun",
     "Step",
+    "Stretch",
     "covered",
     "critical",
     "earlier",
     "is_async",
     "joined",
     "name_of",
+    "operators_of",
+    "overlap",
+    "profiled",
     "scope_of",
     "shown",
-    "steps_of",
+    "without",
 ]
 
+Stretch = tuple[float, float]
+"""From one moment of `time.perf_counter` to another."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Step:
-    """One execution of a step; of one with retries, its last attempt, and all attempts in `seconds`."""
+    """One step of a run."""
 
     number: int
     """In the plan."""
     thread: int
-    """`threading.get_ident()`, or `LOOP`."""
+    """`threading.get_ident()`, or `LOOP`; of several attempts, that of the last."""
     ready: float
-    began: float
-    ended: float
-    """Moments of `time.perf_counter`."""
-    seconds: float
-    """For how long it was executed."""
+    """When it could have begun."""
+    attempts: list[Stretch]
     in_order: bool
     """Whether it is of a batch, so that its time is that of the batch's average."""
+    own: list[Stretch] = field(default_factory=list)
+    """The attempts without the time in which it waited for inner runs."""
+    inner: list[ProfiledRun] = field(default_factory=list)
+
+    @property
+    def began(self) -> float:
+        """When the first attempt began."""
+        return self.attempts[0][0]
+
+    @property
+    def ended(self) -> float:
+        """When the last one ended."""
+        return self.attempts[-1][1]
+
+    @property
+    def seconds(self) -> float:
+        """For how long it was executed, without inner runs."""
+        return sum(ended - began for began, ended in self.own)
+
+    @property
+    def longest(self) -> float:
+        """The seconds of its longest attempt, inner runs included."""
+        return max(ended - began for began, ended in self.attempts)
+
+    @property
+    def wait(self) -> float:
+        """Seconds that it was ready before it first began."""
+        return max(self.began - self.ready, 0.0)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What was recorded of one operator in one scope."""
+
+    scope: str
+    name: str
+    calls: int
+    seconds: float
+    """Of all calls together, without runs inside of them."""
+    wait: float
+    """Seconds that a call was ready before it began, on average: for a thread, a limit, or the event loop."""
+    longest: float
+    """Seconds of the longest attempt; of calls in order, which are recorded together, the average of their batch."""
+    is_async: bool
+
+
+class ProfiledRun:
+    """One recorded run, as it was when this was made."""
+
+    def __init__(self, record: RunRecord, before: Sequence[Sequence[int]]) -> None:
+        now = perf_counter()
+        self.record = record
+        self.plan: Plan = record.plan
+        self.before = before
+        self.outcome = record.outcome
+        """ "done", "failed" or "cancelled"; empty if it has not ended."""
+        self.began = record.began
+        self.ended = now if record.ended is None else record.ended
+        """When its outcome was taken; if it has not been, when this was made."""
+        self.rows: dict[int, list[Entry]] = {thread: list(row) for thread, row in list(record.rows.items())}
+        """The entries by thread; see `record`."""
+        under_way = [(step, began, now) for step, began in list(record.started.items())]
+        if under_way:
+            self.rows.setdefault(LOOP, []).extend(under_way)
+        self.steps = _steps(self, before)
+        """By number in the plan, in order."""
+        self.inside = False
+        """Whether it is the inner run of a recorded one."""
+
+    @property
+    def pipeline(self) -> str:
+        """The name of the pipeline."""
+        return self.plan.graph.name
+
+    @property
+    def work(self) -> float:
+        """The seconds of its kernels, without inner runs; async operators do no work."""
+        return sum(step.seconds for step in self.steps.values() if step.thread != LOOP)
+
+    @property
+    def lengths(self) -> dict[int, float]:
+        """How long each step would take if nothing that can be shortened by threads were in it."""
+        return {
+            number: step.seconds + sum(run.span for run in step.inner) if step.inner else step.seconds
+            for number, step in self.steps.items()
+        }
+
+    @property
+    def span(self) -> float:
+        """The seconds of the longest chain of dependent steps."""
+        return critical(self.lengths, self.before)[0]
+
+    @property
+    def chain(self) -> list[int]:
+        """The steps of that chain."""
+        return critical(self.lengths, self.before)[1]
+
+    def __repr__(self) -> str:
+        outcome = self.outcome or "under way"
+        return f"<run {self.record.number} of {self.pipeline!r}: {len(self.steps)} steps, {outcome}>"
+
+
+def profiled(records: Iterable[RunRecord], earlier_of: Mapping[int, Sequence[Sequence[int]]]) -> list[ProfiledRun]:
+    """These records, with inner runs found; `earlier_of` has what `earlier` says, by the id of the plan."""
+    runs = [ProfiledRun(record, earlier_of[id(record.plan)]) for record in records]
+    by_number = {run.record.number: run for run in runs}
+    begins: dict[tuple[int, int], list[tuple[float, int]]] = {}
+    """Of the steps of a run in a thread, when they began, in order."""
+    for run in runs:
+        outer = by_number.get(run.record.outer)
+        if outer is None:
+            continue
+        run.inside = True
+        for thread in (run.record.thread, LOOP):
+            key = outer.record.number, thread
+            if key not in begins:
+                steps = [step for step in outer.steps.values() if step.thread == thread]
+                begins[key] = sorted((began, step.number) for step in steps for began, _ in step.attempts)
+            place = bisect_right(begins[key], (run.began, len(outer.plan))) - 1
+            if place >= 0 and outer.steps[begins[key][place][1]].ended >= run.began:
+                step = outer.steps[begins[key][place][1]]
+                step.inner.append(run)
+                step.own = without(step.own, [(run.began, run.ended)])
+                break
+    return runs
+
+
+def _steps(run: ProfiledRun, before: Sequence[Sequence[int]]) -> dict[int, Step]:
+    told: dict[int, Step] = {}
+    for thread, row in run.rows.items():
+        for steps, began, ended in row:
+            if began >= run.ended:
+                continue
+            ended = min(ended, run.ended)
+            if isinstance(steps, int):
+                step = told.setdefault(steps, Step(steps, thread, 0.0, [], False))
+                step.thread = thread
+                step.attempts.append((began, ended))
+                continue
+            each = (ended - began) / max(len(steps), 1)
+            for place, number in enumerate(steps):
+                told[number] = Step(number, thread, 0.0, [(began + place * each, began + (place + 1) * each)], True)
+    found: dict[int, Step] = {}
+    for number in sorted(told):
+        step = found[number] = told[number]
+        step.attempts.sort()
+        step.own = list(step.attempts)
+        ready = max((found[other].ended for other in before[number] if other in found), default=run.began)
+        step.ready = min(ready, step.began)
+    return found
 
 
 def earlier(plan: Plan) -> list[list[int]]:
@@ -55,27 +213,6 @@ def earlier(plan: Plan) -> list[list[int]]:
     for step, followers in enumerate(plan.successors):
         for each in followers:
             found[each].append(step)
-    return found
-
-
-def steps_of(record: RunRecord, before: Sequence[Sequence[int]]) -> dict[int, Step]:
-    """The steps that were executed, in the order of the plan; `before` is what `earlier` says."""
-    told: dict[int, tuple[int, float, float, float, bool]] = {}
-    for thread, row in list(record.rows.items()):
-        for steps, began, ended in list(row):
-            if isinstance(steps, int):
-                previous = told.get(steps)
-                spent = ended - began + (previous[3] if previous is not None else 0.0)
-                told[steps] = thread, began, ended, spent, False
-                continue
-            each = (ended - began) / max(len(steps), 1)
-            for place, step in enumerate(steps):
-                told[step] = thread, began + place * each, began + (place + 1) * each, each, True
-    found: dict[int, Step] = {}
-    for step in sorted(told):
-        thread, began, ended, seconds, in_order = told[step]
-        ready = max((found[other].ended for other in before[step] if other in found), default=record.began)
-        found[step] = Step(step, thread, min(ready, began), began, ended, seconds, in_order)
     return found
 
 
@@ -97,80 +234,68 @@ def critical(seconds: Mapping[int, float], before: Sequence[Sequence[int]]) -> t
     return span, chain[::-1]
 
 
-@dataclass(frozen=True)
-class Operator:
-    """What was recorded of one operator in one scope."""
-
-    scope: str
-    name: str
-    calls: int
-    seconds: float
-    """Of all calls together."""
-    wait: float
-    """Seconds that a call was ready before it began, on average."""
-    longest: float
-    """Seconds of the longest call; of calls in order, which are recorded together, the average of their batch."""
-    is_async: bool
-
-
-class ProfiledRun:
-    """One recorded run."""
-
-    def __init__(self, record: RunRecord, before: list[list[int]]) -> None:
-        self.record = record
-        self.plan: Plan = record.plan
-        self.steps: dict[int, Step] = steps_of(record, before)
-        """By number in the plan."""
-        self.span, self.chain = critical({step: each.seconds for step, each in self.steps.items()}, before)
-        """The seconds of the longest chain of dependent steps, and the steps on it."""
-
-    @property
-    def pipeline(self) -> str:
-        """The name of the pipeline."""
-        return self.plan.graph.name
-
-    @property
-    def began(self) -> float:
-        """A moment of `time.perf_counter`."""
-        return self.record.began
-
-    @property
-    def ended(self) -> float:
-        """When its outcome was taken; if it has not been, when its last step ended."""
-        if self.record.ended is not None:
-            return self.record.ended
-        return max((step.ended for step in self.steps.values()), default=self.began)
-
-    @property
-    def outcome(self) -> str:
-        """ "done", "failed" or "cancelled"; empty if it has not ended."""
-        return self.record.outcome
-
-    @property
-    def work(self) -> float:
-        """The seconds of its kernels; async operators do no work."""
-        return sum(step.seconds for step in self.steps.values() if step.thread != LOOP)
-
-    def __repr__(self) -> str:
-        return (
-            f"<run {self.record.number} of {self.pipeline!r}: {len(self.steps)} steps, {self.outcome or 'under way'}>"
+def operators_of(runs: Iterable[ProfiledRun]) -> list[Operator]:
+    """The operators of these runs, the one that took longest first."""
+    found: dict[tuple[str, str, bool], list[Step]] = {}
+    for run in runs:
+        for number, step in run.steps.items():
+            node = run.plan.nodes[number]
+            found.setdefault((scope_of(node, run.plan), node.spec.name, is_async(node)), []).append(step)
+    made = [
+        Operator(
+            scope,
+            name,
+            len(steps),
+            sum(step.seconds for step in steps),
+            sum(step.wait for step in steps) / len(steps),
+            max(step.longest for step in steps),
+            asynchronous,
         )
+        for (scope, name, asynchronous), steps in found.items()
+    ]
+    return sorted(made, key=lambda operator: -operator.seconds)
 
 
-def covered(stretches: Iterable[tuple[float, float]]) -> float:
+# ------------------------------------------------------------------------------------------------ stretches of time
+
+
+def covered(stretches: Iterable[Stretch]) -> float:
     """The length of what these cover together."""
     return sum(ended - began for began, ended in joined(stretches))
 
 
-def joined(stretches: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+def joined(stretches: Iterable[Stretch]) -> list[Stretch]:
     """These, where those that meet are one, in order."""
-    found: list[tuple[float, float]] = []
+    found: list[Stretch] = []
     for began, ended in sorted(stretches):
         if found and began <= found[-1][1]:
             found[-1] = found[-1][0], max(found[-1][1], ended)
         else:
             found.append((began, ended))
     return found
+
+
+def without(some: Sequence[Stretch], others: Sequence[Stretch]) -> list[Stretch]:
+    """What is left of these where the others are not; both in order."""
+    left = list(some)
+    for took, gave in others:
+        cut: list[Stretch] = []
+        for began, ended in left:
+            if took < ended and began < gave:
+                cut += [part for part in ((began, took), (gave, ended)) if part[0] < part[1]]
+            else:
+                cut.append((began, ended))
+        left = cut
+    return left
+
+
+def overlap(runs: Sequence[ProfiledRun]) -> bool:
+    """Whether some of these were under way at the same time."""
+    ends = sorted((run.began, run.ended) for run in runs)
+    return any(before[1] > after[0] for before, after in pairwise(ends))
+
+
+# ------------------------------------------------------------------------------------------------ words
 
 
 def name_of(node: Node, plan: Plan) -> str:

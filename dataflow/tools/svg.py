@@ -14,8 +14,9 @@ from zlib import crc32
 
 from dataflow.engine.runs.record import LOOP
 from dataflow.graph.nodes import Graph
+from dataflow.tools.chrome import Rows
 from dataflow.tools.graphs import Box, Drawing
-from dataflow.tools.spans import ProfiledRun, joined, shown
+from dataflow.tools.spans import ProfiledRun, Stretch, joined, shown
 
 __all__ = ["MOST_BOXES", "graph_svg", "timeline_svg"]
 
@@ -242,16 +243,14 @@ _Bar = tuple[tuple[int, int], float, float, str, str, str]
 def _bars(runs: Sequence[ProfiledRun], pixel: float) -> Iterable[_Bar]:
     """One for each step; of those that are narrower than a pixel, one for those that meet."""
     threads: dict[int, int] = {}
-    free: list[float] = []
-    narrow: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    loop = Rows()
+    narrow: dict[tuple[int, int], list[Stretch]] = {}
     steps = [(step.began, step, run) for run in runs for step in run.steps.values()]
     steps.sort(key=lambda each: each[0])
     for _, step, run in steps:
         node = run.plan.nodes[step.number]
         if step.thread == LOOP:
-            place = next((place for place, until in enumerate(free) if until <= step.began), len(free))
-            free[place : place + 1] = [step.ended]
-            row = 1, place
+            row = 1, loop.row(step.began, step.ended)
         else:
             row = 0, threads.setdefault(step.thread, len(threads))
         if step.ended - step.began < pixel:
@@ -260,7 +259,7 @@ def _bars(runs: Sequence[ProfiledRun], pixel: float) -> Iterable[_Bar]:
         scope = run.plan.graph.scopes.get(node.number, "")
         name = run.plan.graph.labels.get(node.number) or node.spec.name
         where = f"{scope}/{name}" if scope else name
-        told = f"{where}: {shown(step.seconds)}, waited {shown(max(step.began - step.ready, 0))}"
+        told = f"{where}: {shown(step.seconds)}, waited {shown(step.wait)}"
         told = f"{told}, node {node.number} of {run.pipeline}"
         yield row, step.began, step.ended, name, scope.partition("/")[0], told
     for row, stretches in narrow.items():

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from dataflow.engine.runs.record import LOOP
-from dataflow.tools.spans import Operator, ProfiledRun, covered, joined, shown
+from dataflow.graph.text import in_one_line
+from dataflow.tools.spans import Operator, ProfiledRun, Stretch, covered, joined, operators_of, overlap, shown
 
 __all__ = ["drawn"]
 
@@ -22,36 +23,40 @@ TOO_SMALL: Final = 5e-6
 """Seconds: an operator that takes less is hardly worth a node of its own."""
 _LEVELS: Final = " ▁▂▃▄▅▆▇█"
 
-Stretch = tuple[float, float]
 
-
-def drawn(runs: Sequence[ProfiledRun], operators: Sequence[Operator], dropped: int) -> str:
-    """The text of these outer runs."""
-    if not runs:
+def drawn(runs: Sequence[ProfiledRun], dropped: int) -> str:
+    """The text of these runs."""
+    outer = [run for run in runs if not run.inside]
+    if not outer:
         return "no run was recorded: begin one inside `with flow.profile()`"
-    lines = [*_sums(runs), "", *_bars(runs), "", *_table(operators), *_small(operators)]
+    operators = operators_of(runs)
+    lines = [*_sums(outer, runs), "", *_bars(outer, runs), "", *_table(operators), *_small(operators)]
     if dropped:
         lines.append(f"{dropped} further runs were not recorded, since there was no room: see most= of flow.profile")
     return "\n".join(lines)
 
 
-def _sums(runs: Sequence[ProfiledRun]) -> list[str]:
-    names = Counter(run.pipeline for run in runs)
+def _sums(outer: Sequence[ProfiledRun], runs: Sequence[ProfiledRun]) -> list[str]:
+    names = Counter(in_one_line(run.pipeline) for run in outer)
     listed = ", ".join(f"{count} × {name}" if count > 1 else name for name, count in names.most_common(MOST_NAMES))
     if len(names) > MOST_NAMES:
         listed += f" and {len(names) - MOST_NAMES} more"
-    outcomes = Counter(run.outcome or "under way" for run in runs if run.outcome != "done")
+    outcomes = Counter(run.outcome or "under way" for run in outer if run.outcome != "done")
     if outcomes:
         listed += f" ({', '.join(f'{count} {outcome}' for outcome, count in outcomes.items())})"
-    wall = covered((run.began, run.ended) for run in runs)
-    work, span = sum(run.work for run in runs), sum(run.span for run in runs)
-    parallelism = f"parallelism {work / wall if wall else 0:.2f} of at most {work / span if span else 0:.2f}"
+    wall = covered((run.began, run.ended) for run in outer)
+    work, span = sum(run.work for run in runs), sum(run.span for run in outer)
+    parallelism = f"parallelism {work / wall if wall else 0:.2f}"
+    if overlap(outer):
+        parallelism += " (several runs at once)"
+    elif span:
+        parallelism += f" of at most {work / span:.2f}"
     return [listed, f"wall {shown(wall)}   work {shown(work)}   span {shown(span)}   {parallelism}"]
 
 
-def _bars(runs: Sequence[ProfiledRun]) -> list[str]:
+def _bars(outer: Sequence[ProfiledRun], runs: Sequence[ProfiledRun]) -> list[str]:
     """Only the time in which some run was under way is drawn."""
-    under_way = joined((run.began, run.ended) for run in runs)
+    under_way = joined((run.began, run.ended) for run in outer)
     begins = [began for began, _ in under_way]
     before = [0.0]
     for began, ended in under_way:
@@ -68,11 +73,13 @@ def _bars(runs: Sequence[ProfiledRun]) -> list[str]:
     waited: list[Stretch] = []
     for run in runs:
         for step in run.steps.values():
-            rows.setdefault(step.thread, []).append((place(step.began), place(step.ended)))
-            if step.thread != LOOP and step.began > step.ready:
+            stretches = step.attempts if step.thread == LOOP else step.own
+            rows.setdefault(step.thread, []).extend((place(began), place(ended)) for began, ended in stretches)
+            if step.thread != LOOP and step.wait:
                 waited.append((place(step.ready), place(step.began)))
     waiting = joined(waited)
-    threads = sorted((thread for thread in rows if thread != LOOP), key=lambda thread: min(rows[thread]))
+    begin = {thread: min(row, default=(whole, whole)) for thread, row in rows.items() if thread != LOOP}
+    threads = sorted(begin, key=begin.__getitem__)
     names = {thread: f"thread {number}" for number, thread in enumerate(threads, 1)}
     lines = []
     for thread in threads:
@@ -153,7 +160,7 @@ def _table(operators: Sequence[Operator]) -> list[str]:
 
 
 def _name(operator: Operator) -> str:
-    name = f"{operator.scope}/{operator.name}" if operator.scope else operator.name
+    name = in_one_line(f"{operator.scope}/{operator.name}" if operator.scope else operator.name)
     name = f"{name} (async)" if operator.is_async else name
     return name if len(name) <= 40 else f"{name[:18]}…{name[-21:]}"
 
@@ -164,5 +171,5 @@ def _small(operators: Sequence[Operator]) -> list[str]:
     ]
     if not small:
         return []
-    listed = ", ".join(f"{each.name} ({shown(each.seconds / each.calls)})" for each in small[:MOST_NAMES])
+    listed = ", ".join(f"{in_one_line(each.name)} ({shown(each.seconds / each.calls)})" for each in small[:MOST_NAMES])
     return [f"hardly worth a node each, so do more in one operator: {listed}"]

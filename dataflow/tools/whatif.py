@@ -37,7 +37,10 @@ class WhatIf:
     work: float
     span: float
     operators: dict[str, float]
-    """How much less a run would take, on as many threads as were recorded, if this operator took half its time."""
+    """How much less a run would take, on as many threads as were recorded, if this operator took half its time; of
+    those that take most."""
+    notes: tuple[str, ...] = ()
+    """What was not played, so that the figures may be wrong."""
 
     def __str__(self) -> str:
         of = f"median of {self.runs} runs, ± {shown(self.noise)}" if self.runs > 1 else "one run"
@@ -52,7 +55,7 @@ class WhatIf:
             lines.append(f"  half the time of {name} would save {shown(gain)}")
         if not gains:
             lines.append("  half the time of any one operator would save nothing beyond the noise")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"  but {note}" for note in self.notes)])
 
 
 def simulated(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,6 +79,8 @@ def test_calls_with_their_constants() -> None:
         (deque([1]), "deque(1)"),
         (np.sin, "sin"),
         (len, "len"),
+        (partial(len), "<partial>"),
+        ("a\nb", "'a\\nb'"),
         (int, "int"),
         (blur, "blur"),
         (object(), "<object>"),
@@ -83,6 +88,46 @@ def test_calls_with_their_constants() -> None:
 )
 def test_an_argument(value: Any, text: str) -> None:
     assert argument(value) == text
+
+
+class Raises(int):
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+    __str__ = __hash__ = __repr__  # type: ignore[assignment]
+
+
+@dataclass
+class Unhashable:
+    factor: int
+
+    def __call__(self, x: Any, by: int) -> Any:
+        return x
+
+
+def test_showing_a_graph_never_raises() -> None:
+    op = flow.op(Unhashable(1), name="a\nb")
+    assert argument(Raises()) == "<Raises>"
+    assert argument(10**5000) == "<int of 16,610 bits>"
+    assert argument([Raises(), {"k": slice(Raises())}]).startswith("[<Raises>, ")
+    assert lines(lambda x: op(x, Raises()))[2] == "1  a\N{REPLACEMENT CHARACTER}b(0, by=<Raises>)"
+    assert lines(lambda xs: flow.map(op, xs, 3))[2].startswith("1  map(")
+
+
+def test_showing_a_graph_keeps_nothing_alive() -> None:
+    class Big:
+        pass
+
+    def made() -> tuple[Any, weakref.ref[Any]]:
+        big = Big()
+        keeps = flow.op(lambda x: (x, big))
+        return flow.pipeline(lambda x: keeps(x)), weakref.ref(big)
+
+    p, alive = made()
+    assert str(p.graph())
+    del p
+    gc.collect()
+    assert alive() is None
 
 
 def test_an_argument_that_contains_itself() -> None:

@@ -45,6 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cli")
     (path / "pipelines.py").write_text(PIPELINES)
     (path / "beside.py").write_text("STEP = 1\n")
+    (path / "leaves.py").write_text("import sys\nsys.exit(0)\n")
     (path / "broken.py").write_text("import nowhere_at_all\n")
     return path
 
@@ -114,7 +115,12 @@ def test_a_span_over_the_limit(folder: Path) -> None:
     [
         (["run", "pipelines:fails", "1"], 1, "dataflow: in operator 'nap'"),
         (["trace", "pipelines:fails", "1"], 1, "dataflow: in operator 'nap'"),
-        (["run", "pipelines:two"], 1, "missing a required argument: 'x'"),
+        (["run", "pipelines:two"], 2, "missing a required argument: 'x'"),
+        (["run", "pipelines:two", "1", "2", "3"], 2, "too many positional arguments"),
+        (["graph", "pipelines:two", "z=2"], 2, "unexpected keyword argument 'z'"),
+        (["run", "pipelines:two", "x=1", "x=2"], 2, "'x' is given twice"),
+        (["run", ".pipelines:two", "1"], 2, "neither the name of a module"),
+        (["run", "leaves:p"], 2, "ended the program when it was imported"),
         (["run", "broken:p"], 1, "No module named 'nowhere_at_all'"),
         (["graph", "broken.py:p"], 1, "No module named 'nowhere_at_all'"),
         (["run", "nothing:p"], 2, "there is no module 'nothing'"),
@@ -123,7 +129,8 @@ def test_a_span_over_the_limit(folder: Path) -> None:
         (["run", "pipelines:three"], 2, "the pipelines are two, fails"),
         (["run", "pipelines:number"], 2, "is no pipeline, but a int"),
         (["run", "pipelines:two", "y=1", "3"], 2, "has no name, and comes after one that has"),
-        (["run", "pipelines:two", "3", "--threads", "0"], 2, "must be at least 1"),
+        (["run", "pipelines:two", "3", "--threads", "0"], 2, "must be a number of at least 1"),
+        (["trace", "pipelines:two", "3", "--runs", "x"], 2, "must be a number of at least 1"),
         (["trace", "pipelines:two", "3", "--save", "run.txt"], 2, ".json, .json.gz or .svg"),
         (["trace", "pipelines:two", "3", "--save", "no/folder/run.json"], 2, "cannot write"),
         (["trace", "pipelines:two", "3", "--fail-if-span-over", "20"], 2, "such as 20ms"),
@@ -137,6 +144,19 @@ def test_failures(folder: Path, arguments: list[str], code: int, told: str) -> N
     assert process.returncode == code, process.stderr
     assert told in process.stderr
     assert code == 1 or "Traceback" not in process.stderr
+
+
+def test_a_console_without_bars(folder: Path) -> None:
+    path = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "dataflow", "trace", "pipelines:two", "0", "--runs", "1"]
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONIOENCODING": "ascii"}
+    process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=60, check=False)
+    assert process.returncode == 0, process.stderr
+    assert b"thread 1" in process.stdout
+
+
+def test_what_is_no_literal_is_a_text(folder: Path) -> None:
+    assert done(folder, "run", "pipelines:two", "3", "y={[]: 1}") == "(5, '{[]: 1}')\n"
 
 
 def test_help(folder: Path) -> None:

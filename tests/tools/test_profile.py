@@ -75,6 +75,7 @@ def test_each_kernel_once_in_its_order(run_async: Runner) -> None:
     (run,) = run_async(main()).runs
     assert (run.pipeline, run.outcome, len(run.steps)) == ("wide", "done", 5)
     assert all(run.began <= step.ready <= step.began <= step.ended <= run.ended for step in run.steps.values())
+    assert all(step.own == step.attempts for step in run.steps.values())
     assert len({step.thread for step in run.steps.values()}) == 2
     rows = [sorted((s.began, s.ended) for s in run.steps.values() if s.thread == each) for each in run.record.rows]
     assert all(len(joined(row)) == len(row) for row in rows), "a thread executes one kernel at a time"
@@ -157,14 +158,21 @@ def test_async_operators_failures_and_cancelled_runs(run_async: Runner) -> None:
     assert [operator.is_async for operator in prof.operators if operator.name == "fetch"] == [True]
 
 
-def test_inner_runs_are_recorded_and_not_counted_twice(run_async: Runner) -> None:
+def test_inner_runs(run_async: Runner) -> None:
+    """What a kernel waits for is the work of the inner run, and not its own."""
+
     @flow.op
     def outer(x: Any) -> Any:
+        time.sleep(0.01)
         return chain.run(x)
+
+    @flow.op
+    async def on_loop(x: Any) -> Any:
+        return await chain(x)
 
     @flow.pipeline
     def p(x: Any) -> Any:
-        return outer(x)
+        return add(outer(x), on_loop(x))
 
     async def main() -> flow.Profile:
         with flow.profile() as prof:
@@ -172,11 +180,95 @@ def test_inner_runs_are_recorded_and_not_counted_twice(run_async: Runner) -> Non
         return prof
 
     prof = run_async(main())
-    assert [run.pipeline for run in prof.runs] == ["p", "chain"]
-    assert [run.pipeline for run in prof.outer] == ["p"]
-    assert prof.runs[1].record.outer == prof.runs[0].record.number
-    assert 0.04 <= prof.work <= prof.wall
-    assert [operator.name for operator in prof.operators] == ["outer"]
+    assert sorted(run.pipeline for run in prof.runs) == ["chain", "chain", "p"]
+    (run,) = prof.outer
+    assert sorted(len(step.inner) for step in run.steps.values()) == [0, 1, 1]
+    assert 0.09 <= prof.work <= 2 * prof.wall
+    assert prof.span >= 0.05
+    found = {operator.name: operator for operator in prof.operators}
+    assert (found["nap"].calls, found["outer"].calls) == (8, 1)
+    assert found["nap"].seconds >= 0.08
+    assert 0.01 <= found["outer"].seconds < found["outer"].longest - 0.03
+    assert any("runs of their own" in note for note in prof.what_if().notes)
+    assert "nap" in str(prof)
+
+
+def test_mapped_kernels_are_seen() -> None:
+    p = flow.pipeline(lambda xs: flow.map(nap, xs), name="maps")
+    with flow.profile() as prof:
+        p.run([1, 2, 3, 4])
+    assert {operator.name: operator.calls for operator in prof.operators} == {"nap": 4, "map": 1}
+    assert "had nothing to do" not in str(prof)
+    assert prof.work >= 0.04
+
+
+def test_a_run_that_is_over_before_its_kernels(run_async: Runner, tmp_path: Path) -> None:
+    """It can be read at any moment, and what comes after its end is not looked at."""
+    gate = threading.Event()
+
+    @flow.op
+    def stays(x: Any) -> Any:
+        assert gate.wait(20)
+        return x
+
+    async def main() -> None:
+        with flow.profile() as prof, pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.03):
+                await flow.pipeline(lambda x: stays(nap(x)), name="late")(1)
+        before = str(prof)
+        prof.save(tmp_path / "before.json")
+        gate.set()
+        await flow.quiet()
+        assert "1 cancelled" in before
+        (run,) = prof.runs
+        assert [run.plan.nodes[number].spec.name for number in run.steps] == ["nap", "stays"]
+        assert all(step.ended <= run.ended for step in run.steps.values())
+        assert prof.work <= 2 * prof.wall
+        prof.save(tmp_path / "after.json")
+
+    run_async(main())
+
+
+def test_several_runs_at_once(run_async: Runner) -> None:
+    async def main() -> flow.Profile:
+        with flow.profile() as prof:
+            await asyncio.gather(*(chain(n) for n in range(4)))
+        return prof
+
+    prof = run_async(main())
+    assert "(several runs at once)" in str(prof)
+    assert any("several runs" in note for note in prof.what_if().notes)
+
+
+def test_runs_on_other_numbers_of_threads_are_told_apart() -> None:
+    with flow.profile() as prof:
+        for threads in (1, 4, 4):
+            flow.set_num_interop_threads(threads)
+            wide.run(1)
+    assert (prof.what_if().threads, prof.what_if().runs) == (4, 2)
+
+
+def test_one_run_that_stays_open_makes_recording_no_slower(run_async: Runner) -> None:
+    """A sum is kept; there were as many looks as runs."""
+
+    async def main() -> int:
+        with flow.profile() as prof:
+            waits = asyncio.Event()
+
+            @flow.op
+            async def long(x: Any) -> Any:
+                await waits.wait()
+                return x
+
+            task = asyncio.create_task(flow.pipeline(lambda x: long(x))(1))
+            await asyncio.sleep(0.01)
+            for _ in range(3_000):
+                await flow.pipeline(lambda x: x)(1)
+            waits.set()
+            await task
+        return len(prof.runs)
+
+    assert run_async(main()) == 3_001
 
 
 def test_streams_several_loops_and_attempts() -> None:
@@ -202,17 +294,24 @@ def test_streams_several_loops_and_attempts() -> None:
     assert sorted(run.pipeline for run in prof.runs) == ["flaky", *["wide"] * 6]
     (last,) = [run for run in prof.runs if run.pipeline == "flaky"]
     assert last.record.entries == 3
-    assert len(last.steps) == 1
+    (step,) = last.steps.values()
+    assert len(step.attempts) == 3
+    assert step.longest <= step.seconds
 
 
-def test_two_at_once_and_one_inside_the_other(run_async: Runner) -> None:
+def test_one_inside_the_other() -> None:
     profile = flow.profile()
     with profile as first:
         chain.run(1)
-        with flow.profile() as second, profile as third:
+        with flow.profile() as second:
             wide.run(1)
+        with pytest.raises(RuntimeError, match="records already"), profile:
+            pass
     assert [run.pipeline for run in first.runs] == ["chain", "wide"]
-    assert [run.pipeline for run in second.runs] == [run.pipeline for run in third.runs] == ["wide"]
+    assert [run.pipeline for run in second.runs] == ["wide"]
+    with profile as third:
+        wide.run(1)
+    assert [run.pipeline for run in third.runs] == ["wide"]
 
 
 def test_its_memory_is_bounded() -> None:
@@ -324,6 +423,9 @@ def test_what_if_names_the_pipeline() -> None:
         prof.what_if(pipeline="other")
     with pytest.raises(ValueError, match="at least 1"):
         prof.what_if((0,))
+    for wrong in (True, 1.5, "2"):
+        with pytest.raises(TypeError, match="needs numbers of threads"):
+            prof.what_if((wrong,))  # type: ignore[arg-type]
 
 
 def test_light_pipelines_gain_nothing_from_threads() -> None:

@@ -9,7 +9,7 @@ Rules:
 3. Recording changes nothing of what runs where: a batch that is executed in order is one entry, without the times of
    its kernels. What a batch left to others, since it was revoked, is not in it.
 4. A record holds the plan, with its graph and constants, and no value of the run.
-5. Memory is bounded: a recorder that has as many entries as it may have records no further run, and counts these.
+5. Memory is bounded: a recorder whose runs have as many steps as it may have records no further run, and counts these.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Entry = tuple[int | list[int], float, float]
 """A step, or the steps of a batch in order; when it began, and when it ended."""
 LOOP: Final = 0
 """Stands for the event loop among the threads: async operators overlap there."""
-MOST_ENTRIES: Final = 1_000_000
+MOST_STEPS: Final = 1_000_000
 
 _lock = Lock()
 _recorders: tuple[Recorder, ...] = ()
@@ -37,7 +37,7 @@ _recorders: tuple[Recorder, ...] = ()
 class RunRecord:
     """What was recorded of one run."""
 
-    __slots__ = ("began", "ended", "number", "outcome", "outer", "plan", "rows", "started", "threads")
+    __slots__ = ("began", "ended", "number", "outcome", "outer", "plan", "rows", "started", "thread", "threads")
 
     def __init__(self, number: int, outer: int, plan: Plan, threads: int) -> None:
         self.number = number
@@ -46,6 +46,8 @@ class RunRecord:
         self.plan = plan
         self.threads = threads
         """The inter-op threads that there were when it began."""
+        self.thread = get_ident()
+        """Which thread began it."""
         self.began = perf_counter()
         self.ended: float | None = None
         """When its outcome was taken; None: it has not been."""
@@ -83,14 +85,12 @@ class RunRecord:
 class Recorder:
     """Records all runs that begin in this process while it is on; in whichever thread and loop."""
 
-    def __init__(self, most: int = MOST_ENTRIES) -> None:
+    def __init__(self, most: int = MOST_STEPS) -> None:
         self._most = most
         self._lock = Lock()
         self._runs: list[RunRecord] = []
-        self._ended = 0
-        """Entries of the runs that were found to have ended."""
-        self._counted = 0
-        """How many of the first runs these are."""
+        self._steps = 0
+        """Those of the plans of all recorded runs."""
         self.dropped = 0
         """How many runs were not recorded, since there was no room."""
 
@@ -109,13 +109,10 @@ class Recorder:
     def add(self, record: RunRecord) -> bool:
         """Keep a record, if there is room."""
         with self._lock:
-            while self._counted < len(self._runs) and self._runs[self._counted].ended is not None:
-                self._ended += self._runs[self._counted].entries
-                self._counted += 1
-            under_way = sum(len(each.plan) for each in self._runs[self._counted :])
-            if self._ended + under_way + len(record.plan) > self._most and self._runs:
+            if self._runs and self._steps + len(record.plan) > self._most:
                 self.dropped += 1
                 return False
+            self._steps += len(record.plan)
             self._runs.append(record)
             return True
 
