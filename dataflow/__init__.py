@@ -46,6 +46,7 @@ from dataflow.threads.settings import (
 from dataflow.tools import notebook as _notebook  # noqa: F401  # what notebooks show
 from dataflow.tools.graphs import dot, mermaid
 from dataflow.tools.profile import Profile, profile
+from dataflow.tools.tune import tune
 
 __all__ = [
     "Call",
@@ -93,4 +94,5 @@ __all__ = [
     "set_num_interop_threads",
     "set_num_threads",
     "threads",
+    "tune",
 ]

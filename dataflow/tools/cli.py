@@ -4,6 +4,7 @@
     python -m dataflow run   photos.py:describe 3      run a pipeline, print its result
     python -m dataflow graph photos:describe           its graph as text, --mermaid or --dot
     python -m dataflow trace photos:describe 3         run it some times, tell where the time went
+    python -m dataflow tune  photos:describe 3         try it on different numbers of threads
 
 Exit codes: 0 it worked; 1 the pipeline, or the module that has it, raised; 2 the command line is wrong; 3 a limit that
 the command line sets was passed.
@@ -32,6 +33,7 @@ from dataflow.threads.settings import set_num_interop_threads
 from dataflow.tools.graphs import dot, mermaid
 from dataflow.tools.profile import profile
 from dataflow.tools.spans import shown
+from dataflow.tools.tune import tune
 
 __all__ = ["main"]
 
@@ -100,7 +102,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     trace.set_defaults(command=_trace)
 
-    for command in (run, graph, trace):
+    tuning = commands.add_parser("tune", help="try a pipeline on different numbers of inter-op and intra-op threads")
+    tuning.add_argument("--budget", type=_seconds, default=5.0, metavar="TIME", help="how long, about: 10s (5s)")
+    tuning.set_defaults(command=_tune)
+
+    for command in (run, graph, trace, tuning):
         command.add_argument("pipeline", help=_PIPELINE)
         command.add_argument("arguments", nargs="*", help=_ARGUMENTS)
     for command in (run, trace):
@@ -180,6 +186,16 @@ def _trace(asked: argparse.Namespace) -> int:
     if asked.fail_if_span_over is not None and span > asked.fail_if_span_over:
         print(f"dataflow: the span is {shown(span)}, over {shown(asked.fail_if_span_over)}", file=sys.stderr)
         return PASSED
+    return 0
+
+
+def _tune(asked: argparse.Namespace) -> int:
+    pipeline, args, kwargs = _found(asked)
+    try:
+        found = str(tune(pipeline, *args, **{**kwargs, "budget": asked.budget}))
+    except Exception:
+        return _raised()
+    print(found)
     return 0
 
 

@@ -103,6 +103,12 @@ def test_trace(folder: Path) -> None:
     assert json.loads((folder / "run.json").read_text())["traceEvents"]
 
 
+def test_tune(folder: Path) -> None:
+    text = done(folder, "tune", "pipelines:two", "0", "y=1", "--budget", "10ms")
+    assert text.startswith("two: inter-op × intra-op threads")
+    assert "(now)" in text
+
+
 def test_a_span_over_the_limit(folder: Path) -> None:
     process = dataflow(folder, "trace", "pipelines:two", "0", "--runs", "1", "--fail-if-span-over", "15ms")
     assert process.returncode == 3
@@ -161,5 +167,5 @@ def test_what_is_no_literal_is_a_text(folder: Path) -> None:
 
 def test_help(folder: Path) -> None:
     text = done(folder, "--help")
-    assert all(command in text for command in ("info", "run", "graph", "trace", "Exit codes"))
+    assert all(command in text for command in ("info", "run", "graph", "trace", "tune", "Exit codes"))
     assert "--fail-if-span-over" in done(folder, "trace", "--help")
