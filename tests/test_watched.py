@@ -727,3 +727,32 @@ def test_changes_by_way_of_map_cond_and_derived_pipelines() -> None:
     for body in bodies:
         with pytest.raises(ValueError, match="changed a dict that the body goes on with"):
             flow.pipeline(body).run(1)
+
+
+@dataclass
+class Bag(list[Any]):
+    tag: str = ""
+
+
+@dataclass
+class TaggedDict(dict[str, Any]):
+    tag: str = ""
+
+
+@pytest.mark.parametrize("kind", [Bag, TaggedDict])
+def test_a_dataclass_that_is_a_container_as_well(kind: Any) -> None:
+    looks = flow.op(lambda bag, x: (len(bag), bag.tag))
+    fills = flow.op(lambda bag, x: bag.append(x) if isinstance(bag, list) else bag.update(n=x))
+
+    def made() -> Any:
+        bag = kind("tag")
+        if isinstance(bag, list):
+            bag.append(1)
+        else:
+            bag["a"] = 1
+        return bag
+
+    p, q = flow.pipeline(lambda x: looks(made(), x)), flow.pipeline(lambda x: fills(made(), x))
+    assert p.run(1) == (1, "tag")
+    with pytest.raises(ValueError, match=f"changed a {kind.__name__} that the body made"):
+        q.run(1)

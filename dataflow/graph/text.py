@@ -30,7 +30,7 @@ from dataflow.graph.templates import Literal
 __all__ = ["argument", "called", "in_one_line", "title", "written_out"]
 
 MOST_LINES: Final = 300
-"""Nodes from which on scopes are folded, and lines that are shown of what is left."""
+"""Nodes above which scopes are folded, and lines that are shown of what is left."""
 MOST_ITEMS: Final = 4
 """Items of a container that are shown."""
 MOST_TEXT: Final = 24
@@ -70,9 +70,9 @@ def _folded(graph: Graph) -> Iterator[str]:
             yield from (_line(node, graph) for node in nodes)
             continue
         kinds = Counter(node.spec.name for node in nodes).most_common()
-        named = ", ".join(f"{count} × {name}" for name, count in kinds[:MOST_ITEMS])
+        named = ", ".join(f"{count} × {in_one_line(name)}" for name, count in kinds[:MOST_ITEMS])
         more = f" and {len(kinds) - MOST_ITEMS} more" if len(kinds) > MOST_ITEMS else ""
-        yield f"  {nodes[0].number:>4}  {scope}/ … {nodes[-1].number}: {len(nodes)} nodes: {named}{more}"
+        yield f"  {nodes[0].number:>4}  {in_one_line(scope)}/ … {nodes[-1].number}: {len(nodes)} nodes: {named}{more}"
 
 
 def title(node: Node, graph: Graph) -> str:
@@ -181,9 +181,8 @@ def _items(value: Any, kind: Any, items: Any, names: Any, depth: int) -> str:
         shown.append(text)
     if len(items) > MOST_ITEMS:
         shown.append("…")
-    if kind is tuple and len(items) == 1:
-        shown.append("")
-    return f"{opening}{', '.join(shown)}{closing}".replace(", )", ",)")
+    comma = "," if kind is tuple and len(items) == 1 else ""
+    return f"{opening}{', '.join(shown)}{comma}{closing}"
 
 
 def _short(text: str) -> str:

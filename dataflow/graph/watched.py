@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import operator
 from array import array
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any
@@ -41,6 +42,8 @@ __all__ = ["unchanged", "watched"]
 
 _NUMBERS = (bytearray, array)
 """Containers of what is no object."""
+_BUILTIN = (list, dict, set, deque, *_NUMBERS)
+"""What is not taken for a record, if it is a dataclass as well."""
 
 MANY = 10_000
 """Parts of a container from which on nobody looks whether it was changed: that would hold the loop."""
@@ -103,7 +106,7 @@ class _State:
     def changed(self) -> str:
         """The type of the container, if something else is in it now."""
         like, items, names = self._visit.like, self._visit.items, self._names
-        if is_dataclass(like):
+        if is_dataclass(like) and not isinstance(like, _BUILTIN):
             # What a property gives may be new each time, and what is private and was None, filled in.
             before = zip(names, items, strict=True)
             kept = [pair for pair in before if not isinstance(getattr(type(like), pair[0], None), property)]
@@ -189,7 +192,7 @@ def _at(places: Iterable[Path], args: Sequence[Any], kwargs: Mapping[str, Any]) 
 
 def _state_of(container: Any) -> Iterator[_State]:
     kind = kind_of_base(type(container))
-    if kind is not None and (is_dataclass(container) or len(container) <= MANY):
+    if kind is not None and (not isinstance(container, _BUILTIN) or len(container) <= MANY):
         yield _State(Visit(container, kind))
 
 

@@ -22,7 +22,7 @@ from dataflow.tools.spans import ProfiledRun, name_of, scope_of
 
 __all__ = ["Rows", "events_of", "save_trace"]
 
-_RUNS, _THREADS, _LOOP = 1, 1_000, 2_000
+_RUNS, _THREADS, _LOOP = 1, 1_000_000, 2_000_000
 """Rows: of runs, threads and async operators from these numbers on."""
 
 

@@ -37,7 +37,7 @@ from dataflow.tools.tune import tune
 
 __all__ = ["main"]
 
-RAISED, WRONG, PASSED = 1, 2, 3
+RAISED, WRONG, OVER_LIMIT = 1, 2, 3
 
 _PIPELINE: Final = "where the pipeline is: module:name, or path/to/file.py:name; name may have dots"
 _ARGUMENTS: Final = "its arguments as Python literals: 3, '[1, 2]', name=value; what is no literal is a text"
@@ -124,6 +124,8 @@ def _seconds(text: str) -> float:
     found = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*(s|ms|us|µs)", text)
     if found is None:
         raise argparse.ArgumentTypeError(f"a number with s, ms or us, such as 20ms, not {text!r}")
+    if not float(found[1]):
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text!r}")
     return float(found[1]) * _UNITS[found[2]]
 
 
@@ -185,12 +187,14 @@ def _trace(asked: argparse.Namespace) -> int:
     span = spans[len(spans) // 2]
     if asked.fail_if_span_over is not None and span > asked.fail_if_span_over:
         print(f"dataflow: the span is {shown(span)}, over {shown(asked.fail_if_span_over)}", file=sys.stderr)
-        return PASSED
+        return OVER_LIMIT
     return 0
 
 
 def _tune(asked: argparse.Namespace) -> int:
     pipeline, args, kwargs = _found(asked)
+    if taken := {"budget", "interop", "intraop"} & kwargs.keys():
+        raise _Wrong(f"{min(taken)!r} is a parameter of tune itself: give the pipeline's by its position")
     try:
         found = str(tune(pipeline, *args, **{**kwargs, "budget": asked.budget}))
     except Exception:

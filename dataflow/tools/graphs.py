@@ -19,7 +19,7 @@ from dataflow.graph.text import in_one_line, title
 __all__ = ["Box", "Drawing", "dot", "mermaid"]
 
 MOST_NODES: Final = 300
-"""From so many on, scopes are folded."""
+"""Above so many, scopes are folded."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Drawing:
         for number, name in enumerate(graph.inputs):
             key_of[number] = self._add(Box(f"n{number}", name, "input", ()))
         for node in graph.nodes:
-            scope = tuple(graph.scopes.get(node.number, "").split("/")) if node.number in graph.scopes else ()
+            scope = tuple(in_one_line(graph.scopes[node.number]).split("/")) if node.number in graph.scopes else ()
             if folded and scope:
                 counts[scope[0]] = counts.get(scope[0], 0) + 1
                 key = folded_as.setdefault(scope[0], f"s{len(folded_as)}")

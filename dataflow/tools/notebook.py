@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from dataflow.errors import TraceError
 from dataflow.frontend.pipeline import Pipeline
 from dataflow.graph.nodes import Graph
 from dataflow.tools.profile import Profile
@@ -21,10 +20,10 @@ def _of_graph(graph: Graph, **_: Any) -> Bundle:
 
 
 def _of_pipeline(pipeline: Pipeline[..., Any], **_: Any) -> Bundle:
-    """Its graph, which is traced for that; only the text if its body cannot be traced without arguments."""
+    """Its graph, for which its body runs, if it has not; only the text if that fails, or needs arguments."""
     try:
         graph = pipeline.graph()
-    except (TraceError, TypeError, ValueError):
+    except Exception:
         return {"text/plain": repr(pipeline)}
     return {**_of_graph(graph), "text/plain": repr(pipeline)}
 

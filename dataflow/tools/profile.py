@@ -21,7 +21,7 @@ from typing import Final, SupportsIndex
 
 import numpy as np
 
-from dataflow.engine.runs.record import LOOP, Recorder
+from dataflow.engine.runs.record import LOOP, MOST_STEPS, Recorder
 from dataflow.graph.plan import Plan
 from dataflow.tools.chrome import save_trace
 from dataflow.tools.spans import (
@@ -70,7 +70,7 @@ class Profile:
 
     @property
     def outer(self) -> list[ProfiledRun]:
-        """The runs that no other recorded one waits for."""
+        """The runs that no other recorded one has waited for: those begun outside of runs, or that outlived theirs."""
         return [run for run in self.runs if not run.inside]
 
     @property
@@ -208,7 +208,8 @@ def _notes(runs: list[ProfiledRun], every: Sequence[ProfiledRun]) -> tuple[str, 
     notes = []
     if any(step.inner for run in runs for step in run.steps.values()):
         notes.append("operators wait for runs of their own: these are not played, and take what they took")
-    if any(node.spec.options is not None for node in runs[0].plan.nodes):
+    options = [node.spec.options for node in runs[0].plan.nodes if node.spec.options is not None]
+    if any(each.limit is not None or each.retries for each in options):
         notes.append("limits, and the pauses between retries, are not played")
     if overlap([run for run in every if not run.inside]):
         notes.append("several runs were under way at once, and took threads from each other when this was measured")
@@ -253,7 +254,7 @@ class profile:  # noqa: N801  # used as a function
     runs are not recorded, and counted (`dropped`).
     """
 
-    def __init__(self, *, most: SupportsIndex = 1_000_000) -> None:
+    def __init__(self, *, most: SupportsIndex = MOST_STEPS) -> None:
         if isinstance(most, bool) or not isinstance(most, SupportsIndex):
             raise TypeError(f"most= of flow.profile is a number of steps, not {type(most).__name__}")
         most = index(most)

@@ -122,13 +122,13 @@ def _of_runtimes(runtimes: Iterable[Runtime]) -> Iterable[str]:
 def _metric(name: str, kind: str, told: str, samples: Iterable[Sample]) -> Iterable[str]:
     yield f"# HELP {name} {told}"
     yield f"# TYPE {name} {kind}"
-    for labels, value in samples:
-        listed = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
-        yield f"{name}{{{listed}}} {_number(value)}" if listed else f"{name} {_number(value)}"
+    for labels, measured in samples:
+        listed = ",".join(f'{label}="{_escaped(value)}"' for label, value in labels.items())
+        yield f"{name}{{{listed}}} {_number(measured)}" if listed else f"{name} {_number(measured)}"
 
 
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def _escaped(label: str) -> str:
+    return label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def _number(value: Any) -> str:

@@ -4,7 +4,8 @@
 
 A step is *ready* when the last of those it depends on has ended, or when its run began. The steps of a batch, which are
 recorded together, share its time equally. While a kernel or an async operator waits for a run inside of it, it does no
-work: that time belongs to the inner run. What a kernel does after its run is over is not looked at.
+work: that time belongs to the inner run (unless several async operators were under way when it began: then nobody knows
+whose it is). What a kernel does after its run is over is not looked at.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from time import perf_counter
 from dataflow.engine.runs.record import LOOP, Entry, RunRecord
 from dataflow.graph.nodes import Kind, Node
 from dataflow.graph.plan import Plan
+from dataflow.graph.text import in_one_line
 
 __all__ = [
     "Operator",
@@ -104,8 +106,7 @@ class Operator:
 class ProfiledRun:
     """One recorded run, as it was when this was made."""
 
-    def __init__(self, record: RunRecord, before: Sequence[Sequence[int]]) -> None:
-        now = perf_counter()
+    def __init__(self, record: RunRecord, before: Sequence[Sequence[int]], now: float) -> None:
         self.record = record
         self.plan: Plan = record.plan
         self.before = before
@@ -122,7 +123,7 @@ class ProfiledRun:
         self.steps = _steps(self, before)
         """By number in the plan, in order."""
         self.inside = False
-        """Whether it is the inner run of a recorded one."""
+        """Whether it is the inner run of a recorded one, which was over after it."""
 
     @property
     def pipeline(self) -> str:
@@ -136,7 +137,7 @@ class ProfiledRun:
 
     @property
     def lengths(self) -> dict[int, float]:
-        """How long each step would take if nothing that can be shortened by threads were in it."""
+        """The seconds of each step on unlimited threads: its own work, and the spans of its inner runs."""
         return {
             number: step.seconds + sum(run.span for run in step.inner) if step.inner else step.seconds
             for number, step in self.steps.items()
@@ -159,27 +160,35 @@ class ProfiledRun:
 
 def profiled(records: Iterable[RunRecord], earlier_of: Mapping[int, Sequence[Sequence[int]]]) -> list[ProfiledRun]:
     """These records, with inner runs found; `earlier_of` has what `earlier` says, by the id of the plan."""
-    runs = [ProfiledRun(record, earlier_of[id(record.plan)]) for record in records]
+    now = perf_counter()
+    runs = [ProfiledRun(record, earlier_of[id(record.plan)], now) for record in records]
     by_number = {run.record.number: run for run in runs}
     begins: dict[tuple[int, int], list[tuple[float, int]]] = {}
     """Of the steps of a run in a thread, when they began, in order."""
     for run in runs:
         outer = by_number.get(run.record.outer)
-        if outer is None:
+        if outer is None or run.ended > outer.ended:  # nobody there waits for it
             continue
         run.inside = True
-        for thread in (run.record.thread, LOOP):
-            key = outer.record.number, thread
-            if key not in begins:
-                steps = [step for step in outer.steps.values() if step.thread == thread]
-                begins[key] = sorted((began, step.number) for step in steps for began, _ in step.attempts)
-            place = bisect_right(begins[key], (run.began, len(outer.plan))) - 1
-            if place >= 0 and outer.steps[begins[key][place][1]].ended >= run.began:
-                step = outer.steps[begins[key][place][1]]
-                step.inner.append(run)
-                step.own = without(step.own, [(run.began, run.ended)])
-                break
+        key = outer.record.number, run.record.thread
+        if key not in begins:
+            steps = [step for step in outer.steps.values() if step.thread == run.record.thread]
+            begins[key] = sorted((began, step.number) for step in steps for began, _ in step.attempts)
+        place = bisect_right(begins[key], (run.began, len(outer.plan))) - 1
+        if place >= 0 and outer.steps[begins[key][place][1]].ended >= run.began:
+            _credit(outer.steps[begins[key][place][1]], run)
+            continue
+        # Async operators overlap: which of several has begun it, nobody knows.
+        on_loop = (step for step in outer.steps.values() if step.thread == LOOP)
+        under_way = [step for step in on_loop if step.began <= run.began <= step.ended]
+        if len(under_way) == 1:
+            _credit(under_way[0], run)
     return runs
+
+
+def _credit(step: Step, run: ProfiledRun) -> None:
+    step.inner.append(run)
+    step.own = without(step.own, [(run.began, run.ended)])
 
 
 def _steps(run: ProfiledRun, before: Sequence[Sequence[int]]) -> dict[int, Step]:
@@ -300,12 +309,12 @@ def overlap(runs: Sequence[ProfiledRun]) -> bool:
 
 def name_of(node: Node, plan: Plan) -> str:
     """What a node is called where there is room for one word: its label, or its operator."""
-    return plan.graph.labels.get(node.number) or node.spec.name
+    return in_one_line(plan.graph.labels.get(node.number) or node.spec.name)
 
 
 def scope_of(node: Node, plan: Plan) -> str:
     """The scope in which it was recorded, or nothing."""
-    return plan.graph.scopes.get(node.number, "")
+    return in_one_line(plan.graph.scopes.get(node.number, ""))
 
 
 def is_async(node: Node) -> bool:

@@ -14,9 +14,10 @@ from zlib import crc32
 
 from dataflow.engine.runs.record import LOOP
 from dataflow.graph.nodes import Graph
+from dataflow.graph.text import in_one_line
 from dataflow.tools.chrome import Rows
 from dataflow.tools.graphs import Box, Drawing
-from dataflow.tools.spans import ProfiledRun, Stretch, joined, shown
+from dataflow.tools.spans import ProfiledRun, Stretch, joined, name_of, scope_of, shown
 
 __all__ = ["MOST_BOXES", "graph_svg", "timeline_svg"]
 
@@ -104,7 +105,7 @@ def _colour(box: Box) -> str:
 
 def _tint(name: str) -> str:
     """A light colour that is the same for a name in every picture."""
-    return f"hsl({crc32(name.encode()) % 360},65%,90%)"
+    return f"hsl({crc32(name.encode(errors='replace')) % 360},65%,90%)"
 
 
 class _Layout:
@@ -256,11 +257,10 @@ def _bars(runs: Sequence[ProfiledRun], pixel: float) -> Iterable[_Bar]:
         if step.ended - step.began < pixel:
             narrow.setdefault(row, []).append((step.began, step.ended + pixel / 4))
             continue
-        scope = run.plan.graph.scopes.get(node.number, "")
-        name = run.plan.graph.labels.get(node.number) or node.spec.name
+        scope, name = scope_of(node, run.plan), name_of(node, run.plan)
         where = f"{scope}/{name}" if scope else name
         told = f"{where}: {shown(step.seconds)}, waited {shown(step.wait)}"
-        told = f"{told}, node {node.number} of {run.pipeline}"
+        told = f"{told}, node {node.number} of {in_one_line(run.pipeline)}"
         yield row, step.began, step.ended, name, scope.partition("/")[0], told
     for row, stretches in narrow.items():
         for began, ended in joined(stretches):

@@ -14,6 +14,7 @@ from typing import Any, Final, SupportsIndex
 
 import numpy as np
 
+from dataflow.engine.runs.loop import loop_runs_here
 from dataflow.frontend.pipeline import Pipeline
 from dataflow.threads import cpus
 from dataflow.threads.settings import get_num_interop_threads, threads
@@ -22,7 +23,7 @@ from dataflow.tools.spans import shown
 __all__ = ["Setting", "Tuning", "tune"]
 
 ROUNDS: Final = 3
-"""Rounds in which all settings take part, whatever the budget."""
+"""Rounds in which all settings take part, whatever the budget; besides a first one, which does not count."""
 SLOWER: Final = 1.25
 """A setting whose quickest run took so many times the median of the best drops out."""
 LEAST: Final = 0.03
@@ -39,7 +40,7 @@ class Setting:
     seconds: float
     """The median."""
     spread: float
-    """Half of the range of the middle half, in seconds."""
+    """Half of the interquartile range, in seconds."""
     runs: int
 
     def __str__(self) -> str:
@@ -90,12 +91,13 @@ def tune(
     """Run a pipeline on these arguments with different numbers of threads; blocks for about `budget` seconds.
 
     By default, of inter-op threads are tried 1, 2, 4, … up to twice the CPUs that this process may use, and the present
-    number; of intra-op threads what is set now (None), and, within the CPUs, 1 and each kernel's share. The settings
-    are put back at the end, also after failures. What a run raises, this raises. At least three rounds are made,
-    however long they take.
+    number; of intra-op threads what is set now (None) and, within the CPUs, 1. The settings are put back at the end,
+    also after failures. What a run raises, this raises. At least four rounds are made, however long they take; the
+    first does not count. A pipeline whose own parameters are named `budget`, `interop` or `intraop` takes these by
+    position, or by `p.bind`.
 
-    For a script or a notebook without a running loop; on a machine that does nothing else. Numbers above the CPUs help
-    kernels that wait.
+    For a script, on a machine that does nothing else. RuntimeError where an event loop runs, as in the cells of a
+    notebook: there, call it in a thread. Numbers above the CPUs help kernels that wait.
     """
     if not isinstance(pipeline, Pipeline):
         raise TypeError(f"flow.tune takes a pipeline and its arguments, not {type(pipeline).__name__}")
@@ -103,27 +105,30 @@ def tune(
         raise TypeError(f"budget= of flow.tune is a number of seconds, not {type(budget).__name__}")
     if not budget > 0:
         raise ValueError(f"budget= of flow.tune must be above 0, not {budget}")
+    if loop_runs_here():
+        instead = "await asyncio.to_thread(flow.tune, p, …)"
+        raise RuntimeError(f"flow.tune would block the event loop that runs here: {instead}")
     now = get_num_interop_threads(), None
     tried = _settings(now, interop, intraop)
     until = perf_counter() + budget
     took: dict[tuple[int, int | None], list[float]] = {setting: [] for setting in tried}
     pipeline.run(*args, **kwargs)  # traces
     alive, rounds = list(tried), 0
-    while rounds < ROUNDS or perf_counter() < until:
+    while rounds <= ROUNDS or perf_counter() < until:
         for setting in alive[rounds % len(alive) :] + alive[: rounds % len(alive)]:
             inter, intra = setting
             with threads(interop=inter) if intra is None else threads(interop=inter, intraop=intra):
                 began = perf_counter()
                 pipeline.run(*args, **kwargs)
                 took[setting].append(perf_counter() - began)
-            if rounds >= ROUNDS and perf_counter() > until:
+            if rounds > ROUNDS and perf_counter() > until:
                 break
         rounds += 1
         if rounds == 1:
             took = {setting: [] for setting in tried}  # the first runs made threads, and found what is light
-            continue
-        best = min(float(np.median(took[setting])) for setting in alive)
-        alive = [setting for setting in alive if setting == now or min(took[setting]) <= SLOWER * best]
+        if rounds > ROUNDS:
+            best = min(float(np.median(took[setting])) for setting in alive)
+            alive = [setting for setting in alive if setting == now or min(took[setting]) <= SLOWER * best]
     made = {setting: _made(setting, seconds) for setting, seconds in took.items()}
     return Tuning(pipeline.name, tuple(sorted(made.values(), key=lambda each: each.seconds)), made[now])
 
@@ -139,7 +144,7 @@ def _settings(
     for number in inter:
         given: Sequence[int | None]
         if intraop is None:
-            given = [None, 1, usable // number] if number <= usable else [None]
+            given = [None, 1] if number <= usable else [None]
         else:
             given = [None if each is None else _count(each, "intraop") for each in intraop]
         found.update(dict.fromkeys((number, each) for each in given))

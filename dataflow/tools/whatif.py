@@ -28,7 +28,7 @@ class WhatIf:
     measured: float
     """The median of the recorded runs."""
     noise: float
-    """The half of the middle half of these: what is less than this apart is not apart."""
+    """Half of the interquartile range of the recorded runs; smaller differences mean nothing."""
     threads: int
     """On how many inter-op threads they were recorded."""
     runs: int
@@ -47,9 +47,8 @@ class WhatIf:
         lines = [f"{self.pipeline}: measured {shown(self.measured)} on {self.threads} ({of})"]
         for threads, seconds in self.seconds.items():
             bound = max(self.work / threads, self.span)
-            lines.append(
-                f"  {threads:>3} thread{'s' * (threads != 1):<1}  {shown(seconds):>9}   no less than {shown(bound)}"
-            )
+            word = "thread " if threads == 1 else "threads"
+            lines.append(f"  {threads:>3} {word}  {shown(seconds):>9}   no less than {shown(bound)}")
         gains = [(gain, name) for name, gain in self.operators.items() if gain > self.noise]
         for gain, name in sorted(gains, reverse=True)[:5]:
             lines.append(f"  half the time of {name} would save {shown(gain)}")

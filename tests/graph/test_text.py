@@ -73,6 +73,7 @@ def test_calls_with_their_constants() -> None:
         (list(range(10)), "[0, 1, 2, 3, …]"),
         ([[[[[1]]]]], "[[[[…]]]]"),
         ({"a": 1}, "{'a': 1}"),
+        (["(1, )"], "['(1, )']"),
         ((), "()"),
         (Config(3), "Config(size=3, name='a')"),
         (Pair(1, 2), "Pair(1, 2)"),

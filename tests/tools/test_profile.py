@@ -517,3 +517,45 @@ def test_other_endings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"\.json, \.json\.gz or \.svg, not as 'run\.txt'"):
         prof.save(tmp_path / "run.txt")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_outlives_the_one_that_began_it(run_async: Runner) -> None:
+    """Nobody waits for it: it counts for itself."""
+    begun: list[Any] = []
+
+    @flow.op
+    async def fires(x: Any) -> Any:
+        begun.append(asyncio.ensure_future(chain(x)))
+        return x
+
+    async def main() -> flow.Profile:
+        with flow.profile() as prof:
+            await flow.pipeline(lambda x: fires(x), name="fires")(1)
+            await begun[0]
+        return prof
+
+    prof = run_async(main())
+    assert sorted(run.pipeline for run in prof.outer) == ["chain", "fires"]
+    assert 0.04 <= prof.work <= prof.wall
+
+
+def test_which_of_several_async_operators_has_begun_a_run_nobody_knows(run_async: Runner) -> None:
+    @flow.op
+    async def calls(x: Any) -> Any:
+        return await chain(x)
+
+    @flow.op
+    async def sleeps(x: Any) -> Any:
+        await asyncio.sleep(0.06)
+        return x
+
+    async def main() -> flow.Profile:
+        with flow.profile() as prof:
+            await flow.pipeline(lambda x: add(calls(x), sleeps(x)))(1)
+        return prof
+
+    prof = run_async(main())
+    (run,) = prof.outer
+    assert all(not step.inner for step in run.steps.values())
+    assert prof.work >= 0.04
+    assert "nap" in str(prof)

@@ -149,3 +149,25 @@ def test_small_ones(count: int) -> None:
     picture = graph_svg(small.graph())
     assert picture is not None
     assert len(boxes(picture)) == 2 + count
+
+
+def test_names_of_odd_characters() -> None:
+    @flow.pipeline
+    def odd(x: Any) -> Any:
+        with flow.scope("a\x01\ud800b"):
+            return flow.label(blur(x), "c\x02\ud801")
+
+    picture = graph_svg(odd.graph())
+    assert picture is not None
+    ElementTree.fromstring(picture)
+    with flow.profile() as prof:
+        odd.run(1)
+    ElementTree.fromstring(timeline_svg(prof.outer))
+    assert str(prof).isascii() or "\x01" not in str(prof)
+
+
+def test_a_body_that_fails_is_shown_as_text() -> None:
+    def body(x: Any) -> Any:
+        raise KeyError(x)
+
+    assert list(flow.pipeline(body)._repr_mimebundle_()) == ["text/plain"]  # type: ignore[attr-defined]

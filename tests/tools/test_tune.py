@@ -36,7 +36,7 @@ def test_sleeping_kernels_are_quickest_on_as_many_threads() -> None:
     assert (found.current.interop, found.current.intraop) == (2, None)
     assert found.best.interop == 8
     assert min(each.runs for each in found.settings) >= 1
-    assert found.settings[0].runs >= 2
+    assert all(each.runs >= 3 for each in found.settings)
     text = str(found)
     assert "8 × as it is" in text
     assert "(now)" in text
@@ -107,7 +107,9 @@ def test_what_is_no_pipeline_and_a_loop_that_runs() -> None:
         flow.tune(nap, 1)  # type: ignore[arg-type]
 
     async def main() -> None:
-        with pytest.raises(RuntimeError, match="would block the event loop"):
+        with pytest.raises(RuntimeError, match=r"would block the event loop .* await asyncio\.to_thread"):
             flow.tune(wide, 1)
+        found = await asyncio.to_thread(flow.tune, wide, 1, budget=0.01, interop=(2,), intraop=(None,))
+        assert found.pipeline == "wide"
 
     asyncio.run(main())

@@ -9,7 +9,8 @@ Rules:
 3. Recording changes nothing of what runs where: a batch that is executed in order is one entry, without the times of
    its kernels. What a batch left to others, since it was revoked, is not in it.
 4. A record holds the plan, with its graph and constants, and no value of the run.
-5. Memory is bounded: a recorder whose runs have as many steps as it may have records no further run, and counts these.
+5. Memory is bounded: a recorder keeps runs until their plans have `most` steps in all, each run counting for one more;
+   it refuses the runs that begin after that, and counts them. The first run is kept, however large.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Final, Protocol
 from dataflow.graph.plan import Plan
 from dataflow.threads.settings import get_num_interop_threads
 
-__all__ = ["LOOP", "Entry", "Recorder", "RunRecord", "recorded"]
+__all__ = ["LOOP", "MOST_STEPS", "Entry", "Recorder", "RunRecord", "recorded"]
 
 Entry = tuple[int | list[int], float, float]
 """A step, or the steps of a batch in order; when it began, and when it ended."""
@@ -42,7 +43,7 @@ class RunRecord:
     def __init__(self, number: int, outer: int, plan: Plan, threads: int) -> None:
         self.number = number
         self.outer = outer
-        """The number of the run that it is inside of; see `NO_RUN`."""
+        """The number of the run that it is inside of; `failure.NO_RUN` if there is none."""
         self.plan = plan
         self.threads = threads
         """The inter-op threads that there were when it began."""
@@ -90,7 +91,7 @@ class Recorder:
         self._lock = Lock()
         self._runs: list[RunRecord] = []
         self._steps = 0
-        """Those of the plans of all recorded runs."""
+        """Those of the plans of all runs, and one for each run."""
         self.dropped = 0
         """How many runs were not recorded, since there was no room."""
 
@@ -109,10 +110,10 @@ class Recorder:
     def add(self, record: RunRecord) -> bool:
         """Keep a record, if there is room."""
         with self._lock:
-            if self._runs and self._steps + len(record.plan) > self._most:
+            self._steps += len(record.plan) + 1
+            if self.dropped or (self._runs and self._steps > self._most):
                 self.dropped += 1
                 return False
-            self._steps += len(record.plan)
             self._runs.append(record)
             return True
 

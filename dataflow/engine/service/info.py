@@ -74,7 +74,7 @@ def parallel_info() -> ParallelInfo:
             "managed": process_intraop.managing,
             "now": process_intraop.threads,
         },
-        kernels=running.told(),
+        kernels=running.as_dicts(),
         runs=run_metrics.read(),
         blas=[
             library.told() | {"flaw": flaws(library.kind, library.version)} for library in process_intraop.libraries()

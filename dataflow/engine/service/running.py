@@ -7,12 +7,15 @@ import threading
 import traceback
 from dataclasses import asdict, dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
+from dataflow.engine import worker
 from dataflow.engine.pool import process_pool
 from dataflow.graph.tracing.tracer import PACKAGE
 
-__all__ = ["RunningKernel", "running", "told"]
+_WORKER: Final = worker.__file__
+
+__all__ = ["RunningKernel", "as_dicts", "running"]
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,11 @@ def running(*, stacks: bool = False) -> list[RunningKernel]:
     now, names = perf_counter(), {thread.ident: thread.name for thread in threading.enumerate()}
     frames = sys._current_frames() if stacks else {}
     found = []
-    for run, step, thread, since in process_pool().executing():
+    inside: dict[int, int] = {}
+    """For each thread, how many of its kernels were met; one that waits for a run was called before the run's own."""
+    for run, step, thread, since in sorted(process_pool().executing(), key=lambda each: each[0].number):
         node, core = run.plan.nodes[step], run.core
+        place = inside[thread] = inside.get(thread, -1) + 1
         found.append(
             RunningKernel(
                 operator=node.spec.name,
@@ -55,20 +61,27 @@ def running(*, stacks: bool = False) -> list[RunningKernel]:
                 seconds=max(now - since, 0.0),
                 thread=names.get(thread, "?"),
                 abandoned=core.stopped or step in core.overrunning,
-                stack=_stack(frames.get(thread)) if stacks else None,
+                stack=_stack(frames.get(thread), place) if stacks else None,
             )
         )
     return sorted(found, key=lambda kernel: -kernel.seconds)
 
 
-def _stack(frame: Any) -> str | None:
+def _stack(frame: Any, place: int) -> str | None:
+    """Where the kernel is that was called as the one of this place in the thread, of those that wait for each other."""
     if frame is None:
         return None
     frames = traceback.extract_stack(frame)
-    ours = [place for place, each in enumerate(frames) if each.filename.startswith(PACKAGE)]
-    return "".join(traceback.format_list(frames[ours[-1] + 1 if ours else 0 :])) or None
+    begins, called = [], False
+    for number, each in enumerate(frames):
+        if each.filename.startswith(PACKAGE):
+            called = called or each.filename == _WORKER
+        elif called:  # the first frame after those of a worker
+            begins.append(number)
+            called = False
+    return "".join(traceback.format_list(frames[begins[place] :])) if place < len(begins) else None
 
 
-def told() -> list[dict[str, Any]]:
+def as_dicts() -> list[dict[str, Any]]:
     """The same for `parallel_info`, JSON-safe."""
     return [{name: value for name, value in asdict(each).items() if name != "stack"} for each in running()]

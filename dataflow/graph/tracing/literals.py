@@ -86,7 +86,7 @@ class _Kept:
     def joined(self, others: list[_Kept]) -> _Kept:
         """One for a tuple of this container and of others', which are parts of it from now on."""
         members = [self, *others]
-        walk = max((member._walk for member in members), key=lambda walk: walk is _walk_result)
+        walk = _walk_result if any(member._walk is _walk_result for member in members) else self._walk
         whole = _Kept(walk, walk(tuple(member.visits[0].like for member in members)), self.where)
         for place, member in enumerate(members):
             member.literal.part = whole.literal, place

@@ -150,6 +150,9 @@ def test_a_kernel_and_the_run_that_it_waits_for(run_async: Runner, gate: Gate) -
         kernels = flow.running()
         assert [(each.operator, each.pipeline) for each in kernels] == [("outer", "around"), ("inner", "inside")]
         assert len({each.thread for each in kernels}) == 1
+        stacks = [each.stack or "" for each in flow.running(stacks=True)]
+        assert ["in outer" in stack.splitlines()[0] for stack in stacks] == [True, False]
+        assert ["in inner" in stack.splitlines()[0] for stack in stacks] == [False, True]
         gate.go_on.set()
         assert await task == 1
 
