@@ -29,6 +29,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
+from functools import partial
 from typing import Any
 
 from dataflow.graph.attributes import own_attributes
@@ -55,26 +56,26 @@ def watched(call: Caller, node: Node, slots: Collection[int]) -> Caller:
 
     def called(values: list[Any]) -> Any:
         given = _Given(values)
-        before: list[tuple[int, list[_State]]] = []
+        before: list[_State] = []
         for slot in slots:
             held = values[slot]
             if type(held) is Held:
                 own = handed(held)
                 if own is not held.value and not larger_than(own, MANY):
                     given.held[slot] = Held.handed_out(held.value, own)
-                    before.append((slot, [_State(visit) for visit in containers_in(own) if visit.kind.mutable]))
+                    before += [_State(visit) for visit in containers_in(own) if visit.kind.mutable]
         result = call(given)  # type: ignore[arg-type]  # it asks for nothing but items
         if is_async and hasattr(result, "__await__"):
-            return _awaited(result, node, before)
+            return _awaited(result, partial(_refuse, node, before))
         _refuse(node, before)
         return result
 
     return called
 
 
-async def _awaited(awaitable: Any, node: Node, before: list[tuple[int, list[_State]]]) -> Any:
+async def _awaited(awaitable: Any, check: Callable[[], None]) -> Any:
     result = await awaitable
-    _refuse(node, before)
+    check()
     return result
 
 
@@ -147,15 +148,14 @@ _Watched = tuple[str, _State | _Attributes]
 """Of what kind of the user's own objects this is a part, or nothing; and how it was."""
 
 
-def _refuse(node: Node, before: list[tuple[int, list[_State]]]) -> None:
-    for _, states in before:
-        for state in states:
-            if changed := state.changed():
-                raise ValueError(
-                    f"{node.spec.name!r} changed a {changed} that others read as well, or that is the caller's: since "
-                    "there are arrays in it, the operator was given one of its own, and nobody would see the change. "
-                    "Declare with inout= that it changes the argument for all, or with writes= that it wants a copy"
-                )
+def _refuse(node: Node, before: list[_State]) -> None:
+    for state in before:
+        if changed := state.changed():
+            raise ValueError(
+                f"{node.spec.name!r} changed a {changed} that others read as well, or that is the caller's: since "
+                "there are arrays in it, the operator was given one of its own, and nobody would see the change. "
+                "Declare with inout= that it changes the argument for all, or with writes= that it wants a copy"
+            )
 
 
 def unchanged(fn: Callable[..., Any], node: Node, fixed: Fixed) -> Callable[..., Any]:
@@ -168,7 +168,7 @@ def unchanged(fn: Callable[..., Any], node: Node, fixed: Fixed) -> Callable[...,
         states += [state for thing in fixed.things for state in _states_of(thing)]
         result = fn(*args, **kwargs)
         if node.spec.kind is Kind.ASYNC and hasattr(result, "__await__"):
-            return _awaited_unchanged(result, node, states)
+            return _awaited(result, partial(_refuse_unseen, node, states))
         _refuse_unseen(node, states)
         return result
 
@@ -206,12 +206,6 @@ def _states_of(thing: Thing) -> Iterator[_Watched]:
     for container in containers:
         for state in _state_of(container):
             yield own, state
-
-
-async def _awaited_unchanged(awaitable: Any, node: Node, states: list[_Watched]) -> Any:
-    result = await awaitable
-    _refuse_unseen(node, states)
-    return result
 
 
 def _refuse_unseen(node: Node, states: list[_Watched]) -> None:
