@@ -80,8 +80,8 @@ def text(*runtimes: Runtime) -> str:
 
 
 def _of_runtimes(runtimes: Iterable[Runtime]) -> Iterable[str]:
-    told = [runtime.info() for runtime in runtimes]
-    names = [info["runtime"]["name"] for info in told]
+    told = [(info["runtime"]["name"], info["runs"]) for info in (runtime.info() for runtime in runtimes)]
+    names = [name for name, _ in told]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"two runtimes have the name {twice[0]!r}: give each a name of its own, Runtime(name=...)")
@@ -91,19 +91,15 @@ def _of_runtimes(runtimes: Iterable[Runtime]) -> Iterable[str]:
         "dataflow_runtime_runs",
         "gauge",
         "Runs of a runtime: that are under way, and that wait for a place.",
-        [
-            ({"runtime": name, "state": state}, info["runs"][state])
-            for name, info in zip(names, told, strict=True)
-            for state in ("running", "waiting")
-        ],
+        [({"runtime": name, "state": state}, runs[state]) for name, runs in told for state in ("running", "waiting")],
     )
     yield from _metric(
         "dataflow_runtime_ended_total",
         "counter",
         "Runs of a runtime that ended, or were refused.",
         [
-            ({"runtime": name, "outcome": outcome}, info["runs"][outcome])
-            for name, info in zip(names, told, strict=True)
+            ({"runtime": name, "outcome": outcome}, runs[outcome])
+            for name, runs in told
             for outcome in ("done", "failed", "cancelled", "refused")
         ],
     )
@@ -111,11 +107,7 @@ def _of_runtimes(runtimes: Iterable[Runtime]) -> Iterable[str]:
         "dataflow_runtime_run_seconds",
         "gauge",
         "The mean time of recent runs of a runtime.",
-        [
-            ({"runtime": name}, info["runs"]["mean_seconds"])
-            for name, info in zip(names, told, strict=True)
-            if info["runs"]["mean_seconds"] is not None
-        ],
+        [({"runtime": name}, runs["mean_seconds"]) for name, runs in told if runs["mean_seconds"] is not None],
     )
 
 

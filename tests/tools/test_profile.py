@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
 import threading
 import time
 import weakref
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 
 import dataflow as flow
+from dataflow.engine.runs import record
 from dataflow.engine.runs.record import LOOP
 from dataflow.tools.spans import critical, joined
 from dataflow.tools.whatif import simulated
@@ -559,3 +561,15 @@ def test_which_of_several_async_operators_has_begun_a_run_nobody_knows(run_async
     assert all(not step.inner for step in run.steps.values())
     assert prof.work >= 0.04
     assert "nap" in str(prof)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_in_the_child_of_a_fork_no_lock_is_held() -> None:
+    """Another thread of the parent may have held them at that moment."""
+    with flow.profile() as prof:
+        chain.run(1)
+        with record._lock, prof._recorder._lock:
+            record._after_fork()
+            with flow.profile() as inner:
+                chain.run(1)
+    assert (len(prof.runs), len(inner.runs)) == (2, 1)

@@ -15,6 +15,7 @@ Rules:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from threading import Lock, get_ident
 from time import perf_counter
@@ -117,6 +118,10 @@ class Recorder:
             self._runs.append(record)
             return True
 
+    def renew_lock(self) -> None:
+        """In the child of a fork: another thread of the parent may have held it, and is not there."""
+        self._lock = Lock()
+
     def __iter__(self) -> Iterator[RunRecord]:
         """The records so far, in the order in which the runs began."""
         with self._lock:
@@ -139,3 +144,14 @@ def recorded(run: Recordable) -> RunRecord | None:
     record = RunRecord(run.number, run.outer, run.plan, get_num_interop_threads())
     kept = [recorder.add(record) for recorder in recorders]
     return record if any(kept) else None
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = Lock()
+    for recorder in _recorders:
+        recorder.renew_lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
